@@ -1,0 +1,2 @@
+//! celeryscope's kernel half.
+fn main() {}

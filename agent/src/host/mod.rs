@@ -1,0 +1,1 @@
+//! What the host knows about a process: read from /proc, given to the core as records.

@@ -1,0 +1,2 @@
+//! The `celeryscope` binary.
+fn main() {}

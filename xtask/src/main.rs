@@ -1,0 +1,2 @@
+//! celeryscope's developer commands.
+fn main() {}
