@@ -1,0 +1,21 @@
+//! Live capture: the kernel half is loaded, attached and told what to watch; its records come out in order, with what
+//! the core must know besides (processes, clocks, losses) put in before them.
+//!
+//! Everything `unsafe` in this program is here and in the kernel half. Process ids are those of the initial pid
+//! namespace, which the agent must share.
+
+mod attach;
+mod clock;
+mod kernel;
+mod live;
+mod notes;
+mod object;
+mod privileges;
+mod scan;
+#[cfg(test)]
+mod tests;
+pub(crate) mod tracefs;
+
+pub(crate) use live::{Attached, Live, LiveOptions, Probes};
+pub(crate) use object::{ORIGIN, SHA256};
+pub(crate) use privileges::missing_privileges;
