@@ -8,7 +8,9 @@ pub mod limits;
 pub mod pipeline;
 pub mod span;
 pub mod stats;
+pub mod stream;
 pub mod time;
+pub mod wire;
 
 pub use celeryscope_common as common;
 pub use limits::Limits;
