@@ -22,4 +22,5 @@
     )
 )]
 
+pub mod pool;
 pub mod resp;
