@@ -7,7 +7,8 @@ mod support;
 use std::time::Duration;
 
 use support::compare::{Expect, compare};
-use support::{Fixture, replay};
+use support::fixture::Fixture;
+use support::replay;
 
 /// A traced process is slow: on these recordings the pool's first sign of an end comes up to 24 ms after
 /// `task_postrun`, that of a start up to 4 ms before `task_prerun`.
