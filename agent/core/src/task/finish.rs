@@ -3,6 +3,7 @@
 use super::attempt::{Attempt, AttemptId, State};
 use super::engine::Engine;
 use crate::celery::datetime;
+use crate::span::Process;
 use crate::span::build::{self, RunFacts};
 use crate::time::Mono;
 
@@ -50,15 +51,20 @@ impl Engine {
             .and_then(datetime::parse)
             .map(|t| self.clock.mono_of(t));
         let leader = attempt.leader;
+        // A child outlives its main process, and remembers whose it was.
+        let process = self.identity(attempt.runner.map_or(leader, |(pid, _)| pid));
         let proc = self.processes.get(leader);
         let facts = RunFacts {
             waiting_since: match (published, eta) {
                 (Some(published), Some(eta)) => Some(published.max(eta)),
                 (published, eta) => published.or(eta),
             },
-            worker_name: self.processes.worker_name(leader),
+            worker_name: self
+                .processes
+                .worker_name(leader)
+                .or_else(|| named_at_start(&process)),
             pool: proc.filter(|proc| proc.prefork).map(|_| "prefork"),
-            process: self.identity(leader),
+            process,
             clock: self.clock,
             now: self.now,
             attempt,
@@ -84,6 +90,15 @@ impl Engine {
             proc.job = None;
         }
     }
+}
+
+/// The worker's name as its command line has it (`-n name@host`).
+fn named_at_start(process: &Process) -> Option<String> {
+    let (_, name) = process
+        .resource
+        .iter()
+        .find(|(key, _)| key == "service.instance.id")?;
+    name.contains('@').then(|| name.clone())
 }
 
 /// A child went away in mid-run; what the main process stored then says whether that was meant.

@@ -165,14 +165,20 @@ impl Engine {
 
     pub(super) fn exited(&mut self, pid: u32, at: Mono) {
         self.child_gone(pid, at);
-        if !self.processes.exit(pid).is_some_and(|proc| proc.consumes) {
-            return;
+        if self.processes.get(pid).is_some_and(|proc| proc.consumes) {
+            self.worker_gone(pid, at);
         }
-        // Of a worker's main process: what it held unstarted goes to another worker; what ran in it is lost.
-        let own = |(_, a): &(&AttemptId, &Attempt)| {
-            a.leader == pid && a.runner.is_none_or(|(runner, _)| runner == pid)
+        self.processes.exit(pid);
+    }
+
+    fn worker_gone(&mut self, pid: u32, at: Mono) {
+        // Of a worker's main process: what it held unstarted goes to another worker, what ran in it is lost, and what a
+        // child lost will not be explained any more. What a child still runs has its end before it.
+        let over = |(_, a): &(&AttemptId, &Attempt)| {
+            let in_child = a.runner.is_some_and(|(runner, _)| runner != pid);
+            a.leader == pid && (!in_child || a.end.is_some())
         };
-        let ids: Vec<AttemptId> = self.attempts.iter().filter(own).map(|(id, _)| *id).collect();
+        let ids: Vec<AttemptId> = self.attempts.iter().filter(over).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(attempt) = self.attempts.get_mut(&id)
                 && attempt.start.is_some()

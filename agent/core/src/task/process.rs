@@ -89,14 +89,9 @@ impl Processes {
         })
     }
 
-    /// The worker's name: what it calls itself in its messages, else what its command line says.
+    /// What a worker calls itself in its messages.
     pub(super) fn worker_name(&self, leader: u32) -> Option<String> {
-        let proc = self.get(leader)?;
-        proc.worker_name.clone().or_else(|| {
-            let pairs = &proc.info.as_ref()?.resource;
-            let (_, name) = pairs.iter().find(|(key, _)| key == "service.instance.id")?;
-            name.contains('@').then(|| name.clone())
-        })
+        self.get(leader)?.worker_name.clone()
     }
 
     /// Takes what user space read about a process. Returns whether another had to be forgotten.
@@ -144,7 +139,7 @@ impl Processes {
         }
     }
 
-    pub(super) fn exit(&mut self, pid: u32) -> Option<Proc> {
-        self.table.remove(&pid)
+    pub(super) fn exit(&mut self, pid: u32) {
+        self.table.remove(&pid);
     }
 }
