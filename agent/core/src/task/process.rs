@@ -39,6 +39,7 @@ impl Processes {
     pub(super) fn new(cap: usize) -> Self {
         Self {
             table: Bounded::new(cap),
+            forks: Bounded::new(cap),
         }
     }
 
