@@ -11,7 +11,7 @@ use crate::{privilege, util};
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Builds the agent as it is shipped; gives its path.
-pub(super) fn build() -> Result<PathBuf> {
+pub(crate) fn build() -> Result<PathBuf> {
     util::say(
         "build",
         "celeryscope, in release mode (takes a few minutes the first time)",
@@ -27,7 +27,7 @@ pub(super) fn build() -> Result<PathBuf> {
     built
         .into_iter()
         .next()
-        .map(|(_, path)| path)
+        .map(|built| built.path)
         .context("cargo built no celeryscope")
 }
 
@@ -84,7 +84,7 @@ impl Agent {
         if otlp.is_some() {
             command.args(["--output", "otlp"]);
         }
-        let mut service = Service::start("celeryscope", &mut command, dir, true, true)?;
+        let mut service = Service::start_showing("celeryscope", &mut command, dir)?;
         service.wait_ready(interrupt, READY_LIMIT, |service| {
             ready_line(&service.log()).is_some()
         })?;

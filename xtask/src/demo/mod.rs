@@ -7,12 +7,15 @@ mod agent;
 mod shop;
 mod traces;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
 use crate::process::{Interrupt, Interrupted};
 use crate::{privilege, setup, util};
+pub(crate) use agent::build as build_agent;
+
 use agent::Agent;
 use shop::Shop;
 use traces::Traces;
@@ -38,7 +41,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let python = setup::for_demo()?;
     privilege::obtain("the agent (it loads BPF programs)")?;
-    let binary = agent::build()?;
+    let binary = build_agent()?;
     let interrupt = Interrupt::install()?;
     let dir = tempfile::Builder::new().prefix("celeryscope-demo-").tempdir()?;
 
@@ -111,7 +114,7 @@ fn invite(shop: &Shop) {
     );
 }
 
-fn next_steps(binary: &std::path::Path, args: &Args) {
+fn next_steps(binary: &Path, args: &Args) {
     println!();
     println!("The shop has no tracing code (see xtask/demo/shop/) and none of it was restarted. Try next:");
     if !args.keep {
