@@ -1,20 +1,17 @@
 //! `cargo xtask bench`: how fast the core is, and what the agent costs a host.
 //!
-//! The core's figures come from criterion's benches on recorded traffic; the agent's from the live load test, run with the
-//! release build: 2,000 publishes a second for ten seconds, the agent's processor time and memory beside them.
+//! The core's figures come from criterion's benches. The agent's come from live runs of the release build: the load test
+//! (2,000 publishes a second for ten seconds, the agent's processor time and memory beside them) and the comparison of what
+//! tracing costs the watched programs. Those print their own tables, shown once more at the end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{demo, privilege, setup, test, util};
-
-/// The live tests that measure are in a module of this name.
-const LIVE_LOAD: &str = "load::";
+use crate::{privilege, setup, test, util};
 
 /// What the user chose.
 #[derive(clap::Args)]
@@ -36,7 +33,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     util::run(&mut command)?;
     let figures = core_figures(&target_dir()?.join("criterion"), start);
     let live = if args.filter.is_none() {
-        live_load()?
+        live_figures()?
     } else {
         String::new()
     };
@@ -50,38 +47,58 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             figure.shown_throughput()
         );
     }
-    println!("\n{live}");
+    println!("\n{}", live.trim_end());
     Ok(())
 }
 
-/// The load test's own table.
-fn live_load() -> Result<String> {
+/// The tables of the live runs.
+fn live_figures() -> Result<String> {
     setup::run()?;
     privilege::obtain("the agent under load (it loads BPF programs)")?;
-    let agent = demo::build_agent()?;
-    let mut variables = test::live_variables()?;
-    let agent = agent
-        .to_str()
-        .context("the target directory's name is not UTF-8")?
-        .to_owned();
-    variables.push(("CELERYSCOPE_BIN".to_owned(), agent));
-    let built = test::Built::all()?;
-    let live = built.live().next().context("there is no live test target")?;
+    let mut built = util::build_executables(&[
+        "test",
+        "--release",
+        "--package",
+        "celeryscope",
+        "--test",
+        "live",
+        "--bench",
+        "live",
+        "--no-run",
+    ])?;
+    built.retain(|built| built.target == "live");
+    let program = |kind: &str| {
+        let found = built.iter().find(|built| built.kind == kind);
+        found
+            .map(|built| &built.path)
+            .with_context(|| format!("cargo built no {kind} `live`"))
+    };
     util::say("load", "2,000 publishes a second for ten seconds");
-    let mut command = privilege::command(&live.path, &variables);
-    command
-        .args(["--test-threads=1", LIVE_LOAD])
-        .current_dir(util::root().join("agent"));
-    let out = command.stdout(Stdio::piped()).output()?;
-    // Tests print their tables on standard error; libtest's own lines are on standard output.
-    let table = String::from_utf8_lossy(&out.stderr).into_owned();
+    let load = tables(program("test")?, &["--test-threads=1", "load::"])?;
+    util::say(
+        "cost",
+        "the same work without tracing, with celeryscope, with in-process tracing (some minutes)",
+    );
+    let cost = tables(program("bench")?, &["--bench"])?;
+    Ok(format!("{load}\n{cost}"))
+}
+
+/// What a live program prints on standard error: its tables. libtest's own lines are on standard output.
+fn tables(program: &Path, arguments: &[&str]) -> Result<String> {
+    let mut command = privilege::command(program, &test::live_variables()?);
+    command.args(arguments).current_dir(util::root().join("agent"));
+    let out = command
+        .output()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    let tables = String::from_utf8_lossy(&out.stderr).into_owned();
     if !out.status.success() {
         bail!(
-            "the load test failed:\n{}\n{table}",
+            "{} failed:\n{}\n{tables}",
+            program.display(),
             String::from_utf8_lossy(&out.stdout)
         );
     }
-    Ok(table)
+    Ok(tables)
 }
 
 /// One bench's result.

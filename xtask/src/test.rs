@@ -81,27 +81,27 @@ fn live(filter: Option<&str>) -> Result<String> {
 }
 
 /// What the tests are made of.
-pub(crate) struct Built(Vec<Executable>);
+struct Built(Vec<Executable>);
 
 impl Built {
     /// Builds it. The selection is that of `cargo test --workspace`, so that nothing is built twice.
-    pub(crate) fn all() -> Result<Self> {
+    fn all() -> Result<Self> {
         let mut built = util::build_executables(&["test", "--workspace", "--no-run"])?;
         built.sort_by(|a, b| a.target.cmp(&b.target));
         Ok(Self(built))
     }
 
     /// The live test targets.
-    pub(crate) fn live(&self) -> impl Iterator<Item = &Executable> {
+    fn live(&self) -> impl Iterator<Item = &Executable> {
         self.0
             .iter()
-            .filter(|built| built.is_test && built.target.starts_with(LIVE_PREFIX))
+            .filter(|built| built.kind == "test" && built.target.starts_with(LIVE_PREFIX))
     }
 
     fn agent(&self) -> Option<&Executable> {
         self.0
             .iter()
-            .find(|built| !built.is_test && built.target == "celeryscope")
+            .find(|built| built.kind == "bin" && !built.is_test && built.target == "celeryscope")
     }
 }
 

@@ -101,7 +101,9 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 pub(crate) struct Executable {
     /// The name of its target.
     pub(crate) target: String,
-    /// Whether it is a test runner, not the program itself.
+    /// What its target is: `bin`, `test`, `bench`, …
+    pub(crate) kind: String,
+    /// Whether it runs the target's tests (or benches) instead of the target itself.
     pub(crate) is_test: bool,
     /// Where it is.
     pub(crate) path: PathBuf,
@@ -121,6 +123,7 @@ pub(crate) fn build_executables(arguments: &[&str]) -> Result<Vec<Executable>> {
     let executable = |message: serde_json::Value| {
         Some(Executable {
             target: message.pointer("/target/name")?.as_str()?.to_owned(),
+            kind: message.pointer("/target/kind/0")?.as_str()?.to_owned(),
             is_test: message.pointer("/profile/test")?.as_bool()?,
             path: message.get("executable")?.as_str()?.into(),
         })

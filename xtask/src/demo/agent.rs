@@ -12,7 +12,7 @@ use crate::{privilege, util};
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Builds the agent as it is shipped; gives its path.
-pub(crate) fn build() -> Result<PathBuf> {
+pub(super) fn build() -> Result<PathBuf> {
     util::say(
         "build",
         "celeryscope, in release mode (takes a few minutes the first time)",

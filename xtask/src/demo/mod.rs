@@ -14,8 +14,6 @@ use anyhow::{Result, bail};
 
 use crate::process::{Interrupt, Interrupted};
 use crate::{privilege, setup, util};
-pub(crate) use agent::build as build_agent;
-
 use agent::Agent;
 use shop::Shop;
 use traces::Traces;
@@ -41,7 +39,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let python = setup::for_demo()?;
     privilege::obtain("the agent (it loads BPF programs)")?;
-    let binary = build_agent()?;
+    let binary = agent::build()?;
     let interrupt = Interrupt::install()?;
     let dir = tempfile::Builder::new().prefix("celeryscope-demo-").tempdir()?;
 
