@@ -193,7 +193,7 @@ impl Engine {
         if attempt.start.is_some() {
             return;
         }
-        let process = self.processes.identity(attempt.leader);
+        let process = self.processes.identity(attempt.leader, attempt.leader);
         let host = host_of(&process);
         let message = &attempt.message;
         attempt.start = Some(Start {

@@ -11,7 +11,7 @@ use super::publish::Publish;
 use crate::bounded::Bounded;
 use crate::broker::BrokerEvent;
 use crate::pipeline::{Config, Output};
-use crate::span::{Process, Span};
+use crate::span::Span;
 use crate::stats::Stats;
 use crate::time::{ClockPair, Mono};
 
@@ -187,10 +187,6 @@ impl Engine {
         let (proc, evicted) = self.processes.entry(pid);
         self.stats.processes_evicted += u64::from(evicted);
         proc
-    }
-
-    pub(super) fn identity(&self, pid: u32) -> Arc<Process> {
-        self.processes.identity(pid)
     }
 
     pub(super) fn task(&mut self, id: &str) -> &mut Task {

@@ -52,7 +52,9 @@ impl Engine {
             .map(|t| self.clock.mono_of(t));
         let leader = attempt.leader;
         // A child outlives its main process, and remembers whose it was.
-        let process = self.identity(attempt.runner.map_or(leader, |(pid, _)| pid));
+        let process = self
+            .processes
+            .identity(leader, attempt.runner.map_or(leader, |(pid, _)| pid));
         let proc = self.processes.get(leader);
         let facts = RunFacts {
             waiting_since: match (published, eta) {

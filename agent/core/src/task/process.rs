@@ -25,8 +25,6 @@ pub(super) struct Proc {
     pub(super) consumes: bool,
     /// Leaders: it was reported as a worker.
     pub(super) reported: bool,
-    /// First bytes of a frame whose last bytes are still to come.
-    pub(super) frame_head: Option<Vec<u8>>,
 }
 
 /// All of them.
@@ -77,11 +75,11 @@ impl Processes {
         self.get(pid).map_or(pid, |proc| proc.leader)
     }
 
-    /// Who leads `pid`'s service; a nameless identity where none was told.
-    pub(super) fn identity(&self, pid: u32) -> Arc<Process> {
-        let leader = self.leader_of(pid);
+    /// The identity of a service by its leader; by another of its processes where the leader is gone; nameless where
+    /// neither was told.
+    pub(super) fn identity(&self, leader: u32, other: u32) -> Arc<Process> {
         let known = |pid| self.get(pid).and_then(|proc| proc.info.clone());
-        known(leader).or_else(|| known(pid)).unwrap_or_else(|| {
+        known(leader).or_else(|| known(other)).unwrap_or_else(|| {
             Arc::new(Process {
                 pid: leader,
                 ..Process::default()

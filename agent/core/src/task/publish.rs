@@ -48,7 +48,9 @@ impl Engine {
             start: self.clock.wall_of(first),
             first,
             call,
-            process: self.identity(call.pid),
+            process: self
+                .processes
+                .identity(self.processes.leader_of(call.pid), call.pid),
         };
         let id = self.next_id();
         self.remind(call.exit + self.config.limits.publish_wait, Due::Publish(id));

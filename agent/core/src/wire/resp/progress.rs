@@ -160,6 +160,12 @@ impl Progress {
         self.reset();
     }
 
+    /// What was read of the item at hand will be read again.
+    pub(super) fn rewind(&mut self) {
+        self.stats.bytes = self.stats.bytes.saturating_sub(self.bytes);
+        self.reset();
+    }
+
     /// Sync is lost, and with it the item at hand.
     pub(super) fn lose(&mut self) {
         self.discard();

@@ -160,7 +160,7 @@ impl RequestDecoder {
         &self.progress.stats
     }
 
-    /// Bytes read of a command that is not complete.
+    /// Bytes read of a command that is not complete, or of what may become one.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.progress.pending()
@@ -279,6 +279,7 @@ impl RequestDecoder {
                 // What was held before this segment is a part of a first line or two and of a name: no item ends there.
                 let start = std::mem::take(&mut self.probe);
                 self.state = State::Start;
+                self.progress.rewind();
                 self.progress.resync();
                 let mut held = Segment {
                     data: start.get(..held).unwrap_or_default(),
@@ -289,13 +290,12 @@ impl RequestDecoder {
                 true
             }
             Some(false) => {
-                self.probe.truncate(held);
                 self.abandon_probe();
                 self.progress.skip(segment.skip_all());
                 false
             }
             None => {
-                segment.skip_all();
+                self.consumed(segment, &[]);
                 false
             }
         }
@@ -303,11 +303,11 @@ impl RequestDecoder {
 
     /// What is held is not the start of a command.
     fn abandon_probe(&mut self) {
-        self.progress.skip(self.probe.len() as u64);
-        self.probe.clear();
         if self.state == State::Probing {
+            self.progress.discard();
             self.state = State::Lost;
         }
+        self.probe.clear();
     }
 }
 
