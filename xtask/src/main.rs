@@ -1,2 +1,3 @@
 //! celeryscope's developer commands.
 fn main() {}
+mod venv;
