@@ -1,0 +1,3 @@
+//! The same bytes, cut otherwise.
+
+mod support;
