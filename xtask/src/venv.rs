@@ -22,13 +22,18 @@ pub(crate) fn ensure(names: &[&str]) -> Result<()> {
     }
     let root = root()?;
     fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
-    let lock = File::create(root.join(".lock")).context("cannot make the lock file of the Python environments")?;
+    let lock =
+        File::create(root.join(".lock")).context("cannot make the lock file of the Python environments")?;
     lock.lock().context("cannot lock the Python environments")?;
     let mut interpreter = None;
     for name in names {
         let requirements = requirements(name);
-        let pins = fs::read(&requirements)
-            .with_context(|| format!("no requirements for the environment {name:?}: {}", requirements.display()))?;
+        let pins = fs::read(&requirements).with_context(|| {
+            format!(
+                "no requirements for the environment {name:?}: {}",
+                requirements.display()
+            )
+        })?;
         let version = match &interpreter {
             Some(version) => version,
             None => interpreter.insert(host_python()?),
@@ -54,7 +59,11 @@ pub(crate) fn path(name: &str) -> Result<PathBuf> {
 
 /// `$CELERYSCOPE_CACHE`, else `$XDG_CACHE_HOME/celeryscope`, else `~/.cache/celeryscope`.
 fn root() -> Result<PathBuf> {
-    let set = |key: &str| std::env::var_os(key).filter(|v: &OsString| !v.is_empty()).map(PathBuf::from);
+    let set = |key: &str| {
+        std::env::var_os(key)
+            .filter(|v: &OsString| !v.is_empty())
+            .map(PathBuf::from)
+    };
     let cache = set("CELERYSCOPE_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("celeryscope")))
         .or_else(|| set("HOME").map(|dir| dir.join(".cache/celeryscope")))
@@ -75,7 +84,8 @@ fn host_python() -> Result<String> {
         return Ok(found);
     }
     install_venv_module()?;
-    python(PROBE)?.context("python3 still cannot import venv and ensurepip: install your system's python3-venv package")
+    python(PROBE)?
+        .context("python3 still cannot import venv and ensurepip: install your system's python3-venv package")
 }
 
 fn python(code: &str) -> Result<Option<String>> {
@@ -83,19 +93,27 @@ fn python(code: &str) -> Result<Option<String>> {
         .args(["-c", code])
         .output()
         .context("cannot run python3: install Python 3.9 or later")?;
-    Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
+    Ok(output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
 /// Debian and Ubuntu keep `venv` and `ensurepip` in a package of their own.
 fn install_venv_module() -> Result<()> {
     let apt = Command::new("apt-get").arg("--version").output().is_ok();
-    let root = Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout == b"0\n");
+    let root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|o| o.stdout == b"0\n");
     if !(apt && root) {
         bail!("python3 has no venv module: install your system's python3-venv package");
     }
     eprintln!("installing Debian's python3-venv with apt-get: this python3 has no venv module");
     let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "--no-install-recommends", "python3-venv"]).env("DEBIAN_FRONTEND", "noninteractive");
+    install
+        .args(["install", "-y", "--no-install-recommends", "python3-venv"])
+        .env("DEBIAN_FRONTEND", "noninteractive");
     finish(install.output(), "apt-get install python3-venv")
 }
 
@@ -104,16 +122,34 @@ fn create(dir: &Path, requirements: &Path) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(dir).with_context(|| format!("cannot remove the stale {}", dir.display()))?;
     }
-    finish(Command::new("python3").args(["-m", "venv"]).arg(dir).output(), "python3 -m venv")?;
+    finish(
+        Command::new("python3").args(["-m", "venv"]).arg(dir).output(),
+        "python3 -m venv",
+    )?;
     let mut pip = Command::new(dir.join("bin/python"));
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--pre", "--no-deps"])
-        .arg("-r")
-        .arg(requirements);
-    finish(pip.output(), &format!("pip install -r {}", requirements.display()))?;
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--pre",
+        "--no-deps",
+    ])
+    .arg("-r")
+    .arg(requirements);
+    finish(
+        pip.output(),
+        &format!("pip install -r {}", requirements.display()),
+    )?;
     // Nothing was resolved (--no-deps), so the list of pins must be complete in itself.
     let mut check = Command::new(dir.join("bin/python"));
     check.args(["-m", "pip", "check", "--disable-pip-version-check"]);
-    finish(check.output(), &format!("pip check after {}", requirements.display()))
+    finish(
+        check.output(),
+        &format!("pip check after {}", requirements.display()),
+    )
 }
 
 fn finish(output: std::io::Result<Output>, what: &str) -> Result<()> {
@@ -122,7 +158,11 @@ fn finish(output: std::io::Result<Output>, what: &str) -> Result<()> {
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        bail!("{what} failed ({}): {}", output.status, lines[lines.len().saturating_sub(3)..].join(" | "));
+        bail!(
+            "{what} failed ({}): {}",
+            output.status,
+            lines[lines.len().saturating_sub(3)..].join(" | ")
+        );
     }
     Ok(())
 }
@@ -156,9 +196,17 @@ mod tests {
         for entry in fs::read_dir(folder.parent().unwrap()).unwrap() {
             let path = entry.unwrap().path();
             let text = fs::read_to_string(&path).unwrap();
-            for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
-                let (name, version) = line.split_once("==").unwrap_or_else(|| panic!("{}: {line}", path.display()));
-                assert!(!name.is_empty() && version.starts_with(|c: char| c.is_ascii_digit()), "{line}");
+            for line in text
+                .lines()
+                .filter(|line| !line.starts_with('#') && !line.is_empty())
+            {
+                let (name, version) = line
+                    .split_once("==")
+                    .unwrap_or_else(|| panic!("{}: {line}", path.display()));
+                assert!(
+                    !name.is_empty() && version.starts_with(|c: char| c.is_ascii_digit()),
+                    "{line}"
+                );
             }
         }
     }
