@@ -9,18 +9,42 @@ use crate::rig::{Publisher, Scene, Worker};
 /// Guarantees: the recorder sees each publish and each attempt once, and the scene knows when all is over.
 #[test]
 fn truth_is_whole() {
-    let Some(scene) = Scene::set("truth", "celery57") else { return };
-    let worker = Worker::start(&scene, "w1", &Options { events: true, ..Options::default() });
+    let Some(scene) = Scene::set("truth", "celery57") else {
+        return;
+    };
+    let worker = Worker::start(
+        &scene,
+        "w1",
+        &Options {
+            events: true,
+            ..Options::default()
+        },
+    );
     let mut publisher = Publisher::start(&scene, "publisher");
-    for scenario in ["simple 3", "chained", "chorded 3", "retries", "requeues", "large 1", "expiry", "control"] {
+    for scenario in [
+        "simple 3",
+        "chained",
+        "chorded 3",
+        "retries",
+        "requeues",
+        "large 1",
+        "expiry",
+        "control",
+    ] {
         publisher.publish(scenario);
     }
     scene.settle(Duration::from_secs(20));
     worker.shut_down();
     let truth = scene.whole_truth();
     let count = |name: &str| {
-        let publishes = truth.publishes().filter(|(_, publish)| publish.name == name).count();
-        (publishes, truth.runs().filter(|(_, run)| run.name == name).count())
+        let publishes = truth
+            .publishes()
+            .filter(|(_, publish)| publish.name == name)
+            .count();
+        (
+            publishes,
+            truth.runs().filter(|(_, run)| run.name == name).count(),
+        )
     };
     assert_eq!(count("app.flaky"), (3, 3));
     assert_eq!(count("app.hopeless"), (2, 2));
@@ -30,7 +54,15 @@ fn truth_is_whole() {
     assert_eq!(count("app.total"), (1, 1));
     // 3 simple, 3 of the chain, 3 of the chord, 2 with an expiry of which one comes too late.
     assert_eq!(count("app.add"), (11, 10));
-    assert!(truth.runs().all(|(_, run)| run.end.is_some() && run.state.is_some()));
-    assert!(truth.publishes().all(|(_, publish)| publish.before <= publish.after));
+    assert!(
+        truth
+            .runs()
+            .all(|(_, run)| run.end.is_some() && run.state.is_some())
+    );
+    assert!(
+        truth
+            .publishes()
+            .all(|(_, publish)| publish.before <= publish.after)
+    );
     assert_eq!(truth.worker.as_ref().map(|worker| worker.children.len()), Some(2));
 }

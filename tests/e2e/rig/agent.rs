@@ -36,7 +36,9 @@ impl Agent {
             command.args(["--broker-port", &port.to_string()]);
         }
         let output = folder.join(format!("{name}.spans.jsonl"));
-        command.arg("--output").arg(format!("otlp-json={}", output.display()));
+        command
+            .arg("--output")
+            .arg(format!("otlp-json={}", output.display()));
         command.args(more);
         Self::spawn(folder, name, &command, output)
     }
@@ -70,12 +72,20 @@ impl Agent {
     /// SIGTERM; it must flush and exit with 0 within 5 s.
     pub(crate) fn stop(mut self) -> Left {
         let usage = self.process.usage();
-        assert!(self.alive(), "the agent had ended by itself: {}", self.process.log());
+        assert!(
+            self.alive(),
+            "the agent had ended by itself: {}",
+            self.process.log()
+        );
         self.process.terminate();
         let asked = Instant::now();
         let status = self.process.wait(Duration::from_secs(10));
         let took = asked.elapsed();
-        assert!(status.is_some_and(|s| s.success()), "the agent's end: {status:?}: {}", self.process.log());
+        assert!(
+            status.is_some_and(|s| s.success()),
+            "the agent's end: {status:?}: {}",
+            self.process.log()
+        );
         assert!(took < Duration::from_secs(5), "the agent took {took:?} to end");
         Left {
             spans: spans::read(&self.output),

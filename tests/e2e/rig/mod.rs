@@ -14,9 +14,6 @@ pub(crate) mod truth;
 pub(crate) mod worker;
 
 pub(crate) use agent::Agent;
-pub(crate) use process::Process;
 pub(crate) use publisher::Publisher;
-pub(crate) use redis::Redis;
 pub(crate) use scene::Scene;
-
 pub(crate) use worker::Worker;

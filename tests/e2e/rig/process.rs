@@ -40,10 +40,16 @@ impl Process {
         let mut command = tied_to_us(command);
         command
             .process_group(0)
-            .stdin(if stdout.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdin(if stdout.is_some() {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(stdout.unwrap_or_else(|| file.try_clone().expect("clone of the log's descriptor").into()))
             .stderr(file);
-        let child = command.spawn().unwrap_or_else(|e| panic!("cannot start {name}: {e}"));
+        let child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {name}: {e}"));
         Self {
             child,
             name: name.to_owned(),
@@ -92,14 +98,22 @@ impl Process {
 
     /// User and system time and memory; zeros once it has ended.
     pub(crate) fn usage(&self) -> Usage {
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).unwrap_or_default();
+        let read =
+            |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).unwrap_or_default();
         // Fields 14 and 15 of stat, counted after the parenthesised name; in ticks, of which every Linux has 100 a second.
         let stat = read("stat");
         let after = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-        let ticks: u64 = after.split(' ').skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+        let ticks: u64 = after
+            .split(' ')
+            .skip(11)
+            .take(2)
+            .filter_map(|n| n.parse::<u64>().ok())
+            .sum();
         let status = read("status");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib: u64 = peak.and_then(|v| v.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
+        let kib: u64 = peak
+            .and_then(|v| v.trim().trim_end_matches(" kB").parse().ok())
+            .unwrap_or(0);
         Usage {
             cpu: ticks as f64 / 100.0,
             peak_rss: kib as f64 / 1024.0,
@@ -121,7 +135,11 @@ impl Drop for Process {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
             let tail = lines[lines.len().saturating_sub(40)..].join("\n");
-            eprintln!("--- the end of {}'s log ({}):\n{tail}", self.name, self.log.display());
+            eprintln!(
+                "--- the end of {}'s log ({}):\n{tail}",
+                self.name,
+                self.log.display()
+            );
         }
     }
 }
@@ -153,12 +171,20 @@ fn signal(name: &str, target: &str) {
 fn tied_to_us(command: &Command) -> Command {
     static SETPRIV: OnceLock<bool> = OnceLock::new();
     let tie = *SETPRIV.get_or_init(|| {
-        let probe = Command::new("setpriv").args(["--pdeathsig", "TERM", "true"]).stderr(Stdio::null()).status();
+        let probe = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "true"])
+            .stderr(Stdio::null())
+            .status();
         probe.is_ok_and(|status| status.success())
     });
-    let mut tied = if tie { Command::new("setpriv") } else { Command::new(command.get_program()) };
+    let mut tied = if tie {
+        Command::new("setpriv")
+    } else {
+        Command::new(command.get_program())
+    };
     if tie {
-        tied.args(["--pdeathsig", "TERM", "--"]).arg(command.get_program());
+        tied.args(["--pdeathsig", "TERM", "--"])
+            .arg(command.get_program());
     }
     tied.args(command.get_args());
     for (key, value) in command.get_envs() {

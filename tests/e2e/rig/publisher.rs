@@ -36,10 +36,6 @@ impl Publisher {
         publisher
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-
     /// Tells it a scenario and its arguments, and waits until all messages are sent.
     pub(crate) fn publish(&mut self, scenario: &str) {
         self.begin(scenario);
@@ -49,7 +45,9 @@ impl Publisher {
     /// Tells it a scenario and goes on.
     pub(crate) fn begin(&mut self, scenario: &str) {
         let stdin = self.process.child().stdin.as_mut().expect("a piped stdin");
-        writeln!(stdin, "{scenario}").and_then(|()| stdin.flush()).expect("a publisher that listens");
+        writeln!(stdin, "{scenario}")
+            .and_then(|()| stdin.flush())
+            .expect("a publisher that listens");
     }
 
     /// Waits for the end of a scenario that was begun. Returns what it printed meanwhile.
@@ -64,7 +62,10 @@ impl Publisher {
             match self.lines.recv_timeout(Duration::from_secs(60)) {
                 Ok(line) if line == wanted => return before,
                 Ok(line) => before.push(line),
-                Err(e) => panic!("the publisher did not say {wanted:?} ({e}): {}", self.process.log()),
+                Err(e) => panic!(
+                    "the publisher did not say {wanted:?} ({e}): {}",
+                    self.process.log()
+                ),
             }
         }
     }

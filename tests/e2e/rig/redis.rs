@@ -41,7 +41,9 @@ impl Redis {
             .arg(&data);
         let process = Process::spawn(&format!("redis-{port}"), &command, folder, None);
         let redis = Self { process, port };
-        wait_for("an answer of redis-server", Duration::from_secs(10), || redis.ping().ok());
+        wait_for("an answer of redis-server", Duration::from_secs(10), || {
+            redis.ping().ok()
+        });
         redis
     }
 
@@ -76,7 +78,11 @@ impl Redis {
         stream.write_all(b"PING\r\n")?;
         let mut answer = [0; 7];
         stream.read_exact(&mut answer)?;
-        if &answer == b"+PONG\r\n" { Ok(()) } else { Err(std::io::ErrorKind::InvalidData.into()) }
+        if &answer == b"+PONG\r\n" {
+            Ok(())
+        } else {
+            Err(std::io::ErrorKind::InvalidData.into())
+        }
     }
 }
 

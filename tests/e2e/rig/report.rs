@@ -11,12 +11,20 @@ pub(crate) fn say(line: &str) {
 /// Writes a table with aligned columns.
 pub(crate) fn table(title: &str, head: &[&str], rows: &[Vec<String>]) {
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain(head.get(column).map(|cell| cell.chars().count())).max().unwrap_or(0)
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
+        cells
+            .chain(head.get(column).map(|cell| cell.chars().count()))
+            .max()
+            .unwrap_or(0)
     };
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let cells = cells.enumerate();
-        let padded: Vec<String> = cells.map(|(column, cell)| format!("{cell:<w$}", w = width(column))).collect();
+        let padded: Vec<String> = cells
+            .map(|(column, cell)| format!("{cell:<w$}", w = width(column)))
+            .collect();
         format!("  {}", padded.join("  ").trim_end())
     };
     let mut text = format!("{title}\n{}", line(&mut head.iter().copied()));

@@ -42,7 +42,11 @@ impl Scene {
         let alone = live(name)?;
         venv::ensure(&[environment]).unwrap_or_else(|e| panic!("{e:#}"));
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let unique = format!("{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let unique = format!(
+            "{name}-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let folder = Folder(std::env::temp_dir().join("celeryscope-e2e").join(&unique));
         std::fs::create_dir_all(folder.0.join("truth")).expect("a temporary folder");
         Some(Self {
@@ -104,7 +108,11 @@ impl Scene {
                 break;
             }
             let some: Vec<_> = unsettled.iter().take(5).collect();
-            assert!(Instant::now() < deadline, "{} messages not dealt with in {limit:?}: {some:?}", unsettled.len());
+            assert!(
+                Instant::now() < deadline,
+                "{} messages not dealt with in {limit:?}: {some:?}",
+                unsettled.len()
+            );
             std::thread::sleep(GLANCE * 10);
         }
         // The last run's READY, ack and result follow its postrun by some milliseconds.
@@ -126,7 +134,9 @@ impl Scene {
 pub(crate) fn live(name: &str) -> Option<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
     if std::env::var_os("CELERYSCOPE_LIVE").is_none_or(|v| v != "1") {
-        super::report::say(&format!("{name}: skipped: needs CELERYSCOPE_LIVE=1 (root, BPF, redis-server, Python)"));
+        super::report::say(&format!(
+            "{name}: skipped: needs CELERYSCOPE_LIVE=1 (root, BPF, redis-server, Python)"
+        ));
         return None;
     }
     Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner))

@@ -136,7 +136,9 @@ fn text(json: &Json) -> String {
 }
 
 fn number(json: &Json) -> u64 {
-    json.as_u64().or_else(|| json.as_str()?.parse().ok()).unwrap_or_default()
+    json.as_u64()
+        .or_else(|| json.as_str()?.parse().ok())
+        .unwrap_or_default()
 }
 
 /// An id in hex; none when absent, empty, or of the wrong length.

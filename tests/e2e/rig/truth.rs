@@ -35,7 +35,9 @@ impl TruthLog {
             file.read_to_string(&mut text).expect("JSON lines");
             let whole = text.rfind('\n').map_or(0, |at| at + 1);
             *from += whole as u64;
-            let parse = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{}: {e}: {line}", path.display()));
+            let parse = |line| {
+                serde_json::from_str(line).unwrap_or_else(|e| panic!("{}: {e}: {line}", path.display()))
+            };
             self.lines.extend(text[..whole].lines().map(parse));
         }
     }
@@ -45,9 +47,17 @@ impl TruthLog {
         self.of("ready").any(|line| line["pid"] == worker)
     }
 
-    /// How many messages were sent.
-    pub(crate) fn published(&self) -> usize {
-        self.of("publish").count()
+    /// Forgets the tasks of the past, not the processes.
+    pub(crate) fn forget_tasks(&mut self) {
+        self.lines.retain(|line| line["id"].is_null());
+    }
+
+    /// Ids of all messages that were sent.
+    pub(crate) fn published_ids(&self) -> HashSet<String> {
+        self.of("publish")
+            .filter_map(|line| line["id"].as_str())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// How many tasks main processes have accepted.
@@ -60,7 +70,13 @@ impl TruthLog {
     /// Celery publishes what follows from a task (chain links, callbacks, retries) before that task's run ends, so once
     /// this is empty nothing more can come.
     pub(crate) fn unsettled(&self) -> Vec<String> {
-        let key = |line: &Value| (line["id"].to_string(), line["retries"].to_string(), line["name"].to_string());
+        let key = |line: &Value| {
+            (
+                line["id"].to_string(),
+                line["retries"].to_string(),
+                line["name"].to_string(),
+            )
+        };
         let mut settled = HashSet::new();
         let mut running = HashMap::new();
         for line in &self.lines {
@@ -69,7 +85,9 @@ impl TruthLog {
                 "prerun" => _ = running.insert(thread, key(line)),
                 "postrun" => {
                     let run = running.remove(&thread);
-                    let comes_back = line["retval"].as_str().is_some_and(|r| r.starts_with("reject requeue=True"));
+                    let comes_back = line["retval"]
+                        .as_str()
+                        .is_some_and(|r| r.starts_with("reject requeue=True"));
                     settled.extend(run.filter(|_| !comes_back));
                 }
                 _ => {}
@@ -87,9 +105,14 @@ impl TruthLog {
         let mut tasks: BTreeMap<usize, Value> = BTreeMap::new();
         let mut places = HashMap::new();
         let mut lines: Vec<&Value> = self.lines.iter().collect();
-        let time = |line: &Value| ["before", "t"].iter().find_map(|key| line[*key].as_f64()).unwrap_or(0.0);
+        let time = |line: &Value| {
+            ["before", "t"]
+                .iter()
+                .find_map(|key| line[*key].as_f64())
+                .unwrap_or(0.0)
+        };
         lines.sort_by(|a, b| time(a).total_cmp(&time(b)));
-        let mut open: HashMap<(Option<u64>, Option<u64>, String), (usize, usize)> = HashMap::new();
+        let mut open: HashMap<_, (usize, usize)> = HashMap::new();
         for line in lines {
             let ev = line["ev"].as_str().unwrap_or_default();
             let Some(id) = line["id"].as_str() else { continue };
@@ -171,7 +194,10 @@ fn push(task: &mut Value, list: &str, item: Value) -> usize {
 }
 
 fn pick(line: &Value, keys: &[&str]) -> Value {
-    keys.iter().map(|key| ((*key).to_owned(), line[*key].clone())).collect::<serde_json::Map<_, _>>().into()
+    keys.iter()
+        .map(|key| ((*key).to_owned(), line[*key].clone()))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 fn without(line: &Value, keys: &[&str]) -> Value {

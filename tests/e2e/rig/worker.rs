@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::process::{Process, Usage, wait_for};
+use super::process::{Process, wait_for};
 use super::scene::Scene;
 
 /// How to start a worker; the default is what `celery -A app worker -c 2` gives.
@@ -28,7 +28,14 @@ impl Worker {
         let mut command = scene.python();
         command.args(["-m", "celery", "-A", "app", "worker", "--include", "recorder"]);
         // A host part that no other test uses, so that workers of several tests never answer each other.
-        command.args(["-n", &format!("{name}@{}", scene.name()), "-c", "2", "-l", "WARNING"]);
+        command.args([
+            "-n",
+            &format!("{name}@{}", scene.name()),
+            "-c",
+            "2",
+            "-l",
+            "WARNING",
+        ]);
         if options.events {
             command.arg("-E");
         }
@@ -40,7 +47,11 @@ impl Worker {
         let process = Process::spawn(name, &command, scene.folder(), None);
         let mut worker = Self { process };
         wait_for("a worker that is ready", Duration::from_secs(30), || {
-            assert!(worker.process.ended().is_none(), "the worker ended at once: {}", worker.process.log());
+            assert!(
+                worker.process.ended().is_none(),
+                "the worker ended at once: {}",
+                worker.process.log()
+            );
             scene.truth().is_ready(worker.pid()).then_some(())
         });
         worker
@@ -48,10 +59,6 @@ impl Worker {
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
-    }
-
-    pub(crate) fn usage(&self) -> Usage {
-        self.process.usage()
     }
 
     /// Warm shutdown: running tasks end, the others go back to the broker.
