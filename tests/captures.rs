@@ -4,10 +4,14 @@
 
 mod support;
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use celeryscope_core::common::{Kind, flags};
+use celeryscope_core::{Span, SpanId, SpanKind, Status, TraceId, Value};
 use support::compare::{Expect, compare};
-use support::{Fixture, replay};
+use support::fixture::Fixture;
+use support::replay;
 
 /// A traced process is slow: on these recordings the pool's first sign of an end comes up to 24 ms after
 /// `task_postrun`, that of a start up to 4 ms before `task_prerun`.
@@ -105,4 +109,129 @@ captures! {
     /// Scenario: SIGTERM with two tasks running and four held.
     /// Guarantees: the two end well; what goes back to the queue is neither publish nor run.
     redis_warm_shutdown = "redis-warm-shutdown";
+}
+
+/// Scenario: every recording, made into records.
+/// Guarantees: they are what the kernel half makes: in order, each process introduced first, offsets without holes, no
+/// more than the capture limit.
+#[test]
+fn records_are_those_of_the_kernel_half() {
+    let folder = support::fixture::folder("redis");
+    let names: Vec<String> = std::fs::read_dir(folder)
+        .expect("fixtures are there")
+        .filter_map(|entry| {
+            entry
+                .ok()?
+                .file_name()
+                .to_str()?
+                .strip_suffix(".truth.json")
+                .map(str::to_owned)
+        })
+        .collect();
+    assert_eq!(names.len(), 22);
+    for name in names {
+        let records = Fixture::load(&name).records;
+        assert_eq!(records[0].kind, Kind::Clock, "{name}");
+        let (mut last, mut known, mut next) = (0, HashSet::new(), HashMap::new());
+        for record in &records[1..] {
+            let header = record.header;
+            assert!(
+                header.exit >= last && header.enter <= header.exit,
+                "{name}: {record:?}"
+            );
+            last = header.exit;
+            match record.kind {
+                Kind::Process => _ = known.insert(header.pid),
+                Kind::Exec => _ = known.remove(&header.pid),
+                Kind::Send | Kind::Recv => {
+                    assert!(known.contains(&header.pid), "{name}: {header:?}");
+                    assert!(record.payload.len() <= 64 * 1024, "{name}: {header:?}");
+                    let next = next.entry((header.conn, record.kind == Kind::Send)).or_insert(0);
+                    assert_eq!(header.start, *next, "{name}: {header:?}");
+                    if header.flags & flags::LAST != 0 {
+                        assert_eq!(
+                            u64::from(header.at) + record.payload.len() as u64,
+                            u64::from(header.total)
+                        );
+                        *next += u64::from(header.total);
+                    }
+                }
+                Kind::PipeRead => assert!(
+                    record.payload.len() <= 512 && known.contains(&header.pid),
+                    "{name}"
+                ),
+                Kind::PipeWrite => assert!(
+                    record.payload.len() <= 128 && known.contains(&header.pid),
+                    "{name}"
+                ),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Scenario: right spans, then one thing in them made wrong.
+/// Guarantees: the comparison that all other tests stand on sees each of these changes.
+#[test]
+fn the_comparison_sees_what_is_wrong() {
+    let fixture = Fixture::load("redis-headers");
+    let right = replay(&fixture.records).spans;
+    let clean = |spans: &[Span]| compare(spans, &fixture.truth, &TRACED).is_clean();
+    assert!(clean(&right), "redis_headers must pass first");
+    type Change = fn(&mut Span);
+    let changes: [(&str, SpanKind, Change); 13] = [
+        ("trace", SpanKind::Publish, |span| {
+            span.trace_id = TraceId([7; 16])
+        }),
+        ("publish id", SpanKind::Publish, |span| {
+            span.span_id = SpanId([7; 8])
+        }),
+        ("publish parent", SpanKind::Publish, |span| {
+            span.parent = Some(SpanId([7; 8]))
+        }),
+        ("run parent", SpanKind::Run, |span| span.parent = None),
+        ("state", SpanKind::Run, |span| set(span, "celery.state", "LOST")),
+        ("status", SpanKind::Run, |span| {
+            span.status = Status::Error(String::new())
+        }),
+        ("process", SpanKind::Run, |span| set(span, "process.pid", 1)),
+        ("start", SpanKind::Run, |span| span.start.0 -= 40_000_000),
+        ("end", SpanKind::Run, |span| span.end.0 += 40_000_000),
+        ("publish start", SpanKind::Publish, |span| {
+            span.start.0 -= 1_000_000_000
+        }),
+        ("publish end", SpanKind::Publish, |span| {
+            span.end.0 += 1_000_000_000
+        }),
+        ("retries", SpanKind::Run, |span| {
+            set(span, "celery.retry_count", 5)
+        }),
+        ("group", SpanKind::Publish, |span| {
+            span.attributes.push(("celery.group_id", "g".into()))
+        }),
+    ];
+    for (what, kind, change) in changes {
+        for at in (0..right.len()).filter(|at| right[*at].kind == kind) {
+            let mut wrong = right.clone();
+            change(&mut wrong[at]);
+            assert!(!clean(&wrong), "{what} of span {at} was made wrong unseen");
+        }
+    }
+    for at in 0..right.len() {
+        let mut fewer = right.clone();
+        let taken = fewer.remove(at);
+        assert!(!clean(&fewer), "span {at} was taken away unseen");
+        let mut more = right.clone();
+        more.push(taken);
+        assert!(!clean(&more), "span {at} was doubled unseen");
+    }
+}
+
+fn set(span: &mut Span, key: &str, value: impl Into<Value>) {
+    let (_, slot) = span
+        .attributes
+        .iter_mut()
+        .find(|(name, _)| *name == key)
+        .expect("the attribute is there");
+    *slot = value.into();
 }

@@ -101,7 +101,7 @@ impl Fixture {
         let (broker, _) = name
             .split_once('-')
             .expect("a fixture is named <broker>-<scenario>");
-        let folder = fixtures().join(broker);
+        let folder = folder(broker);
         let mut truth = Truth::load(&folder.join(format!("{name}.truth.json")));
         let mut lines = read_lines(&folder.join(format!("{name}.jsonl.gz")));
         forks_first(&mut lines);
@@ -112,11 +112,11 @@ impl Fixture {
     }
 }
 
-/// Where the recorded runs are.
-fn fixtures() -> PathBuf {
+/// Where the recorded runs over this broker are.
+pub fn folder(broker: &str) -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.ancestors()
-        .map(|folder| folder.join("tests/fixtures"))
+        .map(|folder| folder.join("tests/fixtures").join(broker))
         .find(|folder| folder.is_dir())
         .expect("tests/fixtures stands above this package")
 }

@@ -2,7 +2,11 @@
 //!
 //! [`truth`] and [`compare`] know nothing of the recordings: any test that has spans and Celery's own account of a
 //! run can use them.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its part of these modules"
+)]
 
 pub mod compare;
 pub mod fixture;
@@ -13,7 +17,7 @@ use std::collections::HashSet;
 use celeryscope_core::common::{Kind, Record};
 use celeryscope_core::{Config, Output, Pipeline, Span, Stats, Verdict};
 
-pub use fixture::{Fixture, Owned};
+use fixture::Owned;
 
 /// What the core said about a list of records.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::privilege;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -81,30 +82,35 @@ pub(crate) struct Service {
     name: &'static str,
     child: Child,
     log: PathBuf,
-    as_root: bool,
+    /// Only root may signal what sudo started.
+    through_sudo: bool,
     status: Option<ExitStatus>,
 }
 
 impl Service {
-    /// Starts `command` with its standard error, and its standard output unless `show_output`, in `<dir>/<name>.log`.
-    /// `as_root` says that the command goes through [`crate::privilege::command`].
-    pub(crate) fn start(
-        name: &'static str,
-        command: &mut Command,
-        dir: &Path,
-        show_output: bool,
-        as_root: bool,
-    ) -> Result<Self> {
-        let log = dir.join(format!("{name}.log"));
-        let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let stdout = if show_output {
-            Stdio::inherit()
-        } else {
-            file.try_clone()?.into()
-        };
+    /// Starts `command` with all it prints in `<dir>/<name>.log`.
+    pub(crate) fn start(name: &'static str, command: &mut Command, dir: &Path) -> Result<Self> {
+        let log = Self::log_file(name, dir)?;
+        let stdout = log.1.try_clone()?;
+        Self::spawn(name, command.stdout(stdout), log)
+    }
+
+    /// Starts `command` with its standard output on ours and its standard error in `<dir>/<name>.log`.
+    pub(crate) fn start_showing(name: &'static str, command: &mut Command, dir: &Path) -> Result<Self> {
+        let log = Self::log_file(name, dir)?;
+        Self::spawn(name, command.stdout(Stdio::inherit()), log)
+    }
+
+    fn log_file(name: &str, dir: &Path) -> Result<(PathBuf, File)> {
+        let path = dir.join(format!("{name}.log"));
+        let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok((path, file))
+    }
+
+    fn spawn(name: &'static str, command: &mut Command, (log, file): (PathBuf, File)) -> Result<Self> {
+        let through_sudo = command.get_program() == "sudo";
         let child = command
             .stdin(Stdio::null())
-            .stdout(stdout)
             .stderr(file)
             .process_group(0)
             .spawn()
@@ -113,7 +119,7 @@ impl Service {
             name,
             child,
             log,
-            as_root,
+            through_sudo,
             status: None,
         })
     }
@@ -187,14 +193,14 @@ impl Service {
         let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) else {
             return;
         };
-        if self.as_root && !crate::privilege::is_root() {
+        if self.through_sudo {
             let target = if group {
                 format!("-{}", self.child.id())
             } else {
                 self.child.id().to_string()
             };
             // A failure shows by itself: the service goes on, and the wait after this one kills it.
-            let _ = crate::privilege::command("kill", &[])
+            let _ = privilege::command("kill", &[])
                 .args([format!("-{}", signal.as_raw()), "--".into(), target])
                 .status();
             return;
@@ -249,14 +255,8 @@ mod tests {
     fn service_is_waited_for_and_stopped() {
         let dir = tempfile::tempdir().expect("a directory");
         let interrupt = Interrupt(Arc::default());
-        let mut service = Service::start(
-            "up",
-            &mut shell("echo up; exec sleep 60"),
-            dir.path(),
-            false,
-            false,
-        )
-        .expect("starts");
+        let mut service =
+            Service::start("up", &mut shell("echo up; exec sleep 60"), dir.path()).expect("starts");
         service
             .wait_ready(&interrupt, GRACE, |service| service.log().contains("up"))
             .expect("gets ready");
@@ -273,14 +273,8 @@ mod tests {
     fn early_end_shows_the_log() {
         let dir = tempfile::tempdir().expect("a directory");
         let interrupt = Interrupt(Arc::default());
-        let mut service = Service::start(
-            "bad",
-            &mut shell("echo no such port >&2; exit 3"),
-            dir.path(),
-            false,
-            false,
-        )
-        .expect("starts");
+        let mut service =
+            Service::start("bad", &mut shell("echo no such port >&2; exit 3"), dir.path()).expect("starts");
         let error = service
             .wait_ready(&interrupt, GRACE, |_| false)
             .unwrap_err()

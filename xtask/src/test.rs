@@ -4,12 +4,12 @@
 //! (the test targets whose names begin with [`LIVE_PREFIX`]). A failing step does not keep the later ones from running;
 //! a table at the end says how each went.
 
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::util::Executable;
 use crate::{ebpf, layers, privilege, setup, util};
 
 /// Test targets that need root, BPF and a broker are named so; the others run anywhere.
@@ -54,34 +54,25 @@ fn without_kernel(filter: Option<&str>) -> Result<String> {
 /// The live test targets, each as root and one test at a time: they share the kernel's probes.
 fn live(filter: Option<&str>) -> Result<String> {
     privilege::obtain("loading BPF programs")?;
-    // The same selection as above, so that nothing is built twice.
-    let built = util::build_executables(&["test", "--workspace", "--no-run"])?;
-    let agent = built.iter().find(|(name, _)| name == "celeryscope");
-    let mut targets: Vec<&(String, PathBuf)> = built
-        .iter()
-        .filter(|(name, _)| name.starts_with(LIVE_PREFIX))
-        .collect();
-    targets.sort();
-    if targets.is_empty() {
-        bail!("there is no test target whose name begins with `{LIVE_PREFIX}`");
-    }
-    if let Some((_, agent)) = agent {
-        check_kernel(agent)?;
-    }
+    let built = Built::all()?;
+    check_kernel(&built)?;
     let mut kept = Vec::new();
     let mut failed = Vec::new();
-    for (name, program) in targets {
-        util::say("end to end", name);
-        let mut command = privilege::command(program, &live_variables()?);
+    for live in built.live() {
+        util::say("end to end", &live.target);
+        let mut command = privilege::command(&live.path, &live_variables()?);
         command
             .current_dir(util::root().join("agent"))
-            .args(["--test-threads=1"])
+            .arg("--test-threads=1")
             .args(filter);
         let (lines, result) = util::run_and_keep(&mut command, |line| line.starts_with("test result:"));
         kept.extend(lines);
         if result.is_err() {
-            failed.push(name.as_str());
+            failed.push(live.target.as_str());
         }
+    }
+    if kept.is_empty() {
+        bail!("no test target whose name begins with `{LIVE_PREFIX}` ran to its end");
     }
     if !failed.is_empty() {
         bail!("{} failed ({})", failed.join(", "), Tally::of(&kept));
@@ -89,8 +80,33 @@ fn live(filter: Option<&str>) -> Result<String> {
     Ok(Tally::of(&kept).to_string())
 }
 
+/// What the tests are made of.
+pub(crate) struct Built(Vec<Executable>);
+
+impl Built {
+    /// Builds it. The selection is that of `cargo test --workspace`, so that nothing is built twice.
+    pub(crate) fn all() -> Result<Self> {
+        let mut built = util::build_executables(&["test", "--workspace", "--no-run"])?;
+        built.sort_by(|a, b| a.target.cmp(&b.target));
+        Ok(Self(built))
+    }
+
+    /// The live test targets.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Executable> {
+        self.0
+            .iter()
+            .filter(|built| built.is_test && built.target.starts_with(LIVE_PREFIX))
+    }
+
+    fn agent(&self) -> Option<&Executable> {
+        self.0
+            .iter()
+            .find(|built| !built.is_test && built.target == "celeryscope")
+    }
+}
+
 /// What the live tests find in their environment: the switch, and the user's cache although they run as root.
-fn live_variables() -> Result<Vec<(String, String)>> {
+pub(crate) fn live_variables() -> Result<Vec<(String, String)>> {
     let cache = util::cache_dir()?
         .to_str()
         .context("the cache directory's name is not UTF-8")?
@@ -106,8 +122,11 @@ fn live_variables() -> Result<Vec<(String, String)>> {
 }
 
 /// A kernel that refuses BPF fails all live tests; one line that says so is worth more than their forty.
-fn check_kernel(agent: &Path) -> Result<()> {
-    let doctor = privilege::command(agent, &[])
+fn check_kernel(built: &Built) -> Result<()> {
+    let agent = built
+        .agent()
+        .context("cargo built no celeryscope for the tests")?;
+    let doctor = privilege::command(&agent.path, &[])
         .arg("doctor")
         .stdin(Stdio::null())
         .output()?;

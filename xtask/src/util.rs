@@ -97,8 +97,18 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-/// Builds with cargo, progress shown, and gives the executables it made as (target name, path).
-pub(crate) fn build_executables(arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+/// An executable that cargo built.
+pub(crate) struct Executable {
+    /// The name of its target.
+    pub(crate) target: String,
+    /// Whether it is a test runner, not the program itself.
+    pub(crate) is_test: bool,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+}
+
+/// Builds with cargo, progress shown, and gives the executables that were built or were there already.
+pub(crate) fn build_executables(arguments: &[&str]) -> Result<Vec<Executable>> {
     let mut command = cargo();
     command
         .args(arguments)
@@ -108,12 +118,14 @@ pub(crate) fn build_executables(arguments: &[&str]) -> Result<Vec<(String, PathB
     let messages = out
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    Ok(messages
-        .filter_map(|message| {
-            let name = message.pointer("/target/name")?.as_str()?.to_owned();
-            Some((name, PathBuf::from(message.get("executable")?.as_str()?)))
+    let executable = |message: serde_json::Value| {
+        Some(Executable {
+            target: message.pointer("/target/name")?.as_str()?.to_owned(),
+            is_test: message.pointer("/profile/test")?.as_bool()?,
+            path: message.get("executable")?.as_str()?.into(),
         })
-        .collect())
+    };
+    Ok(messages.filter_map(executable).collect())
 }
 
 /// Where a program is on `PATH` or in one of the places that root's `PATH` has and others' lacks.

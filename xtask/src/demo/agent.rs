@@ -11,7 +11,7 @@ use crate::{privilege, util};
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Builds the agent as it is shipped; gives its path.
-pub(super) fn build() -> Result<PathBuf> {
+pub(crate) fn build() -> Result<PathBuf> {
     util::say(
         "build",
         "celeryscope, in release mode (takes a few minutes the first time)",
@@ -27,7 +27,7 @@ pub(super) fn build() -> Result<PathBuf> {
     built
         .into_iter()
         .next()
-        .map(|(_, path)| path)
+        .map(|built| built.path)
         .context("cargo built no celeryscope")
 }
 
@@ -41,10 +41,19 @@ pub(super) struct Agent {
 pub(super) struct End {
     /// The spans, one OTLP/JSON request a line.
     pub(super) spans_file: PathBuf,
-    /// Records the kernel half or the core had to drop, when the agent said so.
-    pub(super) dropped: Option<u64>,
+    /// What it lost; `None` when it ended without its closing line.
+    pub(super) losses: Option<Losses>,
     /// The end of its log, to go behind an error message.
     pub(super) log_end: String,
+}
+
+/// What an agent saw and could not keep.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Losses {
+    /// Records that found no room between kernel and agent.
+    pub(super) records: u64,
+    /// Spans that found no room in front of an output.
+    pub(super) spans: u64,
 }
 
 impl Agent {
@@ -75,8 +84,11 @@ impl Agent {
         if otlp.is_some() {
             command.args(["--output", "otlp"]);
         }
-        let mut service = Service::start("celeryscope", &mut command, dir, true, true)?;
-        service.wait_ready(interrupt, READY_LIMIT, |service| service.log().contains("ready"))?;
+        let mut service = Service::start_showing("celeryscope", &mut command, dir)?;
+        service.wait_ready(interrupt, READY_LIMIT, |service| {
+            ready_line(&service.log()).is_some()
+        })?;
+        util::say("ready", ready_line(&service.log()).unwrap_or_default());
         Ok(Self { service, spans_file })
     }
 
@@ -96,17 +108,42 @@ impl Agent {
         let log = self.service.log();
         End {
             spans_file: self.spans_file,
-            dropped: dropped(&log),
+            losses: losses(&log),
             log_end: self.service.log_end(),
         }
     }
 }
 
-/// The number of dropped records in the agent's closing line.
-fn dropped(log: &str) -> Option<u64> {
-    let (_, value) = log.rsplit_once("dropped=")?;
-    let digits = value
-        .find(|c: char| !c.is_ascii_digit())
-        .map_or(value, |end| &value[..end]);
-    digits.parse().ok()
+/// What the agent says once its probes are attached: `ready probes=… ports=… processes=… connections=…`.
+fn ready_line(log: &str) -> Option<String> {
+    log.lines()
+        .find_map(|line| line.strip_prefix("ready "))
+        .map(str::to_owned)
+}
+
+/// What the agent's closing line (`done publishes=… dropped=… lost_records=…`) says of losses.
+fn losses(log: &str) -> Option<Losses> {
+    let line = log.lines().rev().find(|line| line.starts_with("done "))?;
+    let field = |name: &str| {
+        line.split(' ')
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+    };
+    Some(Losses {
+        records: field("lost_records")?,
+        spans: field("dropped")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a log that ends with the agent's closing line, and one that was cut before it.
+    /// Guarantees: losses are read from that line only, and are unknown without it.
+    #[test]
+    fn losses_come_from_the_closing_line() {
+        let log = "ready probes=tracepoint\ndone publishes=4 runs=4 exported=16 dropped=2 failed=0 lost_records=3\n";
+        assert_eq!(losses(log), Some(Losses { records: 3, spans: 2 }));
+        assert_eq!(losses("ready probes=tracepoint dropped=1 lost_records=1\n"), None);
+    }
 }

@@ -7,12 +7,15 @@ mod agent;
 mod shop;
 mod traces;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::process::Interrupt;
+use crate::process::{Interrupt, Interrupted};
 use crate::{privilege, setup, util};
+pub(crate) use agent::build as build_agent;
+
 use agent::Agent;
 use shop::Shop;
 use traces::Traces;
@@ -38,69 +41,65 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let python = setup::for_demo()?;
     privilege::obtain("the agent (it loads BPF programs)")?;
-    let binary = agent::build()?;
+    let binary = build_agent()?;
     let interrupt = Interrupt::install()?;
     let dir = tempfile::Builder::new().prefix("celeryscope-demo-").tempdir()?;
 
     let shop = Shop::start(&python, dir.path(), &interrupt)?;
-    let mut agent = Agent::start(
-        &binary,
-        shop.broker_port(),
-        args.otlp.as_deref(),
-        dir.path(),
-        &interrupt,
-    )?;
-    let order_ids = shop.send_requests()?;
-    util::say("traces", "");
-
-    let complete = interrupt.wait(SPANS_LIMIT, || {
+    let port = shop.broker_port();
+    let mut agent = Agent::start(&binary, port, args.otlp.as_deref(), dir.path(), &interrupt)?;
+    let orders = shop.send_requests()?;
+    println!();
+    let complete = |agent: &mut Agent| -> Result<bool> {
         agent.check_alive()?;
-        Ok(Traces::read(agent.spans_file())?
-            .missing(shop::EXPECTED_RUNS)
-            .is_empty())
-    })?;
+        let traces = Traces::read(agent.spans_file())?;
+        Ok(traces.missing(shop::EXPECTED_RUNS).is_empty())
+    };
+    interrupt.wait(SPANS_LIMIT, || complete(&mut agent))?;
     if args.keep {
         invite(&shop);
-        let kept = interrupt.wait(Duration::MAX, || agent.check_alive().map(|()| false));
-        kept.or_else(|error| {
-            if error.is::<crate::process::Interrupted>() {
-                Ok(true)
-            } else {
-                Err(error)
-            }
-        })?;
+        until_interrupted(&interrupt, &mut agent)?;
     }
     let end = agent.stop();
     drop(shop);
 
+    report(&end, &orders)?;
+    next_steps(&binary, args);
+    Ok(())
+}
+
+fn until_interrupted(interrupt: &Interrupt, agent: &mut Agent) -> Result<()> {
+    match interrupt.wait(Duration::MAX, || agent.check_alive().map(|()| false)) {
+        Err(error) if !error.is::<Interrupted>() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Prints the summary line and fails when the traces are not what the requests must lead to.
+fn report(end: &agent::End, orders: &[String]) -> Result<()> {
     let traces = Traces::read(&end.spans_file)?;
+    let drops = match &end.losses {
+        Some(losses) => format!("{} records and {} spans dropped", losses.records, losses.spans),
+        None => "drops unknown".to_owned(),
+    };
     println!();
     println!(
-        "{} tasks seen, {} spans in {} traces, {} records dropped",
+        "{} tasks seen, {} spans in {} traces, {drops}",
         traces.tasks(),
         traces.spans(),
-        traces.traces(),
-        end.dropped
-            .map_or_else(|| "unknown".to_owned(), |count| count.to_string()),
+        traces.traces()
     );
     if traces.spans() == 0 {
         bail!(
-            "no spans came: run `celeryscope doctor` as root to see what this kernel allows{}",
+            "no spans came: `celeryscope doctor` tells what this kernel allows{}",
             end.log_end
         );
     }
-    if !complete {
-        bail!(
-            "spans are missing: {}{}",
-            traces.missing(shop::EXPECTED_RUNS).join(", "),
-            end.log_end
-        );
+    let missing = traces.missing(shop::EXPECTED_RUNS);
+    if !missing.is_empty() {
+        bail!("spans are missing: {}{}", missing.join(", "), end.log_end);
     }
-    for id in &order_ids {
-        traces.check_order(id)?;
-    }
-    next_steps(&binary, args);
-    Ok(())
+    orders.iter().try_for_each(|order| traces.check_order(order))
 }
 
 fn invite(shop: &Shop) {
@@ -115,7 +114,7 @@ fn invite(shop: &Shop) {
     );
 }
 
-fn next_steps(binary: &std::path::Path, args: &Args) {
+fn next_steps(binary: &Path, args: &Args) {
     println!();
     println!("The shop has no tracing code (see xtask/demo/shop/) and none of it was restarted. Try next:");
     if !args.keep {

@@ -50,13 +50,13 @@ impl Shop {
         command
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--dir"])
             .arg(dir);
-        let mut redis = Service::start("redis-server", &mut command, dir, false, false)?;
+        let mut redis = Service::start("redis-server", &mut command, dir)?;
         redis.wait_ready(interrupt, START_LIMIT, |_| connects(broker_port))?;
 
         util::say("start", format!("the shop's web app on port {web_port}"));
         let mut command = shop_program(python, "flask", broker_port);
         command.args(["--app", "shop.web", "run", "--port", &web_port.to_string()]);
-        let mut web = Service::start("web", &mut command, dir, false, false)?;
+        let mut web = Service::start("web", &mut command, dir)?;
 
         util::say("start", "the shop's worker (celery, prefork, 2 processes)");
         let mut command = shop_program(python, "celery", broker_port);
@@ -69,7 +69,7 @@ impl Shop {
             "--loglevel",
             "INFO",
         ]);
-        let mut worker = Service::start("worker", &mut command, dir, false, false)?;
+        let mut worker = Service::start("worker", &mut command, dir)?;
 
         web.wait_ready(interrupt, START_LIMIT, |_| {
             http(web_port, "GET", "/health", None).is_ok()
