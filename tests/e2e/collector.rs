@@ -1,80 +1,17 @@
-//! A real OpenTelemetry collector at the other end: rotel, from PyPI.
+//! A real OpenTelemetry collector at the other end.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::check;
-use crate::rig::process::{Process, wait_for};
-use crate::rig::redis::free_port;
+use crate::rig::collector::{Collector, Ports};
+use crate::rig::process::wait_for;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Publisher, Scene, Worker, agent};
 use crate::support::compare::Expect;
-use crate::venv;
 
-/// A running collector that prints every span it receives.
-struct Collector {
-    process: Process,
-}
-
-/// Its addresses, kept over a restart.
-#[derive(Clone, Copy)]
-struct Ports {
-    grpc: u16,
-    http: u16,
-}
-
-impl Collector {
-    fn start(scene: &Scene, name: &str, ports: Ports) -> Self {
-        let environment = venv::path("rotel").unwrap_or_else(|e| panic!("{e:#}"));
-        let find = "import os, rotel; print(os.path.join(os.path.dirname(rotel.__file__), 'rotel-agent'))";
-        let found = Command::new(environment.join("bin/python"))
-            .args(["-c", find])
-            .output()
-            .expect("rotel's Python");
-        let binary = PathBuf::from(String::from_utf8_lossy(&found.stdout).trim());
-        let mut command = Command::new(binary);
-        command
-            .args([
-                "start",
-                "--exporter",
-                "blackhole",
-                "--debug-log",
-                "traces",
-                "--debug-log-verbosity",
-                "detailed",
-            ])
-            .args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{}", ports.grpc)])
-            .args(["--otlp-http-endpoint", &format!("127.0.0.1:{}", ports.http)]);
-        let process = Process::spawn(name, &command, scene.folder(), None);
-        wait_for("a collector that listens", Duration::from_secs(10), || {
-            [ports.grpc, ports.http]
-                .iter()
-                .all(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok())
-                .then_some(())
-        });
-        Self { process }
-    }
-
-    /// Span id and name of everything it has received.
-    fn received(&self) -> BTreeSet<(String, String)> {
-        let log = self.process.log();
-        let mut received = BTreeSet::new();
-        let mut id = "";
-        for line in log.lines() {
-            if let Some(found) = line.strip_prefix("    ID             : ") {
-                id = found;
-            } else if let Some(name) = line.strip_prefix("    Name           : ") {
-                received.insert((id.to_owned(), name.to_owned()));
-            }
-        }
-        received
-    }
-}
-
-fn start_agent(scene: &Scene, protocol: &str, endpoint: u16) -> Agent {
+fn start_agent(scene: &Scene, protocol: &str, endpoint: &str) -> Agent {
     let output = scene.folder().join("agent.spans.jsonl");
     let mut command = Command::new(agent::binary());
     command
@@ -87,10 +24,7 @@ fn start_agent(scene: &Scene, protocol: &str, endpoint: u16) -> Agent {
             "--output",
         ])
         .arg(format!("otlp-json={}", output.display()))
-        .env(
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            format!("http://127.0.0.1:{endpoint}"),
-        )
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
     Agent::spawn(scene.folder(), "agent", &command, output)
 }
@@ -102,17 +36,12 @@ fn told(left: &agent::Left) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-fn delivers(name: &str, protocol: &str, endpoint: fn(Ports) -> u16) {
+fn delivers(name: &str, protocol: &str, endpoint: fn(&Collector) -> String) {
     let Some(scene) = Scene::set(name, "celery57") else {
         return;
     };
-    venv::ensure(&["rotel"]).unwrap_or_else(|e| panic!("{e:#}"));
-    let ports = Ports {
-        grpc: free_port(),
-        http: free_port(),
-    };
-    let collector = Collector::start(&scene, "collector", ports);
-    let agent = start_agent(&scene, protocol, endpoint(ports));
+    let collector = Collector::start(&scene, "collector", Ports::free(), true);
+    let agent = start_agent(&scene, protocol, &endpoint(&collector));
     let worker = Worker::start(&scene, "w1", &Options::default());
     let mut publisher = Publisher::start(&scene, "publisher");
     for scenario in ["simple 5", "chained", "failures 1", "nesting 2"] {
@@ -131,14 +60,14 @@ fn delivers(name: &str, protocol: &str, endpoint: fn(Ports) -> u16) {
 /// Guarantees: it receives exactly the spans that the agent wrote to its file.
 #[test]
 fn delivers_over_grpc() {
-    delivers("otlp-grpc", "grpc", |ports| ports.grpc);
+    delivers("otlp-grpc", "grpc", Collector::grpc);
 }
 
 /// Scenario: spans go to a real collector over HTTP/protobuf.
 /// Guarantees: it receives exactly the spans that the agent wrote to its file.
 #[test]
 fn delivers_over_http() {
-    delivers("otlp-http", "http/protobuf", |ports| ports.http);
+    delivers("otlp-http", "http/protobuf", Collector::http);
 }
 
 /// Scenario: the collector is stopped, tasks run, it comes back on the same port.
@@ -149,13 +78,9 @@ fn collector_goes_and_comes_back() {
     let Some(scene) = Scene::set("otlp-gap", "celery57") else {
         return;
     };
-    venv::ensure(&["rotel"]).unwrap_or_else(|e| panic!("{e:#}"));
-    let ports = Ports {
-        grpc: free_port(),
-        http: free_port(),
-    };
-    let first = Collector::start(&scene, "collector-1", ports);
-    let mut agent = start_agent(&scene, "grpc", ports.grpc);
+    let ports = Ports::free();
+    let first = Collector::start(&scene, "collector-1", ports, true);
+    let mut agent = start_agent(&scene, "grpc", &first.grpc());
     let worker = Worker::start(&scene, "w1", &Options::default());
     let mut publisher = Publisher::start(&scene, "publisher");
     publisher.publish("simple 3");
@@ -183,7 +108,7 @@ fn collector_goes_and_comes_back() {
         "one line about a collector that is away: {said:#?}"
     );
 
-    let second = Collector::start(&scene, "collector-2", ports);
+    let second = Collector::start(&scene, "collector-2", ports, true);
     publisher.publish("simple 2");
     scene.settle(Duration::from_secs(10));
     drop(worker);

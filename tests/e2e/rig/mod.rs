@@ -4,6 +4,7 @@
 //! here knows what a right span is: that is `support/compare.rs`.
 
 pub(crate) mod agent;
+pub(crate) mod collector;
 pub(crate) mod process;
 pub(crate) mod publisher;
 pub(crate) mod redis;

@@ -96,28 +96,9 @@ impl Process {
         signal("TERM", &self.pid().to_string());
     }
 
-    /// User and system time and memory; zeros once it has ended.
+    /// What it has used so far; zeros once it has ended.
     pub(crate) fn usage(&self) -> Usage {
-        let read =
-            |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).unwrap_or_default();
-        // Fields 14 and 15 of stat, counted after the parenthesised name; in ticks, of which every Linux has 100 a second.
-        let stat = read("stat");
-        let after = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-        let ticks: u64 = after
-            .split(' ')
-            .skip(11)
-            .take(2)
-            .filter_map(|n| n.parse::<u64>().ok())
-            .sum();
-        let status = read("status");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib: u64 = peak
-            .and_then(|v| v.trim().trim_end_matches(" kB").parse().ok())
-            .unwrap_or(0);
-        Usage {
-            cpu: ticks as f64 / 100.0,
-            peak_rss: kib as f64 / 1024.0,
-        }
+        usage(self.pid())
     }
 }
 
@@ -141,6 +122,27 @@ impl Drop for Process {
                 self.log.display()
             );
         }
+    }
+}
+
+/// What any process has used so far; zeros when there is none.
+pub(crate) fn usage(pid: u32) -> Usage {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    // utime and stime, counted after the parenthesised name; in ticks, of which Linux has 100 a second.
+    let stat = read("stat");
+    let after = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let ticks: u64 = after
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .filter_map(|n| n.parse::<u64>().ok())
+        .sum();
+    let status = read("status");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|v| v.trim().trim_end_matches(" kB").parse::<u32>().ok());
+    Usage {
+        cpu: ticks as f64 / 100.0,
+        peak_rss: f64::from(kib.unwrap_or(0)) / 1024.0,
     }
 }
 
