@@ -63,6 +63,6 @@ pub fn replay(records: &[Owned]) -> Replay {
     Replay {
         spans,
         workers,
-        stats: *pipeline.stats(),
+        stats: pipeline.stats(),
     }
 }

@@ -7,7 +7,7 @@
 //! Fields are plain integers (no bool, no enum), in native byte order, with no implicit padding.
 #![cfg_attr(not(test), no_std)]
 
-mod record;
+pub mod record;
 
 pub use record::{Addr, Endpoint, Header, Kind, Record, RecordError, flags};
 
