@@ -47,7 +47,8 @@ pub(crate) fn obtain(purpose: &str) -> Result<()> {
     Ok(())
 }
 
-/// A command that runs `program` as root with the given variables added to its environment. Call [`obtain`] first.
+/// A command that runs `program` as root with our environment, as far as sudo lets it through, and the given variables.
+/// Call [`obtain`] first.
 pub(crate) fn command(program: impl AsRef<OsStr>, variables: &[(String, String)]) -> Command {
     if is_root() {
         let mut command = Command::new(program);
@@ -55,9 +56,17 @@ pub(crate) fn command(program: impl AsRef<OsStr>, variables: &[(String, String)]
         return command;
     }
     let mut command = Command::new("sudo");
-    // sudo starts with a clean environment; env(1) puts back what the program is to see.
-    command.args(["-n", "--", "env"]);
-    command.args(variables.iter().map(|(name, value)| format!("{name}={value}")));
+    let names: Vec<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
+    // Values may be secret: in sudo's environment they are, on its command line everybody would see them.
+    command.arg("-n");
+    if !names.is_empty() {
+        command.arg(format!("--preserve-env={}", names.join(",")));
+    }
+    command.arg("--").envs(variables.iter().cloned());
+    if let Some((_, path)) = variables.iter().find(|(name, _)| name == "PATH") {
+        // sudo has a PATH of its own; env(1) puts ours back.
+        command.arg("env").arg(format!("PATH={path}"));
+    }
     command.arg(program);
     command
 }

@@ -1,5 +1,6 @@
 //! The agent under demonstration: built, started as root, waited for, stopped, and what it said at its end.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub(super) struct Losses {
     pub(super) records: u64,
     /// Spans that found no room in front of an output.
     pub(super) spans: u64,
+    /// Spans that an output could not deliver.
+    pub(super) undelivered: u64,
 }
 
 impl Agent {
@@ -67,19 +70,13 @@ impl Agent {
     ) -> Result<Self> {
         util::say("start", "celeryscope, after all of them");
         let spans_file = dir.join("spans.jsonl");
-        let mut variables = Vec::new();
-        if let Some(url) = otlp {
-            variables.push(("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), url.to_owned()));
+        let mut command = privilege::command(binary, &otlp_variables(otlp));
+        // The demo shows everything, whatever else the user set for agents of their own.
+        for (name, _) in own_variables().filter(|(name, _)| hides_spans(name)) {
+            command.env_remove(name);
         }
-        let mut command = privilege::command(binary, &variables);
-        command.args([
-            "run",
-            "--broker-port",
-            &broker_port.to_string(),
-            "--output",
-            "tree",
-            "--output",
-        ]);
+        command.args(["run", "--broker-port", &broker_port.to_string()]);
+        command.args(["--output", "tree", "--output"]);
         command.arg(format!("otlp-json={}", spans_file.display()));
         if otlp.is_some() {
             command.args(["--output", "otlp"]);
@@ -114,6 +111,28 @@ impl Agent {
     }
 }
 
+/// How the user wants spans to be sent (headers, protocol, …), and where to.
+fn otlp_variables(url: Option<&str>) -> Vec<(String, String)> {
+    let Some(url) = url else { return Vec::new() };
+    let mut variables: Vec<_> = own_variables()
+        .filter(|(name, _)| name.starts_with("OTEL_EXPORTER_OTLP_") && !name.ends_with("_ENDPOINT"))
+        .collect();
+    variables.push(("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), url.to_owned()));
+    variables
+}
+
+/// Our environment, without what is not UTF-8.
+fn own_variables() -> impl Iterator<Item = (String, String)> {
+    env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Whether a variable could send spans elsewhere or nowhere.
+fn hides_spans(name: &str) -> bool {
+    name.starts_with("CELERYSCOPE_")
+        || name.starts_with("OTEL_TRACES_SAMPLER")
+        || name == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+}
+
 /// What the agent says once its probes are attached: `ready probes=… ports=… processes=… connections=…`.
 fn ready_line(log: &str) -> Option<String> {
     log.lines()
@@ -131,6 +150,7 @@ fn losses(log: &str) -> Option<Losses> {
     Some(Losses {
         records: field("lost_records")?,
         spans: field("dropped")?,
+        undelivered: field("failed")?,
     })
 }
 
@@ -142,8 +162,15 @@ mod tests {
     /// Guarantees: losses are read from that line only, and are unknown without it.
     #[test]
     fn losses_come_from_the_closing_line() {
-        let log = "ready probes=tracepoint\ndone publishes=4 runs=4 exported=16 dropped=2 failed=0 lost_records=3\n";
-        assert_eq!(losses(log), Some(Losses { records: 3, spans: 2 }));
+        let log = "ready probes=tracepoint\ndone publishes=4 runs=4 exported=16 dropped=2 failed=5 lost_records=3\n";
+        assert_eq!(
+            losses(log),
+            Some(Losses {
+                records: 3,
+                spans: 2,
+                undelivered: 5
+            })
+        );
         assert_eq!(losses("ready probes=tracepoint dropped=1 lost_records=1\n"), None);
     }
 }
