@@ -4,6 +4,7 @@ Broker and result backend come from the environment, so that one module serves e
 """
 
 import os
+import signal
 import time
 
 from celery import Celery, chain
@@ -82,6 +83,22 @@ def requeued(self):
 @app.task(bind=True, acks_late=True)
 def rejected(self):
     raise Reject("not wanted", requeue=False)
+
+
+@app.task
+def killed():
+    """What the kernel does to a pool child that takes too much memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(soft_time_limit=0.2)
+def soft_limited():
+    time.sleep(5)
+
+
+@app.task(time_limit=0.4)
+def hard_limited():
+    time.sleep(5)
 
 
 @app.task

@@ -16,8 +16,10 @@ from app import (
     app,
     boom,
     flaky,
+    hard_limited,
     hopeless,
     ignored,
+    killed,
     nested,
     nested_chain,
     noop,
@@ -27,6 +29,7 @@ from app import (
     requeued,
     size,
     slow,
+    soft_limited,
     total,
 )
 
@@ -74,6 +77,21 @@ def retries():
 def failures(n="2"):
     for i in range(int(n)):
         boom.delay(i)
+
+
+def losses():
+    """Runs that do not end by themselves; each costs the worker a pool child, so one at a time."""
+    for task in (soft_limited, hard_limited, killed):
+        task.delay().get(timeout=20, propagate=False)
+
+
+def revokes():
+    """One before it starts, one while it runs."""
+    held = add.apply_async((1, 2), countdown=1)
+    app.control.revoke(held.id)
+    running = slow.delay(10)
+    time.sleep(1)
+    app.control.revoke(running.id, terminate=True)
 
 
 def eta():

@@ -93,7 +93,16 @@ impl TruthLog {
                 _ => {}
             }
         }
-        let dropped: HashSet<String> = self.of("revoked").map(|line| line["id"].to_string()).collect();
+        // Said by the main process of a message that no child will end: revoked, expired, over the hard limit, child lost.
+        let mains: HashSet<_> = self.of("ready").map(|line| line["pid"].to_string()).collect();
+        let by_main = self
+            .of("failure")
+            .filter(|line| mains.contains(&line["pid"].to_string()));
+        let dropped: HashSet<String> = self
+            .of("revoked")
+            .chain(by_main)
+            .map(|line| line["id"].to_string())
+            .collect();
         self.of("publish")
             .filter(|line| !settled.contains(&key(line)) && !dropped.contains(&line["id"].to_string()))
             .map(|line| format!("{} {}", line["name"], line["id"]))
