@@ -37,7 +37,8 @@ const ALL: &[&str] = &[
 
 /// Scenario: plain calls, chain, group, chord, nested calls, retries, failures, ETA and expiry, priorities, ignored
 /// results, callbacks, replace, Reject with and without requeue, time limits, a killed pool child, revoke before and
-/// during a run, a traced client, remote control, 1 and 10 MiB of arguments; then a warm shutdown with prefetched messages that a second worker takes over. Events are on.
+/// during a run, a traced client, remote control, 1 and 10 MiB of arguments; then a warm shutdown with prefetched
+/// messages that a second worker takes over. Events are on.
 /// Guarantees: one publish span for each publish and one run span for each attempt, with the right trace, parent,
 /// name, state and attributes, and no span for polls, events, remote control, gossip, the unacked copy or a requeue.
 #[test]
