@@ -104,8 +104,6 @@ counters! {
 
     /// Frames of pool pipes.
     pool_frames,
-    /// Pieces of pool frames without their beginning.
-    pool_frames_incomplete,
     /// Bytes on pool pipes that are no frame.
     pool_frames_unknown,
     /// Frames of jobs whose beginning was not seen.

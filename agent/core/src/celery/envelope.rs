@@ -137,6 +137,10 @@ impl<'a> Contiguous<'a> {
     /// # Errors
     /// [`EnvelopeError::Malformed`] when it is not one.
     pub fn envelope(&self) -> Result<Envelope<'_>, EnvelopeError> {
+        // Serde would also take an array for a struct.
+        if self.json.first() != Some(&b'{') {
+            return Err(EnvelopeError::Malformed);
+        }
         serde_json::from_slice(&self.json).map_err(|_| EnvelopeError::Malformed)
     }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use celeryscope_common::record::flags;
 use celeryscope_common::{Kind, Record};
 
 use super::attempt::{Attempt, AttemptId, End, State, Timing};
@@ -18,21 +17,11 @@ impl Engine {
     /// Takes a piece of a frame on a pool pipe, read or written by a pool child.
     pub(crate) fn pipe(&mut self, record: &Record<'_>) {
         let header = &record.header;
-        let proc = self.process(header.pid);
-        if header.at == 0 && header.flags & flags::LAST == 0 {
-            proc.frame_head = Some(record.payload.to_vec());
+        // The first bytes tell all that is used.
+        if header.at > 0 {
             return;
         }
-        let stashed = proc.frame_head.take();
-        let (head, tail) = match (&stashed, header.at) {
-            (_, 0) => (record.payload, &[][..]),
-            (Some(head), _) => (head.as_slice(), record.payload),
-            (None, _) => {
-                self.stats.pool_frames_incomplete += 1;
-                return;
-            }
-        };
-        let Some(frame) = pool::parse(record.kind == Kind::PipeRead, head, tail) else {
+        let Some(frame) = pool::parse(record.kind == Kind::PipeRead, record.payload) else {
             self.stats.pool_frames_unknown += 1;
             return;
         };
@@ -48,7 +37,7 @@ impl Engine {
                     self.start(id, Mono(header.exit), Timing::Pool, Some((pid, tid)));
                 }
             }
-            PoolFrame::Ready { job, outcome, .. } => {
+            PoolFrame::Ready { job, outcome } => {
                 if let Some(id) = self.job(pid, job) {
                     self.process(pid).job = None;
                     self.ready(id, outcome, Mono(header.enter), Mono(header.exit));

@@ -25,8 +25,6 @@ pub(super) struct Proc {
     pub(super) consumes: bool,
     /// Leaders: it was reported as a worker.
     pub(super) reported: bool,
-    /// First bytes of a frame whose last bytes are still to come.
-    pub(super) frame_head: Option<Vec<u8>>,
 }
 
 /// All of them.
