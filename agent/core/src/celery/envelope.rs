@@ -235,7 +235,7 @@ mod tests {
             "[]",
             "1",
             r#"{"body": 5}"#,
-            r#"{"properties": []}"#,
+            r#"{"properties": 1}"#,
             deep.as_str(),
         ] {
             let result = Contiguous::whole(bad.as_bytes());
