@@ -52,7 +52,7 @@ impl Agent {
         wait_for("the agent's line \"ready\"", Duration::from_secs(20), || {
             let log = agent.process.log();
             assert!(agent.process.ended().is_none(), "the agent ended at once: {log}");
-            log.lines().any(|line| line.contains("ready")).then_some(())
+            log.lines().any(|line| line.starts_with("ready ")).then_some(())
         });
         agent
     }
