@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bpf;
 mod demo;
 mod ebpf;
 mod layers;
@@ -62,10 +63,10 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Ebpf {
             action: EbpfAction::Build,
-        } => ebpf::build(),
+        } => ebpf::build(util::root()),
         Command::Ebpf {
             action: EbpfAction::Verify,
-        } => ebpf::verify(),
+        } => ebpf::verify(util::root()),
         Command::Layers => layers::run(),
     };
     match result {

@@ -33,7 +33,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     steps.stop_on_failure()?;
     if filter.is_none() {
         steps.run("layers", || layers::run().map(|()| String::new()));
-        steps.run("kernel half", || ebpf::verify().map(|()| String::new()));
+        steps.run("kernel half", || {
+            ebpf::verify(util::root()).map(|()| String::new())
+        });
     }
     steps.run("unit, replay, doc", || without_kernel(filter));
     steps.run("end to end", || live(filter));
