@@ -1,2 +1,7 @@
 //! The `celeryscope` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    celeryscope::cli::main()
+}

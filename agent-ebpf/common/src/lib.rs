@@ -9,7 +9,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod maps;
-mod record;
+pub mod record;
 
 pub use record::{Addr, Endpoint, Header, Kind, Record, RecordError, flags};
 

@@ -1,0 +1,8 @@
+//! The RESP decoders against real traffic, another implementation, and chance.
+
+mod cuts;
+mod gaps;
+mod hostile;
+mod oracle;
+mod support;
+mod trees;

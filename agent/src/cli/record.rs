@@ -1,0 +1,108 @@
+//! `celeryscope record`: capture live into a file, masked.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use celeryscope_common::Record;
+use celeryscope_core::Span;
+use clap::Args;
+
+use super::ConfigArgs;
+use super::run::require_privileges;
+use crate::config::{CaptureArgs, RecordingArgs, SpanArgs, UsageError};
+use crate::recording::{Redactor, Writer};
+use crate::runtime::{self, Counter, Sink};
+
+const HELP: &str = "\
+The file holds what the kernel half saw, byte for byte, with secrets overwritten before they reach the disk: Redis
+passwords, message bodies, argsrepr and kwargsrepr, results and tracebacks. Task names, ids, queue names, the headers'
+other values and process names stay. Read it with `celeryscope replay`.
+
+Example:
+  celeryscope record -o shop.rec --duration 1m";
+
+/// Write what the kernel half sees to a file, secrets masked
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub(super) struct RecordArgs {
+    #[command(flatten)]
+    recording: RecordingArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    capture: CaptureArgs,
+}
+
+pub(super) fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
+    let file = args.config.read()?;
+    let options = args.capture.or_file(&file)?.options();
+    let recording = args.recording.or_file(&file)?;
+    let path = recording
+        .recording
+        .ok_or_else(|| UsageError("record needs a file to write: give -o FILE".to_owned()))?;
+    let masked = !recording.include_payloads.unwrap_or(false);
+    if masked {
+        anyhow::bail!("masking is not in this build: give --include-payloads to record everything");
+    }
+    require_privileges("record")?;
+
+    let writer = Writer::create(&path, masked)
+        .with_context(|| format!("can't write the recording {}", path.display()))?;
+    let mut sink = Recording {
+        writer,
+        redactor: masked.then(Redactor::default),
+        failed: None,
+    };
+    // The core runs along: its verdicts tell the kernel half what not to copy.
+    let config = SpanArgs::default().config();
+    runtime::watch(
+        &options,
+        config,
+        recording.duration.map(|period| period.0),
+        &mut sink,
+    )?;
+    if let Some(error) = sink.failed {
+        return Err(error).with_context(|| format!("can't write the recording {}", path.display()));
+    }
+    let (records, bytes) = sink
+        .writer
+        .finish()
+        .with_context(|| format!("can't write the recording {}", path.display()))?;
+    eprintln!("recorded records={records} bytes={bytes} file={}", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Recording {
+    writer: Writer<BufWriter<File>>,
+    redactor: Option<Redactor>,
+    failed: Option<anyhow::Error>,
+}
+
+impl Sink for Recording {
+    fn record(&mut self, record: &Record<'_>) {
+        if self.failed.is_some() {
+            return;
+        }
+        let written = match &mut self.redactor {
+            Some(redactor) => self.writer.write(&redactor.mask(record)),
+            None => self.writer.write(record),
+        };
+        self.failed = written.err().map(Into::into);
+    }
+
+    fn span(&mut self, _span: Box<Span>) {}
+
+    fn counters(&self) -> Vec<Counter> {
+        vec![Counter::new(
+            "recording_records",
+            "Records written to the file.",
+            self.writer.records(),
+        )]
+    }
+
+    fn ended(&mut self) -> bool {
+        self.failed.is_some()
+    }
+}

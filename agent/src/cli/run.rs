@@ -1,0 +1,69 @@
+//! `celeryscope run`: capture live, export until told to stop.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+
+use super::ConfigArgs;
+use crate::capture;
+use crate::config::{CaptureArgs, OutputArgs, SpanArgs};
+use crate::export::{self, Exporters};
+use crate::runtime::{self, Exporting};
+
+const HELP: &str = "\
+Without --output spans go to OTLP where an endpoint is set (--otlp-endpoint, OTEL_EXPORTER_OTLP_ENDPOINT or
+OTEL_EXPORTER_OTLP_TRACES_ENDPOINT), else they are shown as trees.
+
+OTLP follows OTEL_EXPORTER_OTLP_{ENDPOINT,PROTOCOL,HEADERS,TIMEOUT,COMPRESSION} and their _TRACES_ forms; protocol
+is grpc or http/protobuf (default grpc; http/protobuf for port 4318). OTEL_TRACES_SAMPLER and _ARG,
+OTEL_BSP_SCHEDULE_DELAY (1000 ms), OTEL_BSP_MAX_QUEUE_SIZE (16384) and OTEL_BSP_MAX_EXPORT_BATCH_SIZE (512) hold too.
+
+A line `ready probes=… ports=… processes=… connections=…` on standard error tells that capture has begun. Ctrl-C or
+SIGTERM flushes and ends within 5 s; SIGUSR1 prints all counters.
+
+Examples:
+  celeryscope run
+  celeryscope run --broker-port 6380 --output tree --output otlp-json=spans.jsonl
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317 celeryscope run --span-style contrib";
+
+/// Watch this host and export spans until Ctrl-C
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    capture: CaptureArgs,
+    #[command(flatten)]
+    span: SpanArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let file = args.config.read()?;
+    let options = args.capture.or_file(&file)?.options();
+    let config = args.span.or_file(&file)?.config();
+    let output = args.output.or_file(&file)?;
+    let plan = export::Plan::new(&output, export::Fallback::ByEndpoint)?;
+    require_privileges("run")?;
+
+    let exporters = Exporters::start(plan, export::Mode::Live)?;
+    let mut sink = Exporting::new(exporters, output.stats.unwrap_or(false));
+    let counters = runtime::watch(&options, config, None, &mut sink)?;
+    sink.finish(counters, runtime::FLUSH)
+}
+
+/// Refuses in one line when the kernel will.
+pub(super) fn require_privileges(command: &str) -> anyhow::Result<()> {
+    let missing = capture::missing_privileges();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{command} needs {}, which this process lacks: start it as root, or grant them to the service \
+         (celeryscope doctor tells how)",
+        missing.join(", ")
+    )
+}

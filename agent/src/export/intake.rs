@@ -1,0 +1,141 @@
+//! An output's end of its queue, and its counters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use celeryscope_core::Span;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// What became of the spans offered to one output.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    accepted: AtomicU64,
+    exported: AtomicU64,
+    failed: AtomicU64,
+    dropped: AtomicU64,
+    unsampled: AtomicU64,
+}
+
+/// [`Counts`] at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    pub(super) accepted: u64,
+    pub(super) exported: u64,
+    pub(super) failed: u64,
+    pub(super) dropped: u64,
+    pub(super) unsampled: u64,
+}
+
+fn add(counter: &AtomicU64, n: usize) {
+    counter.fetch_add(u64::try_from(n).unwrap_or(u64::MAX), Relaxed);
+}
+
+impl Counts {
+    pub(super) fn accepted(&self, n: usize) {
+        add(&self.accepted, n);
+    }
+
+    pub(super) fn take_back(&self, n: u64) {
+        self.accepted.fetch_sub(n, Relaxed);
+    }
+
+    pub(super) fn exported(&self, n: usize) {
+        add(&self.exported, n);
+    }
+
+    pub(super) fn failed(&self, n: usize) {
+        add(&self.failed, n);
+    }
+
+    pub(super) fn dropped(&self, n: usize) {
+        add(&self.dropped, n);
+    }
+
+    pub(super) fn unsampled(&self, n: usize) {
+        add(&self.unsampled, n);
+    }
+
+    pub(super) fn read(&self) -> Reading {
+        Reading {
+            accepted: self.accepted.load(Relaxed),
+            exported: self.exported.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+            unsampled: self.unsampled.load(Relaxed),
+        }
+    }
+
+    /// At the end: what was accepted and came to nothing is dropped. Returns how many these are.
+    pub(super) fn settle(&self) -> u64 {
+        let now = self.read();
+        let held = now.accepted.saturating_sub(now.exported + now.failed);
+        self.accepted.fetch_sub(held, Relaxed);
+        self.dropped.fetch_add(held, Relaxed);
+        held
+    }
+}
+
+/// The receiving end of one output's queue.
+#[derive(Debug)]
+pub(super) struct Intake {
+    spans: mpsc::Receiver<Arc<Span>>,
+    closing: watch::Receiver<bool>,
+    pub(super) counts: Arc<Counts>,
+}
+
+impl Intake {
+    pub(super) fn new(
+        spans: mpsc::Receiver<Arc<Span>>,
+        closing: watch::Receiver<bool>,
+        counts: Arc<Counts>,
+    ) -> Self {
+        Self {
+            spans,
+            closing,
+            counts,
+        }
+    }
+
+    /// The next spans: as soon as there are `max`, or `delay` after the first. None when no more will come.
+    pub(super) async fn batch(&mut self, max: usize, delay: Duration) -> Option<Vec<Arc<Span>>> {
+        let mut batch = Vec::new();
+        if self.spans.recv_many(&mut batch, max).await == 0 {
+            return None;
+        }
+        let end = Instant::now() + delay;
+        while batch.len() < max {
+            let room = max - batch.len();
+            match timeout_at(end, self.spans.recv_many(&mut batch, room)).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        Some(batch)
+    }
+
+    /// The next span within `wait`: None when no more will come, `Some(None)` when none came in time.
+    pub(super) async fn next(&mut self, wait: Option<Duration>) -> Option<Option<Arc<Span>>> {
+        match wait {
+            None => self.spans.recv().await.map(Some),
+            Some(wait) => match timeout(wait, self.spans.recv()).await {
+                Ok(span) => span.map(Some),
+                Err(_) => Some(None),
+            },
+        }
+    }
+
+    /// Sleeps, but not longer than the program lives.
+    pub(super) async fn pause(&mut self, length: Duration) {
+        if self.closing() {
+            return tokio::time::sleep(length.min(Duration::from_millis(200))).await;
+        }
+        let _ = timeout(length, self.closing.wait_for(|closing| *closing)).await;
+    }
+
+    /// Whether the program is about to end.
+    pub(super) fn closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+}

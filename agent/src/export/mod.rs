@@ -1,0 +1,301 @@
+//! Where spans go: any number of outputs, each on a thread of its own behind a bounded queue.
+//!
+//! A stuck output hurts nobody: live capture never waits for a queue ([`Mode::Live`] drops and counts), a replay does,
+//! for its input can wait ([`Mode::Replay`]). For each output accepted + dropped + unsampled is what was offered, and
+//! in the end accepted = exported + failed.
+
+mod convert;
+mod intake;
+mod otlp;
+mod otlp_json;
+mod sampling;
+mod settings;
+mod tree;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError, TryRecvError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use celeryscope_core::Span;
+use serde::Deserialize;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+
+use crate::runtime::Counter;
+use intake::{Counts, Intake};
+use sampling::Sampling;
+
+pub use settings::{Fallback, Plan};
+
+/// One `--output`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub enum OutputSpec {
+    /// To a collector.
+    Otlp,
+    /// Trace trees for people, on standard output.
+    Tree,
+    /// OTLP/JSON lines to a file, or to standard output.
+    OtlpJson(Option<PathBuf>),
+}
+
+/// What a full queue means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Spans come from a live capture, which must not wait: drop.
+    Live,
+    /// Spans come from a file: wait.
+    Replay,
+}
+
+/// Sums over all outputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Spans delivered.
+    pub exported: u64,
+    /// Spans that found a full queue or were still held at the end.
+    pub dropped: u64,
+    /// Spans that were refused for good.
+    pub failed: u64,
+}
+
+/// The running outputs.
+#[derive(Debug)]
+pub struct Exporters {
+    outputs: Vec<Running>,
+    mode: Mode,
+}
+
+type Work = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
+#[derive(Debug)]
+struct Running {
+    name: &'static str,
+    queue: Option<mpsc::Sender<Arc<Span>>>,
+    closing: watch::Sender<bool>,
+    counts: Arc<Counts>,
+    sampling: Option<Sampling>,
+    done: std_mpsc::Receiver<anyhow::Result<()>>,
+    end: Option<Result<(), String>>,
+    warned: Option<Instant>,
+}
+
+impl Exporters {
+    /// Starts each output of the plan.
+    ///
+    /// # Errors
+    /// An output can't be set up: a file that can't be written, an endpoint that is not a URL.
+    pub fn start(plan: Plan, mode: Mode) -> anyhow::Result<Self> {
+        let outputs = plan
+            .outputs
+            .iter()
+            .map(|spec| Running::start(spec, &plan, mode))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { outputs, mode })
+    }
+
+    /// Offers a span to every output.
+    pub fn send(&mut self, span: &Arc<Span>) {
+        for output in &mut self.outputs {
+            output.offer(span, self.mode);
+        }
+    }
+
+    /// Whether all outputs have ended by themselves (a closed pipe, a full disk).
+    pub fn ended(&mut self) -> bool {
+        for output in &mut self.outputs {
+            if output.end.is_none()
+                && let Some(end) = match output.done.try_recv() {
+                    Ok(result) => Some(result.map_err(|error| format!("{error:#}"))),
+                    Err(TryRecvError::Disconnected) => Some(Err("its thread died".to_owned())),
+                    Err(TryRecvError::Empty) => None,
+                }
+            {
+                if let Err(error) = &end {
+                    tracing::error!("output {} stopped: {error}", output.name);
+                }
+                output.end = Some(end);
+            }
+        }
+        !self.outputs.is_empty() && self.outputs.iter().all(|output| output.end.is_some())
+    }
+
+    /// Lets every output write what it holds, all of them within `deadline`.
+    ///
+    /// # Errors
+    /// An output failed, or, in a replay, did not get rid of its spans in time.
+    pub fn close(&mut self, deadline: Duration) -> anyhow::Result<()> {
+        let end = Instant::now() + deadline;
+        for output in &mut self.outputs {
+            output.queue = None;
+            output.closing.send_replace(true);
+        }
+        let mut result = Ok(());
+        for output in &mut self.outputs {
+            if let Err(error) = output.wait(end) {
+                result = Err(anyhow!("output {}: {error}", output.name));
+            }
+            let held = output.counts.settle();
+            if held > 0 {
+                tracing::warn!(
+                    "output {}: {held} spans could not be delivered in time",
+                    output.name
+                );
+                if self.mode == Mode::Replay && result.is_ok() {
+                    result = Err(anyhow!("output {}: {held} spans were not delivered", output.name));
+                }
+            }
+        }
+        result
+    }
+
+    /// Sums over all outputs.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.outputs.iter().fold(Totals::default(), |sum, output| {
+            let counts = output.counts.read();
+            Totals {
+                exported: sum.exported + counts.exported,
+                dropped: sum.dropped + counts.dropped,
+                failed: sum.failed + counts.failed,
+            }
+        })
+    }
+
+    /// Every output's counters.
+    #[must_use]
+    pub fn counters(&self) -> Vec<Counter> {
+        let of = |output: &Running| {
+            let name = output.name.replace('-', "_");
+            let counts = output.counts.read();
+            [
+                Counter::new(
+                    format!("{name}_accepted"),
+                    "Spans taken into the queue.",
+                    counts.accepted,
+                ),
+                Counter::new(format!("{name}_exported"), "Spans delivered.", counts.exported),
+                Counter::new(format!("{name}_failed"), "Spans refused for good.", counts.failed),
+                Counter::new(
+                    format!("{name}_dropped"),
+                    "Spans lost to a full queue or the end.",
+                    counts.dropped,
+                ),
+                Counter::new(
+                    format!("{name}_unsampled"),
+                    "Spans the sampler left out.",
+                    counts.unsampled,
+                ),
+            ]
+        };
+        self.outputs.iter().flat_map(of).collect()
+    }
+}
+
+impl Running {
+    fn start(spec: &OutputSpec, plan: &Plan, mode: Mode) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("can't start an output's event loop")?;
+        let counts = Arc::new(Counts::default());
+        let (queue, spans) = mpsc::channel(plan.batching.queue);
+        let (closing, closed) = watch::channel(false);
+        let intake = Intake::new(spans, closed, Arc::clone(&counts));
+
+        // The channel to a collector binds to the runtime it is made in.
+        let inside = runtime.enter();
+        let (name, work): (_, Work) = match spec {
+            OutputSpec::Otlp => {
+                let give_up = (mode == Mode::Replay).then_some(Duration::from_secs(30));
+                let exporter = otlp::Otlp::new(&plan.otlp, plan.batching, give_up)?;
+                ("otlp", Box::pin(exporter.run(intake)))
+            }
+            OutputSpec::Tree => {
+                let quiet = (mode == Mode::Live).then_some(tree::QUIET);
+                ("tree", Box::pin(tree::run(intake, quiet)))
+            }
+            OutputSpec::OtlpJson(path) => {
+                let lines = otlp_json::OtlpJson::open(path.as_deref(), plan.batching)?;
+                ("otlp-json", Box::pin(lines.run(intake)))
+            }
+        };
+        drop(inside);
+
+        let (finished, done) = std_mpsc::sync_channel(1);
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let result = runtime.block_on(work);
+                runtime.shutdown_background();
+                let _ = finished.send(result);
+            })
+            .with_context(|| format!("can't start the thread of output {name}"))?;
+        Ok(Self {
+            name,
+            queue: Some(queue),
+            closing,
+            counts,
+            sampling: (*spec != OutputSpec::Tree).then(|| plan.sampling.clone()),
+            done,
+            end: None,
+            warned: None,
+        })
+    }
+
+    fn offer(&mut self, span: &Arc<Span>, mode: Mode) {
+        if self
+            .sampling
+            .as_ref()
+            .is_some_and(|sampling| !sampling.keeps(span))
+        {
+            self.counts.unsampled(1);
+            return;
+        }
+        let Some(queue) = &self.queue else {
+            return self.counts.dropped(1);
+        };
+        // Counted first: the output may have delivered it before this thread goes on.
+        self.counts.accepted(1);
+        let refused = match mode {
+            Mode::Live => queue.try_send(Arc::clone(span)).err(),
+            Mode::Replay => queue
+                .blocking_send(Arc::clone(span))
+                .err()
+                .map(|error| TrySendError::Closed(error.0)),
+        };
+        if let Some(error) = refused {
+            self.counts.take_back(1);
+            self.counts.dropped(1);
+            let due = self
+                .warned
+                .is_none_or(|at| at.elapsed() > Duration::from_secs(60));
+            if due && matches!(error, TrySendError::Full(_)) {
+                tracing::warn!(
+                    "output {} can't keep up, its queue is full: dropping spans",
+                    self.name
+                );
+                self.warned = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Waits for the output's end; running out of time is no error of the output.
+    fn wait(&mut self, end: Instant) -> Result<(), String> {
+        if let Some(end) = self.end.clone() {
+            return end;
+        }
+        match self
+            .done
+            .recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
+            Ok(result) => result.map_err(|error| format!("{error:#}")),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => Err("its thread died".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The live loop: records from the kernel to the core, the core's outputs to whoever wants them, until told to stop.
+//!
+//! One thread, and nothing in it waits for an exporter: each output has a thread and a bounded queue of its own
+//! ([`crate::export`]). The order at the end: stop capture, drain what it held, let the core finish, flush the outputs
+//! against a deadline.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use celeryscope_common::{Kind, Record};
+use celeryscope_core::time::Mono;
+use celeryscope_core::{Config, Output, Pipeline, Span, SpanKind, Stats};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::capture::{Live, LiveOptions};
+use crate::export::Exporters;
+
+/// How long `run` lets the outputs flush at the end; with the rest it stays under the promised 5 s.
+pub const FLUSH: Duration = Duration::from_secs(4);
+
+/// How often time passes for the core when no record comes.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A named number that only grows.
+#[derive(Clone, Debug)]
+pub struct Counter {
+    /// `snake_case`, unique in the program.
+    pub name: String,
+    /// One sentence.
+    pub meaning: &'static str,
+    /// So far.
+    pub value: u64,
+}
+
+impl Counter {
+    /// One counter.
+    pub fn new(name: impl Into<String>, meaning: &'static str, value: u64) -> Self {
+        Self {
+            name: name.into(),
+            meaning,
+            value,
+        }
+    }
+
+    /// The core's counters.
+    #[must_use]
+    pub fn of_core(stats: &Stats) -> Vec<Self> {
+        stats
+            .iter()
+            .map(|(name, meaning, value)| Self::new(name, meaning.trim(), value))
+            .collect()
+    }
+}
+
+/// Who takes what a live capture yields.
+pub trait Sink {
+    /// A record, before the core sees it.
+    fn record(&mut self, record: &Record<'_>);
+    /// A span is complete.
+    fn span(&mut self, span: Box<Span>);
+    /// Its own counters.
+    fn counters(&self) -> Vec<Counter>;
+    /// Nothing can come of going on: stop.
+    fn ended(&mut self) -> bool;
+}
+
+/// Captures until a signal, until `duration` is over or the sink has ended. Returns the capture's and the core's
+/// counters.
+///
+/// # Errors
+/// The capture can't start.
+pub fn watch(
+    options: &LiveOptions,
+    config: Config,
+    duration: Option<Duration>,
+    sink: &mut dyn Sink,
+) -> anyhow::Result<Vec<Counter>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't start the event loop")?;
+    let counters = runtime.block_on(watch_until_told(options, config, duration, sink));
+    runtime.shutdown_background();
+    counters
+}
+
+async fn watch_until_told(
+    options: &LiveOptions,
+    config: Config,
+    duration: Option<Duration>,
+    sink: &mut dyn Sink,
+) -> anyhow::Result<Vec<Counter>> {
+    let mut signals = Signals::new()?;
+    let mut live = Live::start(options)?;
+    let attached = live.attached();
+    let ports: Vec<_> = attached.ports.iter().map(u16::to_string).collect();
+    say(&format!(
+        "ready probes={} ports={} processes={} connections={}",
+        attached.backend,
+        ports.join(","),
+        attached.processes,
+        attached.connections
+    ));
+
+    let mut pipeline = Pipeline::new(config);
+    let end = duration.map(|duration| Instant::now() + duration);
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !sink.ended() {
+        tokio::select! {
+            biased;
+            asked = signals.next() => match asked {
+                Asked::Stop => break,
+                Asked::Counters => print_counters(&all_counters(&mut live, &pipeline, sink)),
+            },
+            () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => break,
+            _ = tick.tick() => {}
+            () = live.ready() => {}
+        }
+        pump(&mut live, &mut pipeline, sink);
+    }
+
+    pump(&mut live, &mut pipeline, sink);
+    pipeline.finish();
+    hand_out(&mut live, &mut pipeline, sink);
+    let mut counters = Counter::of_core(&pipeline.stats());
+    counters.extend(of_capture(&mut live));
+    Ok(counters)
+}
+
+/// Everything that has come, through the core, out.
+fn pump(live: &mut Live, pipeline: &mut Pipeline, sink: &mut dyn Sink) {
+    // Read before the drain: whatever was older than this is then in the core.
+    let now = monotonic();
+    live.drain(&mut |record| {
+        sink.record(record);
+        pipeline.feed(record);
+    });
+    pipeline.advance(now);
+    hand_out(live, pipeline, sink);
+}
+
+fn hand_out(live: &mut Live, pipeline: &mut Pipeline, sink: &mut dyn Sink) {
+    while let Some(output) = pipeline.poll() {
+        live.apply(&output);
+        if let Output::Span(span) = output {
+            sink.span(span);
+        }
+    }
+}
+
+fn monotonic() -> Mono {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Mono(seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+fn of_capture(live: &mut Live) -> Vec<Counter> {
+    live.counters()
+        .into_iter()
+        .map(|(name, meaning, value)| Counter::new(name, meaning, value))
+        .collect()
+}
+
+fn all_counters(live: &mut Live, pipeline: &Pipeline, sink: &dyn Sink) -> Vec<Counter> {
+    let mut counters = of_capture(live);
+    counters.extend(Counter::of_core(&pipeline.stats()));
+    counters.extend(sink.counters());
+    counters
+}
+
+fn print_counters(counters: &[Counter]) {
+    let mut err = std::io::stderr().lock();
+    for counter in counters {
+        let _ = writeln!(
+            err,
+            "counter {}={}  # {}",
+            counter.name, counter.value, counter.meaning
+        );
+    }
+}
+
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+enum Asked {
+    Stop,
+    Counters,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    user: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("can't listen for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            user: listen(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.user.recv() => Asked::Counters,
+        }
+    }
+}
+
+/// The sink of `run` and `replay`: spans to the exporters, a summary at the end.
+#[derive(Debug)]
+pub struct Exporting {
+    exporters: Exporters,
+    stats: bool,
+    publishes: u64,
+    runs: u64,
+    lost: u64,
+}
+
+impl Exporting {
+    /// Spans go to `exporters`; `stats` prints all counters at the end.
+    #[must_use]
+    pub fn new(exporters: Exporters, stats: bool) -> Self {
+        Self {
+            exporters,
+            stats,
+            publishes: 0,
+            runs: 0,
+            lost: 0,
+        }
+    }
+
+    /// Flushes the outputs and prints the summary, with `counters` of capture and core where they were asked for.
+    ///
+    /// # Errors
+    /// An output could not write what it had.
+    pub fn finish(mut self, mut counters: Vec<Counter>, flush: Duration) -> anyhow::Result<ExitCode> {
+        let result = self.exporters.close(flush);
+        let totals = self.exporters.totals();
+        counters.extend(self.counters());
+        if self.stats {
+            print_counters(&counters);
+        } else {
+            for counter in &counters {
+                tracing::debug!("{}={}", counter.name, counter.value);
+            }
+        }
+        say(&format!(
+            "done publishes={} runs={} exported={} dropped={} failed={} lost_records={}",
+            self.publishes, self.runs, totals.exported, totals.dropped, totals.failed, self.lost
+        ));
+        match result {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(error) => bail!(error),
+        }
+    }
+}
+
+impl Sink for Exporting {
+    fn record(&mut self, record: &Record<'_>) {
+        if record.kind == Kind::Lost {
+            self.lost = self.lost.saturating_add(record.header.conn);
+        }
+    }
+
+    fn span(&mut self, span: Box<Span>) {
+        match span.kind {
+            SpanKind::Publish => self.publishes += 1,
+            SpanKind::Run => self.runs += 1,
+        }
+        self.exporters.send(&Arc::new(*span));
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        self.exporters.counters()
+    }
+
+    fn ended(&mut self) -> bool {
+        self.exporters.ended()
+    }
+}
