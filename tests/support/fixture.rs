@@ -121,6 +121,24 @@ pub fn folder(broker: &str) -> PathBuf {
         .expect("tests/fixtures stands above this package")
 }
 
+/// The names of the recorded runs over this broker, sorted.
+pub fn names(broker: &str) -> Vec<String> {
+    let files = std::fs::read_dir(folder(broker)).expect("fixtures are there");
+    let mut names: Vec<String> = files
+        .filter_map(|file| {
+            Some(
+                file.ok()?
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".truth.json")?
+                    .to_owned(),
+            )
+        })
+        .collect();
+    names.sort();
+    names
+}
+
 fn read_lines(path: &Path) -> Vec<Line> {
     let file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut text = String::new();

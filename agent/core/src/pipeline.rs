@@ -319,7 +319,12 @@ impl Connection {
 #[doc(hidden)]
 #[must_use]
 pub fn blank_span(kind: crate::SpanKind, name: &str) -> Span {
-    Span::new(kind, crate::TraceId([1; 16]), crate::SpanId([1; 8]), name.to_owned())
+    Span::new(
+        kind,
+        crate::TraceId([1; 16]),
+        crate::SpanId([1; 8]),
+        name.to_owned(),
+    )
 }
 
 pub use crate::span::trace_id_of_root;
