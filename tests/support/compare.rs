@@ -64,6 +64,16 @@ impl Report {
         self.problems.push([what.to_owned(), whose.into(), detail.into()]);
     }
 
+    /// How far starts of runs are from the truth.
+    pub fn starts(&self) -> &[Duration] {
+        &self.starts
+    }
+
+    /// How far ends of runs are from the truth.
+    pub fn ends(&self) -> &[Duration] {
+        &self.ends
+    }
+
     /// Whether spans and truth agree.
     pub fn is_clean(&self) -> bool {
         self.problems.is_empty()

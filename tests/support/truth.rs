@@ -20,6 +20,9 @@ pub struct Truth {
     pub broker_port: Option<u16>,
     /// The worker's processes, where there was one.
     pub worker: Option<Worker>,
+    /// All workers, where there was more than one.
+    #[serde(default)]
+    pub workers: Vec<Worker>,
     /// Readings of both clocks.
     #[serde(default)]
     pub clock: Vec<Clock>,
@@ -209,10 +212,10 @@ impl Truth {
 
     /// The process that leads the service of `pid`.
     pub fn leader(&self, pid: u32) -> u32 {
-        match &self.worker {
-            Some(worker) if worker.children.contains(&pid) => worker.pid,
-            _ => pid,
-        }
+        let mut workers = self.worker.iter().chain(&self.workers);
+        workers
+            .find(|worker| worker.children.contains(&pid))
+            .map_or(pid, |worker| worker.pid)
     }
 
     /// Takes the trace context of each message from the texts that went over the wire: Celery's signals don't say it.

@@ -1,5 +1,6 @@
 //! The whole core as one state machine: feed it records, take spans out.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,8 +69,6 @@ struct Connection {
     protocol: Protocol,
     redis: RedisConnection,
     told: Verdict,
-    /// When it was last told to be ignored.
-    ignored: Mono,
 }
 
 /// The state machine.
@@ -84,6 +83,8 @@ pub struct Pipeline {
     /// Counters of connections that are gone, and of the pipeline itself.
     past: Stats,
     now: Mono,
+    /// Connections told to be ignored, by time.
+    ignored: VecDeque<(Mono, u64)>,
 }
 
 impl Default for Pipeline {
@@ -102,6 +103,7 @@ impl Pipeline {
             engine: Engine::new(Arc::clone(&config)),
             past: Stats::default(),
             now: Mono::default(),
+            ignored: VecDeque::new(),
             config,
         }
     }
@@ -164,6 +166,13 @@ impl Pipeline {
     pub fn advance(&mut self, now: Mono) {
         self.now = self.now.max(now);
         self.engine.advance(self.now);
+        while let Some((since, conn)) = self.ignored.front().copied() {
+            if self.now.since(since) < RECONSIDER {
+                break;
+            }
+            self.ignored.pop_front();
+            self.reconsider(conn);
+        }
     }
 
     /// The input has ended: everything held is put out with what is known.
@@ -205,7 +214,6 @@ impl Pipeline {
             protocol: Protocol::Unknown,
             redis: RedisConnection::new(&self.config.limits, midstream),
             told: Verdict::Unknown,
-            ignored: Mono::default(),
         };
         // A connection that is opened again under its id was closed unseen.
         if let Some(old) = self.connections.remove(&conn) {
@@ -240,9 +248,6 @@ impl Pipeline {
                 capture_args: self.config.capture_args,
                 knows_tag: &|tag| engine.knows_tag(pid, tag),
             };
-            if connection.told == Verdict::Ignore && self.now.since(connection.ignored) > RECONSIDER {
-                connection.redis.reconsider();
-            }
             connection.redis.record(record, &context, &mut events);
             for event in events {
                 self.engine.broker(conn, connection.server, event);
@@ -252,10 +257,29 @@ impl Pipeline {
         if verdict != connection.told {
             connection.told = verdict;
             if verdict == Verdict::Ignore {
-                connection.ignored = self.now;
                 self.past.connections_ignored += 1;
+                // Stale entries of closed connections count too, so the queue is capped like the table.
+                if self.ignored.len() >= self.config.limits.connections {
+                    self.ignored.pop_front();
+                }
+                self.ignored.push_back((self.now, conn));
             }
             self.engine.say(Output::Verdict { conn, verdict });
+        }
+    }
+
+    /// Gives an ignored connection another look: a program may have used it for something else first.
+    fn reconsider(&mut self, conn: u64) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        if connection.told == Verdict::Ignore && connection.protocol != Protocol::Amqp {
+            connection.redis.reconsider();
+            connection.told = Verdict::Unknown;
+            self.engine.say(Output::Verdict {
+                conn,
+                verdict: Verdict::Unknown,
+            });
         }
     }
 

@@ -125,22 +125,17 @@ impl Engine {
     pub(crate) fn process_record(&mut self, record: &Record<'_>) {
         use celeryscope_common::Kind;
         let pid = record.header.pid;
-        let evicted = match record.kind {
-            Kind::Process => self.processes.describe(record),
+        match record.kind {
+            Kind::Process => self.stats.processes_evicted += u64::from(self.processes.describe(record)),
             Kind::Fork => {
-                u32::try_from(record.header.conn).is_ok_and(|child| self.processes.fork(pid, child))
+                if let Ok(child) = u32::try_from(record.header.conn) {
+                    self.processes.fork(pid, child);
+                }
             }
-            Kind::Exec => {
-                self.processes.exec(pid);
-                false
-            }
-            Kind::Exit => {
-                self.exited(pid, Mono(record.header.exit));
-                false
-            }
-            _ => false,
-        };
-        self.stats.processes_evicted += u64::from(evicted);
+            Kind::Exec => self.processes.exec(pid),
+            Kind::Exit => self.exited(pid, Mono(record.header.exit)),
+            _ => {}
+        }
     }
 
     /// Sets the pair of clocks by which spans get their wall times.

@@ -31,25 +31,33 @@ pub(super) struct Proc {
 #[derive(Debug)]
 pub(super) struct Processes {
     table: Bounded<u32, Proc>,
+    /// Parents of forks that have not been heard of yet. Apart, because most are threads and would push processes out.
+    forks: Bounded<u32, u32>,
 }
 
 impl Processes {
     pub(super) fn new(cap: usize) -> Self {
         Self {
             table: Bounded::new(cap),
+            forks: Bounded::new(cap),
         }
     }
 
     /// The process, made known if it wasn't. The flag says that another had to be forgotten for it.
+    ///
+    /// A fork without exec is led by whoever leads its parent, until told otherwise.
     pub(super) fn entry(&mut self, pid: u32) -> (&mut Proc, bool) {
         let mut evicted = false;
         if !self.table.contains(&pid) {
+            let parent = self.forks.remove(&pid).and_then(|parent| self.table.get(&parent));
+            let (leader, info) = parent.map_or((pid, None), |proc| (proc.leader, proc.info.clone()));
             evicted = self
                 .table
                 .insert(
                     pid,
                     Proc {
-                        leader: pid,
+                        leader,
+                        info,
                         ..Proc::default()
                     },
                 )
@@ -72,7 +80,8 @@ impl Processes {
     }
 
     pub(super) fn leader_of(&self, pid: u32) -> u32 {
-        self.get(pid).map_or(pid, |proc| proc.leader)
+        let known = self.get(pid).or_else(|| self.get(*self.forks.get(&pid)?));
+        known.map_or(pid, |proc| proc.leader)
     }
 
     /// The identity of a service by its leader; by another of its processes where the leader is gone; nameless where
@@ -113,22 +122,13 @@ impl Processes {
         evicted
     }
 
-    /// A fork without exec is led by whoever leads its parent, until told otherwise.
-    pub(super) fn fork(&mut self, parent: u32, child: u32) -> bool {
-        let Some((leader, info)) = self.get(parent).map(|proc| (proc.leader, proc.info.clone())) else {
-            return false;
-        };
-        let (proc, evicted) = self.entry(child);
-        *proc = Proc {
-            leader,
-            info,
-            ..Proc::default()
-        };
-        evicted
+    pub(super) fn fork(&mut self, parent: u32, child: u32) {
+        self.forks.insert(child, parent);
     }
 
     /// Another program: nothing of what was known holds.
     pub(super) fn exec(&mut self, pid: u32) {
+        self.forks.remove(&pid);
         if let Some(proc) = self.get_mut(pid) {
             *proc = Proc {
                 leader: pid,
@@ -139,5 +139,6 @@ impl Processes {
 
     pub(super) fn exit(&mut self, pid: u32) {
         self.table.remove(&pid);
+        self.forks.remove(&pid);
     }
 }

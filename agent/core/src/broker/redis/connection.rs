@@ -15,8 +15,8 @@ use crate::wire::resp::{Command, Item, ReplyDecoder, RequestDecoder, Value};
 /// Commands of another kind that prove a connection not to be Celery's. Set-up commands don't count.
 const FOREIGN_ENOUGH: u32 = 32;
 
-/// Breaches of the protocol that prove a connection on which no command was ever seen not to be Redis.
-const ERRORS_ENOUGH: u64 = 4;
+/// Calls that prove a connection on which they made no command not to be Redis's.
+const UNREAD_ENOUGH: u32 = 64;
 
 /// What the connection needs to know of the rest.
 pub struct Context<'a> {
@@ -41,6 +41,8 @@ pub struct RedisConnection {
     last_token: u64,
     verdict: Verdict,
     foreign: u32,
+    /// Calls that sent something before the first command was read.
+    unread_calls: u32,
     subscribed: bool,
     stats: RedisStats,
 }
@@ -69,6 +71,7 @@ impl RedisConnection {
             last_token: 0,
             verdict: Verdict::Unknown,
             foreign: 0,
+            unread_calls: 0,
             subscribed: false,
             stats: RedisStats::default(),
         }
@@ -87,6 +90,9 @@ impl RedisConnection {
         for chunk in self.sent.record(record) {
             match chunk {
                 Chunk::Bytes(mut segment) => {
+                    if segment.begins && self.stats.commands == 0 {
+                        self.unread_calls = self.unread_calls.saturating_add(1);
+                    }
                     if segment.begins && self.requests.pending() == 0 && !self.subscribed {
                         self.begins_call(out);
                     }
@@ -142,15 +148,18 @@ impl RedisConnection {
     /// What the connection has proved to be so far.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        let requests = self.requests.stats();
-        let not_redis = requests.protocol_errors >= ERRORS_ENOUGH && requests.items == 0;
-        if not_redis { Verdict::Ignore } else { self.verdict }
+        if self.unread_calls >= UNREAD_ENOUGH {
+            Verdict::Ignore
+        } else {
+            self.verdict
+        }
     }
 
     /// Gives a connection that was ignored another look.
     pub fn reconsider(&mut self) {
         self.verdict = Verdict::Unknown;
         self.foreign = 0;
+        self.unread_calls = 0;
     }
 
     /// The meaning layer's counters.
@@ -167,6 +176,7 @@ impl RedisConnection {
 
     fn command(&mut self, item: &Item<Command>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
         self.stats.commands += 1;
+        self.unread_calls = 0;
         if item.resynced {
             self.unpair(out);
         }
@@ -347,3 +357,6 @@ fn settle(events: Vec<BrokerEvent>, out: &mut Vec<BrokerEvent>) {
             .map(|(event, _)| event),
     );
 }
+
+#[cfg(test)]
+mod tests;
