@@ -111,6 +111,23 @@ captures! {
     redis_warm_shutdown = "redis-warm-shutdown";
 }
 
+/// Scenario: every recording, from the moment on at which the worker said that it was ready: its processes run and its
+/// connections are open, in the middle of their streams.
+/// Guarantees: nothing is missing that came after.
+#[test]
+fn an_agent_that_comes_late_sees_what_comes_later() {
+    for name in support::fixture::names("redis") {
+        let fixture = Fixture::load(&name);
+        let ready = fixture.truth.worker.as_ref().map_or(0.0, |worker| worker.ready);
+        let ready = ((ready - fixture.truth.clock_shift()) * 1e9) as u64;
+        let from = fixture
+            .records
+            .partition_point(|record| record.header.exit < ready);
+        let replay = replay(&support::fixture::late(&fixture.records, from));
+        compare(&replay.spans, &fixture.truth, &TRACED).check();
+    }
+}
+
 /// Scenario: every recording, made into records.
 /// Guarantees: they are what the kernel half makes: in order, each process introduced first, offsets without holes, no
 /// more than the capture limit.
