@@ -59,6 +59,12 @@ impl Bulk {
         }
     }
 
+    /// Bytes of memory behind it.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.head.capacity() + self.tail.capacity()
+    }
+
     /// Its first bytes, owned.
     pub(super) fn into_head(self) -> Vec<u8> {
         self.head
@@ -174,6 +180,12 @@ impl BulkReader {
         } else {
             Gap::Inside
         }
+    }
+
+    /// Bytes of memory behind the string being read.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.bulk.held()
     }
 
     fn take(&mut self) -> Bulk {

@@ -47,6 +47,12 @@ impl LineReader {
         self.carry.shrink_to(SHORT.saturating_mul(4));
     }
 
+    /// Bytes of memory behind it.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.carry.capacity()
+    }
+
     /// Takes the line, or what there is of it, from the front of `data`.
     pub(super) fn read<'l, 'd: 'l>(&'l mut self, data: &mut &'d [u8], form: Form) -> Line<'l> {
         if self.done {

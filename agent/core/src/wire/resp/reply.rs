@@ -176,6 +176,17 @@ impl ReplyDecoder {
         self.progress.pending()
     }
 
+    /// Bytes of memory behind it.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let list = self.open.capacity() * size_of::<Open>();
+        let values = self.open.iter().map(|open| {
+            open.values.capacity() * size_of::<Value>() + open.values.iter().map(Value::held).sum::<usize>()
+        });
+        let pieces = self.pieces.as_ref().map_or(0, |pieces| pieces.head.capacity());
+        list + values.sum::<usize>() + pieces + self.line.held() + self.bulk.held()
+    }
+
     /// Out of sync: finds it again if this is the boundary that was marked.
     fn at_boundary(&mut self, segment: &Segment<'_>) -> bool {
         let found = std::mem::take(&mut self.boundary) && segment.begins;
