@@ -120,6 +120,16 @@ pub(super) struct BulkReader {
 const CRLF: [u8; 2] = *b"\r\n";
 
 impl BulkReader {
+    /// A string of `len` bytes that is to be kept whole, if all of it and its CRLF are in `data`: taken from its front.
+    pub(super) fn at_once(data: &mut &[u8], len: u64, keep: Keep) -> Option<Bulk> {
+        if keep.head < len {
+            return None;
+        }
+        let (payload, rest) = data.split_at_checked(usize::try_from(len).ok()?)?;
+        *data = rest.strip_prefix(&CRLF)?;
+        Some(Bulk::from(payload))
+    }
+
     /// Starts a string of `len` bytes. Reserves nothing.
     pub(super) fn start(&mut self, len: u64, keep: Keep) {
         let edge = if keep.head < len { keep.tail } else { 0 };

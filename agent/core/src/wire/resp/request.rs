@@ -188,6 +188,11 @@ impl RequestDecoder {
                     return Ok(None);
                 };
                 let keep = self.progress.keep(len);
+                let mut data = segment.data;
+                if let Some(bulk) = BulkReader::at_once(&mut data, len, keep) {
+                    self.consumed(segment, data);
+                    return Ok(self.argument(bulk, left));
+                }
                 self.bulk.start(len, keep);
                 self.state = State::Payload { left };
                 Ok(None)
