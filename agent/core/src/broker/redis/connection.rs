@@ -137,6 +137,10 @@ impl RedisConnection {
         for chunk in self.received.record(record) {
             match chunk {
                 Chunk::Bytes(mut segment) => {
+                    if segment.begins && !self.replies.is_synced() && begins_push(segment.data) {
+                        self.subscribed = true;
+                        self.replies.mark_boundary();
+                    }
                     while let Some(item) = self.replies.next(&mut segment) {
                         self.reply(&item, context, out);
                     }
@@ -338,6 +342,18 @@ fn is_push(value: &Value, subscribed: bool) -> bool {
         }),
         _ => false,
     }
+}
+
+/// A transfer that begins with a whole published message's head, in RESP3 or RESP2: a boundary on a subscribed connection,
+/// which never sends and so has no other.
+fn begins_push(data: &[u8]) -> bool {
+    const HEADS: [&[u8]; 4] = [
+        b">3\r\n$7\r\nmessage\r\n",
+        b">4\r\n$8\r\npmessage\r\n",
+        b"*3\r\n$7\r\nmessage\r\n",
+        b"*4\r\n$8\r\npmessage\r\n",
+    ];
+    HEADS.iter().any(|head| data.starts_with(head))
 }
 
 fn answer(tokens: Vec<u64>, at: Mono, out: &mut Vec<BrokerEvent>) {
