@@ -9,8 +9,12 @@ use celeryscope::config::OutputArgs;
 use celeryscope::export::{Exporters, Fallback, Mode, OutputSpec, Plan};
 use celeryscope_core::pipeline::blank_span;
 use celeryscope_core::{Event, Link, Process, Span, SpanId, SpanKind, Status, TraceId};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as OtlpSpan;
@@ -53,7 +57,10 @@ impl Collector {
         tokio::spawn(async move {
             let ended = async { drop(stopped.await) };
             let server = tonic::transport::Server::builder().add_service(service);
-            server.serve_with_incoming_shutdown(TcpIncoming::from(listener), ended).await.unwrap();
+            server
+                .serve_with_incoming_shutdown(TcpIncoming::from(listener), ended)
+                .await
+                .unwrap();
         });
         (at, stop)
     }
@@ -72,7 +79,10 @@ impl Collector {
                         continue;
                     };
                     let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
-                    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+                    let length = head
+                        .lines()
+                        .find_map(|line| line.strip_prefix("content-length: "))
+                        .unwrap();
                     break (head.clone(), end + 4 + length.parse::<usize>().unwrap());
                 };
                 while bytes.len() < length {
@@ -81,7 +91,9 @@ impl Collector {
                 assert!(head.starts_with("post /v1/traces http/1.1"), "{head}");
                 assert!(head.contains("content-type: application/x-protobuf"), "{head}");
                 let body = &bytes[head.len() + 4..];
-                got.lock().unwrap().push(ExportTraceServiceRequest::decode(body).unwrap());
+                got.lock()
+                    .unwrap()
+                    .push(ExportTraceServiceRequest::decode(body).unwrap());
                 let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
                 socket.write_all(answer.as_bytes()).await.unwrap();
             }
@@ -91,7 +103,10 @@ impl Collector {
 
     fn spans(&self) -> Vec<OtlpSpan> {
         let requests = self.got.lock().unwrap();
-        let scopes = requests.iter().flat_map(|request| &request.resource_spans).flat_map(|group| &group.scope_spans);
+        let scopes = requests
+            .iter()
+            .flat_map(|request| &request.resource_spans)
+            .flat_map(|group| &group.scope_spans);
         scopes.flat_map(|scope| scope.spans.clone()).collect()
     }
 
@@ -99,7 +114,11 @@ impl Collector {
     async fn expect(&self, count: usize) {
         let end = Instant::now() + Duration::from_secs(20);
         while self.spans().len() < count {
-            assert!(Instant::now() < end, "{} of {count} spans came", self.spans().len());
+            assert!(
+                Instant::now() < end,
+                "{} of {count} spans came",
+                self.spans().len()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -113,13 +132,19 @@ fn start(output: &str, endpoint: Option<String>, vars: &[(&str, &str)]) -> Expor
     };
     let mut env: HashMap<&str, &str> = HashMap::from([("OTEL_BSP_SCHEDULE_DELAY", "50")]);
     env.extend(vars.iter().copied());
-    let plan = Plan::with_env(&args, Fallback::Tree, &|name| env.get(name).map(|value| (*value).to_owned()));
+    let plan = Plan::with_env(&args, Fallback::Tree, &|name| {
+        env.get(name).map(|value| (*value).to_owned())
+    });
     Exporters::start(plan.unwrap(), Mode::Live).unwrap()
 }
 
 fn close(mut exporters: Exporters, deadline: Duration) -> HashMap<String, u64> {
     tokio::task::block_in_place(|| exporters.close(deadline)).unwrap();
-    exporters.counters().into_iter().map(|counter| (counter.name, counter.value)).collect()
+    exporters
+        .counters()
+        .into_iter()
+        .map(|counter| (counter.name, counter.value))
+        .collect()
 }
 
 fn numbered(n: u64) -> Arc<Span> {
@@ -132,7 +157,10 @@ fn process(pid: u32, service: &str) -> Arc<Process> {
     let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     Arc::new(Process {
         pid,
-        resource: vec![pair("service.name", service), pair("process.pid", &pid.to_string())],
+        resource: vec![
+            pair("service.name", service),
+            pair("process.pid", &pid.to_string()),
+        ],
     })
 }
 
@@ -161,7 +189,10 @@ fn pair_of_spans() -> [Arc<Span>; 2] {
         at: run.end,
         attributes: vec![("exception.type", "ValueError".into())],
     });
-    run.links.push(Link { trace_id: TraceId([9; 16]), span_id: SpanId([8; 8]) });
+    run.links.push(Link {
+        trace_id: TraceId([9; 16]),
+        span_id: SpanId([8; 8]),
+    });
     run.process = process(8, "worker");
     [Arc::new(publish), Arc::new(run)]
 }
@@ -172,7 +203,10 @@ fn value(pairs: &[KeyValue], key: &str) -> Option<Value> {
 
 /// What must have arrived of [`pair_of_spans`], whatever the way.
 fn assert_pair(requests: &[ExportTraceServiceRequest]) {
-    let groups: Vec<_> = requests.iter().flat_map(|request| &request.resource_spans).collect();
+    let groups: Vec<_> = requests
+        .iter()
+        .flat_map(|request| &request.resource_spans)
+        .collect();
     assert_eq!(groups.len(), 2, "one resource for each process");
     let by_service = |name: &str| {
         let group = groups.iter().find(|group| {
@@ -187,23 +221,46 @@ fn assert_pair(requests: &[ExportTraceServiceRequest]) {
     };
     let (resource, publish) = by_service("web");
     assert_eq!(value(&resource, "process.pid"), Some(Value::IntValue(7)));
-    assert_eq!((publish.kind, publish.parent_span_id.len()), (4, 0), "a producer without parent");
+    assert_eq!(
+        (publish.kind, publish.parent_span_id.len()),
+        (4, 0),
+        "a producer without parent"
+    );
     assert_eq!((publish.trace_id, publish.span_id), (vec![1; 16], vec![2; 8]));
     assert_eq!(publish.start_time_unix_nano, 1_795_186_876_000_000_001);
     assert_eq!(publish.end_time_unix_nano, 1_795_186_876_000_000_999);
 
     let (_, run) = by_service("worker");
-    assert_eq!((run.kind, run.parent_span_id), (5, vec![2; 8]), "a consumer below the publish");
-    assert_eq!((run.name.as_str(), run.trace_state.as_str()), ("run shop.pay", "vendor=x"));
+    assert_eq!(
+        (run.kind, run.parent_span_id),
+        (5, vec![2; 8]),
+        "a consumer below the publish"
+    );
+    assert_eq!(
+        (run.name.as_str(), run.trace_state.as_str()),
+        ("run shop.pay", "vendor=x")
+    );
     assert_eq!(run.flags & 0x301, 0x301, "sampled, parent elsewhere");
     let status = run.status.unwrap();
     assert_eq!((status.code, status.message.as_str()), (2, "ValueError"));
-    assert_eq!(value(&run.attributes, "celery.retry_count"), Some(Value::IntValue(2)));
-    assert_eq!(value(&run.attributes, "celery.queue_time"), Some(Value::DoubleValue(0.25)));
-    assert_eq!(value(&run.attributes, "celery.redelivered"), Some(Value::BoolValue(true)));
+    assert_eq!(
+        value(&run.attributes, "celery.retry_count"),
+        Some(Value::IntValue(2))
+    );
+    assert_eq!(
+        value(&run.attributes, "celery.queue_time"),
+        Some(Value::DoubleValue(0.25))
+    );
+    assert_eq!(
+        value(&run.attributes, "celery.redelivered"),
+        Some(Value::BoolValue(true))
+    );
     assert_eq!(run.events[0].name, "exception");
     assert_eq!(run.events[0].time_unix_nano, 1_795_186_878_000_000_000);
-    assert_eq!((&run.links[0].trace_id, &run.links[0].span_id), (&vec![9; 16], &vec![8; 8]));
+    assert_eq!(
+        (&run.links[0].trace_id, &run.links[0].span_id),
+        (&vec![9; 16], &vec![8; 8])
+    );
 }
 
 /// Scenario: a publish and a run of two services, over gRPC.
@@ -219,7 +276,14 @@ async fn grpc_delivers_everything() {
     collector.expect(2).await;
     let counters = close(exporters, Duration::from_secs(4));
     assert_pair(&collector.got.lock().unwrap());
-    assert_eq!((counters["otlp_accepted"], counters["otlp_exported"], counters["otlp_dropped"]), (2, 2, 0));
+    assert_eq!(
+        (
+            counters["otlp_accepted"],
+            counters["otlp_exported"],
+            counters["otlp_dropped"]
+        ),
+        (2, 2, 0)
+    );
 }
 
 /// Scenario: the same over HTTP, chosen by the standard variable, with a bare endpoint.
@@ -252,8 +316,14 @@ async fn otlp_json_is_one_request_a_line() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     assert_eq!((text.lines().count(), counters["otlp_json_exported"]), (1, 2));
-    assert!(text.contains(r#""traceId":"01010101010101010101010101010101""#), "ids are hex: {text}");
-    assert!(text.contains(r#""startTimeUnixNano":"1795186876000000001""#), "times are strings: {text}");
+    assert!(
+        text.contains(r#""traceId":"01010101010101010101010101010101""#),
+        "ids are hex: {text}"
+    );
+    assert!(
+        text.contains(r#""startTimeUnixNano":"1795186876000000001""#),
+        "times are strings: {text}"
+    );
     assert_pair(&[serde_json::from_str(&text).unwrap()]);
 }
 
@@ -285,7 +355,14 @@ async fn a_collector_may_come_and_go() {
     ids.sort();
     ids.dedup();
     assert_eq!((ids.len(), collector.spans().len()), (20, 20));
-    assert_eq!((counters["otlp_exported"], counters["otlp_dropped"], counters["otlp_failed"]), (20, 0, 0));
+    assert_eq!(
+        (
+            counters["otlp_exported"],
+            counters["otlp_dropped"],
+            counters["otlp_failed"]
+        ),
+        (20, 0, 0)
+    );
 }
 
 /// Scenario: the collector says "bad request" to one batch, and "unavailable" a few times to another.
@@ -306,7 +383,14 @@ async fn refusals_are_final_or_not() {
     collector.expect(1).await;
     let counters = close(exporters, Duration::from_secs(4));
     assert_eq!(collector.spans()[0].span_id, 2_u64.to_be_bytes());
-    assert_eq!((counters["otlp_failed"], counters["otlp_exported"], counters["otlp_accepted"]), (1, 1, 2));
+    assert_eq!(
+        (
+            counters["otlp_failed"],
+            counters["otlp_exported"],
+            counters["otlp_accepted"]
+        ),
+        (1, 1, 2)
+    );
 }
 
 /// Scenario: a collector that takes connections and never answers; more spans than the queue holds.
@@ -315,18 +399,36 @@ async fn refusals_are_final_or_not() {
 async fn a_silent_collector_stops_nothing() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = silent.local_addr().unwrap();
-    let queue = [("OTEL_BSP_MAX_QUEUE_SIZE", "100"), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")];
+    let queue = [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10"),
+    ];
     let mut exporters = start("otlp", Some(format!("http://{at}")), &queue);
     let began = Instant::now();
     for n in 0..5000 {
         exporters.send(&numbered(n));
     }
-    assert!(began.elapsed() < Duration::from_secs(1), "offering took {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "offering took {:?}",
+        began.elapsed()
+    );
     let began = Instant::now();
     let counters = close(exporters, Duration::from_millis(500));
-    assert!(began.elapsed() < Duration::from_secs(2), "closing took {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "closing took {:?}",
+        began.elapsed()
+    );
     assert_eq!(counters["otlp_dropped"], 5000);
-    assert_eq!((counters["otlp_accepted"], counters["otlp_exported"], counters["otlp_failed"]), (0, 0, 0));
+    assert_eq!(
+        (
+            counters["otlp_accepted"],
+            counters["otlp_exported"],
+            counters["otlp_failed"]
+        ),
+        (0, 0, 0)
+    );
 }
 
 /// Scenario: OTEL_TRACES_SAMPLER keeps nothing, then only what its publisher had sampled.
@@ -335,7 +437,10 @@ async fn a_silent_collector_stops_nothing() {
 async fn the_sampler_decides() {
     let collector = Collector::default();
     let (at, _stop) = collector.serve("127.0.0.1:0".parse().unwrap()).await;
-    let vars = [("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0")];
+    let vars = [
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0"),
+    ];
     let mut exporters = start("otlp", Some(format!("http://{at}")), &vars);
     let mut sampled = (*numbered(5)).clone();
     sampled.sampled = Some(true);
