@@ -127,7 +127,7 @@ async fn watch_until_told(
     pump(&mut live, &mut pipeline, sink);
     pipeline.finish();
     hand_out(&mut live, &mut pipeline, sink);
-    let mut counters = Counter::of_core(pipeline.stats());
+    let mut counters = Counter::of_core(&pipeline.stats());
     counters.extend(of_capture(&mut live));
     Ok(counters)
 }
@@ -168,7 +168,7 @@ fn of_capture(live: &mut Live) -> Vec<Counter> {
 
 fn all_counters(live: &mut Live, pipeline: &Pipeline, sink: &dyn Sink) -> Vec<Counter> {
     let mut counters = of_capture(live);
-    counters.extend(Counter::of_core(pipeline.stats()));
+    counters.extend(Counter::of_core(&pipeline.stats()));
     counters.extend(sink.counters());
     counters
 }

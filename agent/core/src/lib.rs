@@ -1,14 +1,26 @@
 //! celeryscope's heart: records in, spans out.
 //!
 //! A pure state machine without clock, I/O or `unsafe`: time comes from records. See [`Pipeline`].
+//!
+//! ```text
+//! Record → stream (order, gaps) → wire (RESP, pool frames) → broker (publish, deliver, ack, result)
+//!        → celery (message, result) → task (life of an attempt) → span (ids, attributes) → Output
+//! ```
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod bounded;
+pub mod broker;
+pub mod celery;
+mod detect;
 pub mod limits;
 pub mod pipeline;
 pub mod span;
 pub mod stats;
+pub mod stream;
+mod task;
 pub mod time;
+pub mod wire;
 
 pub use celeryscope_common as common;
 pub use limits::Limits;

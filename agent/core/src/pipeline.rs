@@ -1,13 +1,23 @@
 //! The whole core as one state machine: feed it records, take spans out.
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
 
-use celeryscope_common::Record;
+use celeryscope_common::record::{Kind, Record, flags};
 
+use crate::bounded::Bounded;
+use crate::broker::redis::{Context, RedisConnection};
+use crate::detect::{self, Protocol};
 use crate::limits::Limits;
-use crate::span::{Relation, Span, SpanId, SpanKind, SpanStyle, TraceId};
+use crate::span::{Relation, Span, SpanStyle};
 use crate::stats::Stats;
-use crate::time::Mono;
+use crate::task::{Engine, Server};
+use crate::time::{ClockPair, Mono, Wall};
+
+/// How long a connection that was found not to be Celery's is left alone before it is looked at again.
+const RECONSIDER: Duration = Duration::from_secs(60);
 
 /// What the user chose.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +32,7 @@ pub struct Config {
     pub capture_args: bool,
 }
 
-/// What the first bytes of a connection proved it to be. The capture side acts on it.
+/// What a connection proved to be. The capture side acts on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Not known yet: keep capturing.
@@ -52,48 +62,143 @@ pub enum Output {
     },
 }
 
+/// One connection and what it is.
+#[derive(Debug)]
+struct Connection {
+    server: Option<Server>,
+    protocol: Protocol,
+    redis: RedisConnection,
+    told: Verdict,
+}
+
 /// The state machine.
-#[derive(Debug, Default)]
+///
+/// Time is that of the records: [`Self::feed`] moves it to each record's `exit`, [`Self::advance`] where nothing is
+/// recorded. After each call, [`Self::poll`] until it returns `None`.
+#[derive(Debug)]
 pub struct Pipeline {
-    config: Config,
-    stats: Stats,
+    config: Arc<Config>,
+    connections: Bounded<u64, Connection>,
+    engine: Engine,
+    /// Counters of connections that are gone, and of the pipeline itself.
+    past: Stats,
     now: Mono,
-    out: VecDeque<Output>,
+    /// Connections told to be ignored, by time.
+    ignored: VecDeque<(Mono, u64)>,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Self::new(Config::default())
+    }
 }
 
 impl Pipeline {
     /// An empty state machine.
     #[must_use]
     pub fn new(config: Config) -> Self {
+        let config = Arc::new(config);
         Self {
+            connections: Bounded::new(config.limits.connections),
+            engine: Engine::new(Arc::clone(&config)),
+            past: Stats::default(),
+            now: Mono::default(),
+            ignored: VecDeque::new(),
             config,
-            ..Self::default()
         }
     }
 
     /// Takes one record. Time advances to the record's `exit`.
     pub fn feed(&mut self, record: &Record<'_>) {
-        self.stats.records += 1;
+        self.past.records += 1;
         self.advance(Mono(record.header.exit));
+        match record.kind {
+            Kind::Send | Kind::Recv => {
+                self.past.records_transfer += 1;
+                self.transfer(record);
+            }
+            Kind::PipeRead | Kind::PipeWrite => {
+                self.past.records_pipe += 1;
+                self.engine.pipe(record);
+            }
+            Kind::Fork | Kind::Exec | Kind::Exit | Kind::Process => {
+                self.past.records_process += 1;
+                self.engine.process_record(record);
+            }
+            Kind::Open => match record.endpoint() {
+                Some(endpoint) => {
+                    self.past.records_control += 1;
+                    let address = Ipv6Addr::from(endpoint.addr);
+                    let server = (
+                        address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4),
+                        endpoint.port,
+                    );
+                    self.open(
+                        record.header.conn,
+                        Some(server),
+                        record.header.flags & flags::MIDSTREAM != 0,
+                    );
+                }
+                None => self.past.records_rejected += 1,
+            },
+            Kind::Close => {
+                self.past.records_control += 1;
+                if let Some(connection) = self.connections.remove(&record.header.conn) {
+                    self.retire(record.header.conn, connection);
+                }
+            }
+            Kind::Clock => {
+                self.past.records_control += 1;
+                let pair = ClockPair {
+                    mono: Mono(record.header.exit),
+                    wall: Wall(record.header.conn),
+                };
+                self.engine.set_clock(pair);
+            }
+            Kind::Lost => {
+                self.past.records_control += 1;
+                self.past.records_lost = self.past.records_lost.saturating_add(record.header.conn);
+            }
+        }
     }
 
     /// Lets time pass: what waited long enough is put out. Time never goes back.
     pub fn advance(&mut self, now: Mono) {
         self.now = self.now.max(now);
+        self.engine.advance(self.now);
+        while let Some((since, conn)) = self.ignored.front().copied() {
+            if self.now.since(since) < RECONSIDER {
+                break;
+            }
+            self.ignored.pop_front();
+            self.reconsider(conn);
+        }
     }
 
     /// The input has ended: everything held is put out with what is known.
-    pub fn finish(&mut self) {}
+    pub fn finish(&mut self) {
+        for conn in self.connections.keys_by_age() {
+            if let Some(connection) = self.connections.remove(&conn) {
+                self.retire(conn, connection);
+            }
+        }
+        self.engine.finish();
+    }
 
     /// The next thing to say, if any.
     pub fn poll(&mut self) -> Option<Output> {
-        self.out.pop_front()
+        self.engine.poll()
     }
 
     /// Counters so far.
     #[must_use]
-    pub fn stats(&self) -> &Stats {
-        &self.stats
+    pub fn stats(&self) -> Stats {
+        let mut sum = self.past;
+        sum += *self.engine.stats();
+        for (_, connection) in self.connections.iter() {
+            sum += connection.stats();
+        }
+        sum
     }
 
     /// What it was made with.
@@ -101,32 +206,149 @@ impl Pipeline {
     pub fn config(&self) -> &Config {
         &self.config
     }
-}
 
-/// The trace id that messages without a traceparent get: a function of Celery's root id alone (design §6).
-#[must_use]
-pub fn trace_id_of_root(_root_id: &str) -> TraceId {
-    TraceId([1; 16])
-}
+    fn open(&mut self, conn: u64, server: Option<Server>, midstream: bool) {
+        self.past.connections += 1;
+        let connection = Connection {
+            server,
+            protocol: Protocol::Unknown,
+            redis: RedisConnection::new(&self.config.limits, midstream),
+            told: Verdict::Unknown,
+        };
+        // A connection that is opened again under its id was closed unseen.
+        if let Some(old) = self.connections.remove(&conn) {
+            self.retire(conn, old);
+        }
+        if let Some((old, connection)) = self.connections.insert(conn, connection) {
+            self.past.connections_evicted += 1;
+            self.retire(old, connection);
+        }
+    }
 
-/// A span with nothing in it but its identity, for tests of exporters.
-#[doc(hidden)]
-#[must_use]
-pub fn blank_span(kind: SpanKind, name: &str) -> Span {
-    Span {
-        kind,
-        trace_id: TraceId([1; 16]),
-        span_id: SpanId([1; 8]),
-        parent: None,
-        trace_state: String::new(),
-        sampled: None,
-        name: name.to_owned(),
-        start: crate::time::Wall(0),
-        end: crate::time::Wall(0),
-        status: crate::span::Status::Unset,
-        attributes: Vec::new(),
-        events: Vec::new(),
-        links: Vec::new(),
-        process: Default::default(),
+    fn transfer(&mut self, record: &Record<'_>) {
+        let conn = record.header.conn;
+        if !self.connections.contains(&conn) {
+            // Its Open record was lost: what it is connected to is not known, what it says still is.
+            self.open(conn, None, true);
+        }
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        if connection.protocol == Protocol::Unknown && record.kind == Kind::Send {
+            connection.protocol = detect::protocol(record.payload);
+            self.past.connections_amqp += u64::from(connection.protocol == Protocol::Amqp);
+        }
+        let verdict = if connection.protocol == Protocol::Amqp {
+            Verdict::Ignore
+        } else {
+            let mut events = Vec::new();
+            let engine = &self.engine;
+            let pid = record.header.pid;
+            let context = Context {
+                capture_args: self.config.capture_args,
+                knows_tag: &|tag| engine.knows_tag(pid, tag),
+            };
+            connection.redis.record(record, &context, &mut events);
+            for event in events {
+                self.engine.broker(conn, connection.server, event);
+            }
+            connection.redis.verdict()
+        };
+        if verdict != connection.told {
+            connection.told = verdict;
+            if verdict == Verdict::Ignore {
+                self.past.connections_ignored += 1;
+                // Stale entries of closed connections count too, so the queue is capped like the table.
+                if self.ignored.len() >= self.config.limits.connections {
+                    self.ignored.pop_front();
+                }
+                self.ignored.push_back((self.now, conn));
+            }
+            self.engine.say(Output::Verdict { conn, verdict });
+        }
+    }
+
+    /// Gives an ignored connection another look: a program may have used it for something else first.
+    fn reconsider(&mut self, conn: u64) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        if connection.told == Verdict::Ignore && connection.protocol != Protocol::Amqp {
+            connection.redis.reconsider();
+            connection.told = Verdict::Unknown;
+            self.engine.say(Output::Verdict {
+                conn,
+                verdict: Verdict::Unknown,
+            });
+        }
+    }
+
+    /// A connection is gone: what it still waited for will not come.
+    fn retire(&mut self, conn: u64, mut connection: Connection) {
+        let mut events = Vec::new();
+        connection.redis.finish(&mut events);
+        for event in events {
+            self.engine.broker(conn, connection.server, event);
+        }
+        self.past += connection.stats();
     }
 }
+
+impl Connection {
+    fn stats(&self) -> Stats {
+        let own = self.redis.stats();
+        let (sent, received, requests, replies) = self.redis.layers();
+        let mut sum = Stats {
+            commands: own.commands,
+            replies: own.replies,
+            replies_unpaired: own.replies_unpaired,
+            commands_unpaired: own.commands_unpaired,
+            in_flight_dropped: own.in_flight_dropped,
+            messages_malformed: own.messages_malformed,
+            messages_other: own.messages_other,
+            messages_cut: own.messages_cut,
+            unacked_copies: own.unacked_copies,
+            results_malformed: own.results_malformed,
+            ..Stats::default()
+        };
+        for half in [sent.stats(), received.stats()] {
+            sum += Stats {
+                stream_bytes: half.bytes,
+                stream_gaps: half.gaps,
+                stream_gap_bytes: half.gap_bytes,
+                stream_overlap_bytes: half.overlap_bytes,
+                stream_rejected: half.rejected,
+                ..Stats::default()
+            };
+        }
+        for decoder in [requests.stats(), replies.stats()] {
+            sum += Stats {
+                resp_bytes: decoder.bytes,
+                resp_gap_bytes: decoder.gap_bytes,
+                resp_item_bytes: decoder.item_bytes,
+                resp_skipped_bytes: decoder.skipped_bytes,
+                resp_degraded: decoder.degraded,
+                resp_truncated: decoder.truncated,
+                resp_sync_losses: decoder.sync_losses,
+                resp_resyncs: decoder.resyncs,
+                resp_protocol_errors: decoder.protocol_errors,
+                ..Stats::default()
+            };
+        }
+        sum
+    }
+}
+
+/// A span with nothing in it but its kind and name, for tests of exporters.
+#[doc(hidden)]
+#[must_use]
+pub fn blank_span(kind: crate::SpanKind, name: &str) -> Span {
+    Span::new(
+        kind,
+        crate::TraceId([1; 16]),
+        crate::SpanId([1; 8]),
+        name.to_owned(),
+    )
+}
+
+pub use crate::span::trace_id_of_root;

@@ -1,3 +1,12 @@
-//! What the host knows about a process: read from /proc, given to the core as records.
+//! What the host knows about processes, read from /proc. Every reader takes the root of /proc, so that tests have
+//! their own.
+//!
+//! Process ids are those of the pid namespace that the given /proc belongs to.
 
-pub mod resource;
+pub(crate) mod celery;
+pub(crate) mod proc;
+pub(crate) mod resource;
+pub(crate) mod sockets;
+
+#[cfg(test)]
+pub(crate) mod fake;

@@ -183,6 +183,27 @@ pub struct Span {
 }
 
 impl Span {
+    /// A span of which only kind, identity and name are given; everything else is empty or zero.
+    #[must_use]
+    pub fn new(kind: SpanKind, trace_id: TraceId, span_id: SpanId, name: String) -> Self {
+        Self {
+            kind,
+            trace_id,
+            span_id,
+            parent: None,
+            trace_state: String::new(),
+            sampled: None,
+            name,
+            start: Wall(0),
+            end: Wall(0),
+            status: Status::Unset,
+            attributes: Vec::new(),
+            events: Vec::new(),
+            links: Vec::new(),
+            process: Arc::default(),
+        }
+    }
+
     /// The value of an attribute.
     #[must_use]
     pub fn attribute(&self, key: &str) -> Option<&Value> {

@@ -1,0 +1,137 @@
+//! Keys and values of the kernel half's maps, as both halves see them.
+
+use core::mem::size_of;
+
+use crate::Addr;
+
+/// Most descriptors of one process that are tracked so that a fork inherits them and an exit drops them.
+pub const SLOTS_PER_PROCESS: u32 = 64;
+
+/// [`Fd::slot`] of a descriptor that found no free slot: known to the probes, but not inherited.
+pub const NO_SLOT: u32 = u32::MAX;
+
+/// Connection ids made by the user half's scan have this bit; the kernel half's never do.
+pub const SCANNED_ID: u64 = 1 << 63;
+
+/// Bits of a value of `PROCS`.
+pub mod process {
+    /// Reads and writes of descriptors that are no tracked connection are looked at: they may be a pool's pipes.
+    pub const WATCH_PIPES: u32 = 1;
+}
+
+/// Key of `FDS`: a descriptor of a process. `SLOTS` is keyed alike, with a slot in place of the descriptor.
+#[must_use]
+pub const fn fd_key(tgid: u32, fd: u32) -> u64 {
+    (tgid as u64) << 32 | fd as u64
+}
+
+/// Value of `FDS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Fd {
+    /// The connection's id.
+    pub conn: u64,
+    /// Where `SLOTS` names this descriptor, or [`NO_SLOT`].
+    pub slot: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Value of `CONNS`: what the kernel half knows of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Conn {
+    /// Bytes written since capture began.
+    pub tx: u64,
+    /// Bytes read since capture began.
+    pub rx: u64,
+    /// Descriptors that refer to it, over all processes. The connection is closed when none is left.
+    pub refs: u64,
+    /// Bytes written since the last read, saturating.
+    pub tx_run: u32,
+    /// Bytes read since the last write, saturating.
+    pub rx_run: u32,
+    /// The broker's address.
+    pub addr: Addr,
+    /// The broker's port, host order.
+    pub port: u16,
+    /// 1 when the last write took less than it was given: the next goes on where it stopped.
+    pub tx_more: u8,
+    /// 1 when the last read filled its buffer: there is probably more of the same.
+    pub rx_more: u8,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What the kernel half counts. The discriminant is the slot in its per-CPU array; the first 16 are records lost,
+/// by [`Kind`](crate::Kind).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// `CONNS` was full: the connection is not seen.
+    ConnsFull = 16,
+    /// `FDS` was full: the descriptor is not seen.
+    FdsFull = 17,
+    /// `PROCS` was full: the process is not seen.
+    ProcsFull = 18,
+    /// `CALLS` was full: the call is not seen.
+    CallsFull = 19,
+    /// A process has more tracked descriptors than slots: this one is not inherited.
+    SlotsFull = 20,
+    /// The caller's memory could not be read: the bytes are a gap.
+    Unreadable = 21,
+    /// Transfers of connections with the verdict Ignore.
+    Ignored = 22,
+    /// Bytes of transfers that the capture limit left out.
+    CutBytes = 23,
+}
+
+impl Counter {
+    /// Slots in the per-CPU array.
+    pub const SLOTS: usize = 24;
+
+    /// Name and meaning of each slot; those without a name are not used.
+    pub const NAMES: [(&'static str, &'static str); Self::SLOTS] = [
+        ("", ""),
+        ("lost_open", "Open records lost: the ring buffer was full"),
+        ("lost_close", "Close records lost: the ring buffer was full"),
+        ("lost_send", "Send records lost: the ring buffer was full"),
+        ("lost_recv", "Recv records lost: the ring buffer was full"),
+        (
+            "lost_pipe_read",
+            "PipeRead records lost: the ring buffer was full",
+        ),
+        (
+            "lost_pipe_write",
+            "PipeWrite records lost: the ring buffer was full",
+        ),
+        ("lost_fork", "Fork records lost: the ring buffer was full"),
+        ("lost_exec", "Exec records lost: the ring buffer was full"),
+        ("lost_exit", "Exit records lost: the ring buffer was full"),
+        ("", ""),
+        ("", ""),
+        ("", ""),
+        ("", ""),
+        ("", ""),
+        ("", ""),
+        ("conns_full", "connections not seen: too many at once"),
+        ("fds_full", "descriptors not seen: too many at once"),
+        ("procs_full", "processes not seen: too many at once"),
+        ("calls_full", "calls not seen: too many threads at once"),
+        (
+            "slots_full",
+            "descriptors that a fork will not inherit: too many in one process",
+        ),
+        ("unreadable", "transfers whose bytes could not be read"),
+        ("ignored", "transfers of connections that are not Celery's"),
+        ("cut_bytes", "bytes left out by the capture limit"),
+    ];
+}
+
+/// Value of the per-CPU array `COUNTERS`.
+pub type Counters = [u64; Counter::SLOTS];
+
+const _: () = {
+    assert!(size_of::<Fd>() == 16);
+    assert!(size_of::<Conn>() == 56);
+};

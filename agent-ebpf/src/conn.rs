@@ -1,0 +1,183 @@
+//! Connections and the descriptors that refer to them: made, shared, dropped.
+//!
+//! A connection counts its descriptors over all processes. Concurrent drops may both see none left; the one whose
+//! removal of the element succeeds tells it.
+
+use core::arch::asm;
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_smp_processor_id};
+use celeryscope_common::maps::{Conn, Counter, Fd, NO_SLOT, SLOTS_PER_PROCESS, fd_key};
+use celeryscope_common::{Addr, Endpoint, Kind};
+
+use crate::maps::{CONNS, FDS, NEXT_ID, PROCS, SLOTS, count};
+use crate::{emit, filter};
+
+const NOEXIST: u64 = BPF_NOEXIST as u64;
+
+/// The process has connected `fd` to a watched port. A descriptor that is connected again before any byte moved
+/// (non-blocking connect asks twice) stays the same connection.
+#[inline(always)]
+pub(crate) fn opened(tgid: u32, fd: u32, addr: Addr, port: u16) {
+    if let Some(known) = filter::descriptor(tgid, fd) {
+        // SAFETY: torn counters would only be both non-zero.
+        if let Some(conn) = unsafe { CONNS.get(known.conn) }
+            && conn.tx == 0
+            && conn.rx == 0
+            && conn.port == port
+            && conn.addr == addr
+        {
+            return;
+        }
+        drop_fd(tgid, fd);
+    }
+    let Some(id) = new_id() else { return };
+    let conn = Conn {
+        tx: 0,
+        rx: 0,
+        refs: 0,
+        tx_run: 0,
+        rx_run: 0,
+        addr,
+        port,
+        tx_more: 0,
+        rx_more: 0,
+        reserved: 0,
+    };
+    if CONNS.insert(id, conn, NOEXIST).is_err() {
+        return count(Counter::ConnsFull, 1);
+    }
+    if filter::process(tgid).is_none() && PROCS.insert(tgid, 0, NOEXIST).is_err() {
+        count(Counter::ProcsFull, 1);
+    }
+    if !add_fd(tgid, fd, id) {
+        let _ = CONNS.remove(id);
+        return;
+    }
+    let endpoint = Endpoint {
+        addr,
+        port,
+        reserved: 0,
+        comm: bpf_get_current_comm().unwrap_or_default(),
+    };
+    emit::open(&emit::header(Kind::Open, id), &endpoint);
+}
+
+/// Makes `fd` refer to `conn`, in the first free slot. False when the maps are full.
+#[inline(always)]
+pub(crate) fn add_fd(tgid: u32, fd: u32, conn: u64) -> bool {
+    let mut slot = 0;
+    while slot < SLOTS_PER_PROCESS {
+        if SLOTS.insert(fd_key(tgid, slot), fd, NOEXIST).is_ok() {
+            break;
+        }
+        slot += 1;
+    }
+    if slot == SLOTS_PER_PROCESS {
+        slot = NO_SLOT;
+        count(Counter::SlotsFull, 1);
+    }
+    link(tgid, fd, conn, slot)
+}
+
+/// Gives `child` what its parent's slot refers to.
+#[inline(always)]
+pub(crate) fn inherit(parent: u32, child: u32, slot: u32) {
+    // SAFETY: one aligned word.
+    let Some(&fd) = (unsafe { SLOTS.get(fd_key(parent, slot)) }) else {
+        return;
+    };
+    let Some(known) = filter::descriptor(parent, fd) else {
+        return;
+    };
+    let slot = if SLOTS.insert(fd_key(child, slot), fd, 0).is_ok() {
+        slot
+    } else {
+        count(Counter::SlotsFull, 1);
+        NO_SLOT
+    };
+    link(child, fd, known.conn, slot);
+}
+
+#[inline(always)]
+fn link(tgid: u32, fd: u32, conn: u64, slot: u32) -> bool {
+    let value = Fd {
+        conn,
+        slot,
+        reserved: 0,
+    };
+    if FDS.insert(fd_key(tgid, fd), value, 0).is_err() {
+        count(Counter::FdsFull, 1);
+        let _ = SLOTS.remove(fd_key(tgid, slot));
+        return false;
+    }
+    add_refs(conn, 1);
+    true
+}
+
+/// The descriptor in this slot of the process, if there is one.
+#[inline(always)]
+pub(crate) fn in_slot(tgid: u32, slot: u32) -> Option<u32> {
+    // SAFETY: one aligned word.
+    unsafe { SLOTS.get(fd_key(tgid, slot)) }.copied()
+}
+
+/// The process no longer has `fd`. Tells the close when it was the connection's last.
+#[inline(always)]
+pub(crate) fn drop_fd(tgid: u32, fd: u32) {
+    let Some(known) = filter::descriptor(tgid, fd) else {
+        return;
+    };
+    if FDS.remove(fd_key(tgid, fd)).is_err() {
+        return;
+    }
+    if known.slot != NO_SLOT {
+        let _ = SLOTS.remove(fd_key(tgid, known.slot));
+    }
+    if add_refs(known.conn, u64::MAX) == 0 && CONNS.remove(known.conn).is_ok() {
+        emit::bare(&emit::header(Kind::Close, known.conn), false);
+    }
+}
+
+/// Drops every descriptor of the process that has a slot.
+#[inline(always)]
+pub(crate) fn drop_all(tgid: u32) {
+    let mut slot = 0;
+    while slot < SLOTS_PER_PROCESS {
+        if let Some(fd) = in_slot(tgid, slot) {
+            drop_fd(tgid, fd);
+        }
+        slot += 1;
+    }
+}
+
+/// Adds to a connection's count of descriptors (`u64::MAX` takes one away); what it is afterwards, or 1 when there is
+/// no such connection.
+#[inline(always)]
+fn add_refs(conn: u64, by: u64) -> u64 {
+    let Some(conn) = CONNS.get_ptr_mut(conn) else {
+        return 1;
+    };
+    // The result of a fetch-and-add is not to be had before Linux 5.12 (nor from `core` on this target), so the sum is
+    // read again.
+    // SAFETY: an aligned word in a map element, written by atomic additions alone.
+    unsafe {
+        let refs = &raw mut (*conn).refs;
+        asm!("lock *(u64 *)({refs} + 0) += {by}", refs = in(reg) refs, by = in(reg) by, options(nostack));
+        refs.read_volatile()
+    }
+}
+
+/// An id that was never used: the CPU's number and its own count.
+#[inline(always)]
+fn new_id() -> Option<u64> {
+    let next = NEXT_ID.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own element.
+    let count = unsafe {
+        *next += 1;
+        *next
+    };
+    // SAFETY: a helper without arguments.
+    let cpu = u64::from(unsafe { bpf_get_smp_processor_id() });
+    Some((cpu + 1) << 48 | count)
+}

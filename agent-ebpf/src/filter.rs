@@ -1,0 +1,31 @@
+//! Is this process, this descriptor, this port ours? Asked first by every probe: nearly always the answer is no.
+
+use celeryscope_common::maps::{Fd, fd_key};
+
+use crate::maps::{FDS, PORTS, PROCS};
+
+/// Bits of `maps::process` when the process is watched.
+#[inline(always)]
+pub(crate) fn process(tgid: u32) -> Option<u32> {
+    // SAFETY: one aligned word.
+    unsafe { PROCS.get(tgid) }.copied()
+}
+
+/// The connection behind a descriptor.
+#[inline(always)]
+pub(crate) fn descriptor(tgid: u32, fd: u32) -> Option<Fd> {
+    // SAFETY: a torn read could only mix two generations of the same descriptor of one process.
+    unsafe { FDS.get(fd_key(tgid, fd)) }.copied()
+}
+
+/// Is it a broker's port?
+#[inline(always)]
+pub(crate) fn port(port: u16) -> bool {
+    PORTS.get_ptr(port).is_some()
+}
+
+/// The process id in the upper half of `bpf_get_current_pid_tgid`.
+#[inline(always)]
+pub(crate) fn tgid(pid_tgid: u64) -> u32 {
+    (pid_tgid >> 32) as u32
+}

@@ -1,0 +1,167 @@
+//! Calls that make, copy and close descriptors.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
+use aya_ebpf::macros::tracepoint;
+use aya_ebpf::programs::TracePointContext;
+use aya_log_ebpf::debug;
+use celeryscope_common::Addr;
+use celeryscope_common::maps::SLOTS_PER_PROCESS;
+
+use super::{arg, result};
+use crate::maps::{call_of, op, take_call};
+use crate::{conn, filter};
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+/// The connection is under way (EINPROGRESS), or goes on although a signal ended the wait (EINTR).
+const UNDER_WAY: [i64; 2] = [-115, -4];
+const F_DUPFD: u32 = 0;
+const F_DUPFD_CLOEXEC: u32 = 1030;
+const CLOSE_RANGE_CLOEXEC: u32 = 4;
+
+/// `syscalls:sys_enter_connect`: fd, uservaddr, addrlen
+#[tracepoint]
+pub(crate) fn enter_connect(ctx: TracePointContext) -> u32 {
+    let _ = try_enter_connect(&ctx);
+    0
+}
+
+#[inline(always)]
+fn try_enter_connect(ctx: &TracePointContext) -> Option<()> {
+    let (addr, port) = peer(arg(ctx, 1))?;
+    if !filter::port(port) {
+        return None;
+    }
+    let call = call_of(bpf_get_current_pid_tgid())?;
+    call.op = op::CONNECT;
+    call.fd = arg(ctx, 0) as u32;
+    call.addr = addr;
+    call.port = u32::from(port);
+    Some(())
+}
+
+/// The address as `Addr` in four words, and the port, of the struct sockaddr_in or sockaddr_in6 at this user address.
+#[inline(always)]
+fn peer(at: u64) -> Option<([u32; 4], u16)> {
+    // SAFETY: the helper checks the address; so below.
+    let [family, port] = unsafe { bpf_probe_read_user(at as *const [u16; 2]) }.ok()?;
+    let addr = match family {
+        AF_INET => {
+            let addr = unsafe { bpf_probe_read_user((at + 4) as *const u32) }.ok()?;
+            [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), addr]
+        }
+        AF_INET6 => unsafe { bpf_probe_read_user((at + 8) as *const [u32; 4]) }.ok()?,
+        _ => return None,
+    };
+    Some((addr, u16::from_be(port)))
+}
+
+/// `syscalls:sys_exit_connect`
+#[tracepoint]
+pub(crate) fn exit_connect(ctx: TracePointContext) -> u32 {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let result = result(&ctx);
+    if let Some((call, op::CONNECT)) = take_call(pid_tgid)
+        && (result == 0 || result == UNDER_WAY[0] || result == UNDER_WAY[1])
+    {
+        // SAFETY: both are 16 bytes without padding.
+        let addr = unsafe { core::mem::transmute::<[u32; 4], Addr>(call.addr) };
+        debug!(
+            &ctx,
+            "process {} connected {} to port {}",
+            filter::tgid(pid_tgid),
+            call.fd,
+            call.port
+        );
+        conn::opened(filter::tgid(pid_tgid), call.fd, addr, call.port as u16);
+    }
+    0
+}
+
+/// `syscalls:sys_enter_close`: fd. At the entry: the descriptor goes whatever the result, and after the return its
+/// number may already be another thread's.
+#[tracepoint]
+pub(crate) fn enter_close(ctx: TracePointContext) -> u32 {
+    let tgid = filter::tgid(bpf_get_current_pid_tgid());
+    if filter::process(tgid).is_some() {
+        conn::drop_fd(tgid, arg(&ctx, 0) as u32);
+    }
+    0
+}
+
+/// `syscalls:sys_enter_close_range`: fd, max_fd, flags
+#[tracepoint]
+pub(crate) fn enter_close_range(ctx: TracePointContext) -> u32 {
+    let tgid = filter::tgid(bpf_get_current_pid_tgid());
+    if filter::process(tgid).is_none() || arg(&ctx, 2) as u32 & CLOSE_RANGE_CLOEXEC != 0 {
+        return 0;
+    }
+    let (first, last) = (arg(&ctx, 0) as u32, arg(&ctx, 1) as u32);
+    let mut slot = 0;
+    while slot < SLOTS_PER_PROCESS {
+        if let Some(fd) = conn::in_slot(tgid, slot)
+            && fd >= first
+            && fd <= last
+        {
+            conn::drop_fd(tgid, fd);
+        }
+        slot += 1;
+    }
+    0
+}
+
+/// `syscalls:sys_enter_dup`: fildes
+#[tracepoint]
+pub(crate) fn enter_dup(ctx: TracePointContext) -> u32 {
+    let _ = duplicating(arg(&ctx, 0) as u32);
+    0
+}
+
+/// `syscalls:sys_enter_fcntl`: fd, cmd, arg
+#[tracepoint]
+pub(crate) fn enter_fcntl(ctx: TracePointContext) -> u32 {
+    let command = arg(&ctx, 1) as u32;
+    if command == F_DUPFD || command == F_DUPFD_CLOEXEC {
+        let _ = duplicating(arg(&ctx, 0) as u32);
+    }
+    0
+}
+
+/// `syscalls:sys_enter_dup2`, `sys_enter_dup3`: oldfd, newfd. The new descriptor is closed first, if it is another.
+#[tracepoint]
+pub(crate) fn enter_dup2(ctx: TracePointContext) -> u32 {
+    let (old, new) = (arg(&ctx, 0) as u32, arg(&ctx, 1) as u32);
+    if old != new {
+        let _ = duplicating(old);
+        let tgid = filter::tgid(bpf_get_current_pid_tgid());
+        if filter::process(tgid).is_some() {
+            conn::drop_fd(tgid, new);
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn duplicating(old: u32) -> Option<()> {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let tgid = filter::tgid(pid_tgid);
+    filter::process(tgid)?;
+    let known = filter::descriptor(tgid, old)?;
+    let call = call_of(pid_tgid)?;
+    call.op = op::DUP;
+    call.conn = known.conn;
+    Some(())
+}
+
+/// `syscalls:sys_exit_{dup,dup2,dup3,fcntl}`: the new descriptor
+#[tracepoint]
+pub(crate) fn exit_dup(ctx: TracePointContext) -> u32 {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let result = result(&ctx);
+    if let Some((call, op::DUP)) = take_call(pid_tgid)
+        && result >= 0
+    {
+        conn::add_fd(filter::tgid(pid_tgid), result as u32, call.conn);
+    }
+    0
+}

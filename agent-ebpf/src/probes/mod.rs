@@ -1,0 +1,38 @@
+//! The hooks, one family a file. Entries are thin: they read the arguments and hand over.
+//!
+//! System calls made through the 32-bit entry points, io_uring, sendmmsg, recvmmsg, sendfile and splice are not seen.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::programs::TracePointContext;
+
+mod lifetime;
+pub(crate) mod pipe;
+mod process;
+mod recv;
+mod send;
+mod transfer;
+
+/// Offset of a system call's `n`th argument in the context of its entry; of its result in that of its return.
+const fn argument(n: usize) -> usize {
+    16 + 8 * n
+}
+
+/// The `n`th argument (from 0) of the system call entered.
+#[inline(always)]
+fn arg(ctx: &TracePointContext, n: usize) -> u64 {
+    field(ctx, argument(n))
+}
+
+/// The result of the system call left.
+#[inline(always)]
+fn result(ctx: &TracePointContext) -> i64 {
+    field(ctx, argument(0))
+}
+
+/// A field of the tracepoint's context. Read directly: `TracePointContext::read_at` copies kernel memory through a
+/// helper that lockdown refuses.
+#[inline(always)]
+fn field<T: Copy>(ctx: &TracePointContext, offset: usize) -> T {
+    // SAFETY: the verifier checks that offset and size lie within the context.
+    unsafe { ctx.as_ptr().cast::<u8>().add(offset).cast::<T>().read_volatile() }
+}

@@ -1,0 +1,130 @@
+//! What sends and receives have in common: arguments kept at the entry, bytes copied at the return.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user};
+use aya_ebpf::macros::tracepoint;
+use aya_ebpf::programs::TracePointContext;
+use celeryscope_common::maps::{Conn, Counter, process};
+use celeryscope_common::{Header, Kind};
+
+use super::pipe;
+use crate::emit;
+use crate::filter;
+use crate::iter::{self, Segments};
+use crate::maps::{CONNS, Call, IGNORED, call_of, count, op, shape, take_call};
+
+/// A run in one direction past this many bytes is one big message: of its further pieces only the tail is copied.
+const LONG_RUN: u32 = 65_536;
+
+/// Arguments of a transfer.
+pub(super) struct Args {
+    pub(super) op: u32,
+    pub(super) shape: u32,
+    pub(super) fd: u32,
+    pub(super) ptr: u64,
+    pub(super) len: u64,
+}
+
+/// A transfer begins. `pipes`: the descriptor may be a pool's pipe.
+#[inline(always)]
+pub(super) fn enter(args: &Args, pipes: bool) {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let tgid = filter::tgid(pid_tgid);
+    let Some(bits) = filter::process(tgid) else {
+        return;
+    };
+    let conn = match filter::descriptor(tgid, args.fd) {
+        Some(known) => known.conn,
+        None if pipes && bits & process::WATCH_PIPES != 0 => 0,
+        None => return,
+    };
+    let Some(call) = call_of(pid_tgid) else {
+        return;
+    };
+    call.op = args.op;
+    call.shape = args.shape;
+    call.conn = conn;
+    call.ptr = args.ptr;
+    call.len = args.len;
+    call.fd = args.fd;
+    // SAFETY: a helper without arguments.
+    call.enter = unsafe { bpf_ktime_get_ns() };
+}
+
+/// `syscalls:sys_exit_{sendto,sendmsg,write,writev,recvfrom,recvmsg,read,readv}`
+#[tracepoint]
+pub(crate) fn exit_transfer(ctx: TracePointContext) -> u32 {
+    let _ = try_exit(&ctx);
+    0
+}
+
+#[inline(always)]
+fn try_exit(ctx: &TracePointContext) -> Option<()> {
+    let (call, op) = take_call(bpf_get_current_pid_tgid())?;
+    let moved = super::result(ctx);
+    if moved <= 0 || (op != op::SEND && op != op::RECV) {
+        return None;
+    }
+    let moved = moved as u64;
+    if call.conn == 0 {
+        return pipe::exit(call, op, moved);
+    }
+    // SAFETY: an element of CONNS; two calls at once in one direction have no order to keep.
+    let conn = unsafe { &mut *CONNS.get_ptr_mut(call.conn)? };
+    let (segments, asked) = segments(call, moved)?;
+    let (kind, start, continues) = account(conn, op, moved, asked);
+    if IGNORED.get_ptr(call.conn).is_some() {
+        count(Counter::Ignored, 1);
+        return None;
+    }
+    let header = Header {
+        enter: call.enter,
+        start,
+        total: moved as u32,
+        ..emit::header(kind, call.conn)
+    };
+    iter::emit(&header, &segments, continues);
+    Some(())
+}
+
+/// Where the bytes are, and how many the call asked to move (of a vector: unknown, taken as what it moved).
+#[inline(always)]
+fn segments(call: &Call, moved: u64) -> Option<(Segments, u64)> {
+    if call.shape == shape::BUFFER {
+        return Some((Segments::Buffer(call.ptr), call.len));
+    }
+    let (table, count) = if call.shape == shape::MESSAGE {
+        // struct user_msghdr: msg_name, msg_namelen, msg_iov, msg_iovlen
+        // SAFETY: the helper checks the address.
+        let [table, count] = unsafe { bpf_probe_read_user((call.ptr + 16) as *const [u64; 2]) }.ok()?;
+        (table, count)
+    } else {
+        (call.ptr, call.len)
+    };
+    Some((Segments::Vector(table, count), moved))
+}
+
+/// Moves the stream on. Gives the record's kind, the transfer's offset, and whether it only goes on with a big
+/// message whose head is already captured.
+#[inline(always)]
+fn account(conn: &mut Conn, op: u32, moved: u64, asked: u64) -> (Kind, u64, bool) {
+    let add = if moved > 1 << 30 { 1 << 30 } else { moved as u32 };
+    if op == op::SEND {
+        let start = conn.tx;
+        let continues = conn.tx_more != 0 && conn.tx_run > LONG_RUN;
+        conn.tx = start + moved;
+        conn.tx_run = conn.tx_run.saturating_add(add);
+        conn.rx_run = 0;
+        conn.tx_more = u8::from(moved < asked);
+        conn.rx_more = 0;
+        (Kind::Send, start, continues)
+    } else {
+        let start = conn.rx;
+        let continues = conn.rx_more != 0 && conn.rx_run > LONG_RUN;
+        conn.rx = start + moved;
+        conn.rx_run = conn.rx_run.saturating_add(add);
+        conn.tx_run = 0;
+        conn.rx_more = u8::from(moved >= asked);
+        conn.tx_more = 0;
+        (Kind::Recv, start, continues)
+    }
+}

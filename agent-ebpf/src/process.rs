@@ -1,0 +1,64 @@
+//! Processes that are watched: those that connected to a broker, and their descendants.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use celeryscope_common::Kind;
+use celeryscope_common::maps::{Counter, SLOTS_PER_PROCESS};
+
+use crate::maps::{CALLS, PROCS, STATUS, count};
+use crate::{conn, emit, filter};
+
+/// The current process made `child`, a process of its own: it has the same descriptors and is watched alike.
+#[inline(always)]
+pub(crate) fn forked(parent: u32, child: u32) {
+    let Some(bits) = filter::process(parent) else {
+        return;
+    };
+    if PROCS.insert(child, bits, 0).is_err() {
+        return count(Counter::ProcsFull, 1);
+    }
+    let mut slot = 0;
+    while slot < SLOTS_PER_PROCESS {
+        conn::inherit(parent, child, slot);
+        slot += 1;
+    }
+    emit::bare(&emit::header(Kind::Fork, u64::from(child)), true);
+}
+
+/// The current process runs another program. Python's sockets are close-on-exec, so all are taken to be; the user
+/// half looks for those that are not, and decides anew what to watch.
+#[inline(always)]
+pub(crate) fn executed(tgid: u32) {
+    if filter::process(tgid).is_none() {
+        return;
+    }
+    conn::drop_all(tgid);
+    let _ = PROCS.insert(tgid, 0, 0);
+    // Its other threads were killed, which looked like its own end.
+    let _ = STATUS.remove(tgid);
+    emit::bare(&emit::header(Kind::Exec, 0), true);
+}
+
+/// The current process is about to end with this wait status. The first to say so is right: what follows is the end
+/// of its other threads.
+#[inline(always)]
+pub(crate) fn ending(tgid: u32, status: u32) {
+    if filter::process(tgid).is_some() {
+        let _ = STATUS.insert(tgid, status, u64::from(BPF_NOEXIST));
+    }
+}
+
+/// The current thread ends; with the thread group's leader the process does.
+#[inline(always)]
+pub(crate) fn exited(pid_tgid: u64) {
+    let _ = CALLS.remove(pid_tgid);
+    let tgid = filter::tgid(pid_tgid);
+    if pid_tgid as u32 != tgid || filter::process(tgid).is_none() {
+        return;
+    }
+    conn::drop_all(tgid);
+    let _ = PROCS.remove(tgid);
+    // SAFETY: one aligned word.
+    let status = unsafe { STATUS.get(tgid) }.copied().unwrap_or_default();
+    let _ = STATUS.remove(tgid);
+    emit::bare(&emit::header(Kind::Exit, u64::from(status)), true);
+}

@@ -1,0 +1,125 @@
+//! A map that never holds more than its cap: the oldest entry makes room.
+
+use std::borrow::Borrow;
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+/// Map with insertion order and a cap. Replacing a key's value makes it the youngest.
+#[derive(Debug)]
+pub(crate) struct Bounded<K, V> {
+    map: HashMap<K, (u64, V)>,
+    /// Keys by age; an entry whose number is not the map's is stale and skipped.
+    order: VecDeque<(u64, K)>,
+    next: u64,
+    cap: usize,
+}
+
+impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
+    pub(crate) fn new(cap: usize) -> Self {
+        Self {
+            map: HashMap::new(),
+            order: VecDeque::new(),
+            next: 0,
+            cap: cap.max(1),
+        }
+    }
+
+    /// Inserts, and returns the entry that had to go (never the one just inserted).
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
+        self.next += 1;
+        self.order.push_back((self.next, key.clone()));
+        self.map.insert(key, (self.next, value));
+        let evicted = if self.map.len() > self.cap {
+            self.pop_oldest()
+        } else {
+            None
+        };
+        // Stale keys are dropped once they outnumber the live ones, so that the cost stays constant per insert.
+        if self.order.len() > 2 * self.map.len() + 32 {
+            let map = &self.map;
+            self.order
+                .retain(|(number, key)| map.get(key).is_some_and(|(n, _)| n == number));
+        }
+        evicted
+    }
+
+    fn pop_oldest(&mut self) -> Option<(K, V)> {
+        while let Some((number, key)) = self.order.pop_front() {
+            if self.map.get(&key).is_some_and(|(n, _)| *n == number) {
+                return self.map.remove(&key).map(|(_, value)| (key, value));
+            }
+        }
+        None
+    }
+
+    pub(crate) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.map.get(key).map(|(_, value)| value)
+    }
+
+    pub(crate) fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
+        self.map.get_mut(key).map(|(_, value)| value)
+    }
+
+    pub(crate) fn contains<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.map.contains_key(key)
+    }
+
+    pub(crate) fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        self.map.remove(key).map(|(_, value)| value)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Entries in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.map.iter().map(|(key, (_, value))| (key, value))
+    }
+
+    /// Keys, oldest first.
+    pub(crate) fn keys_by_age(&self) -> Vec<K> {
+        let live = |(number, key): &&(u64, K)| self.map.get(key).is_some_and(|(n, _)| n == number);
+        self.order
+            .iter()
+            .filter(live)
+            .map(|(_, key)| key.clone())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: inserts beyond the cap, with removals and replacements in between.
+    /// Guarantees: the oldest goes, a replaced key counts as young, stale order entries don't pile up.
+    #[test]
+    fn evicts_the_oldest() {
+        let mut map = Bounded::new(2);
+        assert_eq!(map.insert("a", 1), None);
+        assert_eq!(map.insert("b", 2), None);
+        assert_eq!(map.insert("a", 3), None);
+        assert_eq!(map.insert("c", 4), Some(("b", 2)));
+        assert_eq!(map.remove("a"), Some(3));
+        assert_eq!(map.keys_by_age(), ["c"]);
+        for _ in 0..1000 {
+            map.insert("d", 0);
+        }
+        assert!(map.order.len() < 64, "{}", map.order.len());
+        assert_eq!(map.len(), 2);
+    }
+}

@@ -1,0 +1,80 @@
+//! What a broker connection tells about tasks.
+
+use crate::celery::{ResultMeta, TaskMessage};
+use crate::stream::Call;
+use crate::time::Mono;
+
+/// Something that happened to a task on a broker or result connection. `call` is the system call that moved its last
+/// byte.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BrokerEvent {
+    /// A task message was sent. [`Self::Answered`] or [`Self::Unanswered`] with the same token follows.
+    Publish {
+        /// Names this publish; never used twice on one connection.
+        token: u64,
+        /// The message.
+        message: Box<TaskMessage>,
+        /// Queue (or exchange of a broadcast).
+        destination: String,
+        /// When the call that moved the first byte began.
+        first: Mono,
+        /// The call that moved the last.
+        call: Call,
+    },
+    /// The broker answered a publish.
+    Answered {
+        /// Which.
+        token: u64,
+        /// When the answer had been read.
+        at: Mono,
+    },
+    /// No answer to a publish will be seen any more.
+    Unanswered {
+        /// Which.
+        token: u64,
+    },
+    /// A task message was received.
+    Delivered {
+        /// The message.
+        message: Box<TaskMessage>,
+        /// Queue (or exchange of a broadcast).
+        destination: String,
+        /// Of the delivery.
+        call: Call,
+    },
+    /// A delivered message was acknowledged, or rejected without requeue.
+    Acked {
+        /// Its delivery tag.
+        tag: String,
+        /// Of the ack.
+        call: Call,
+    },
+    /// A delivered message was put back into its queue.
+    Requeued {
+        /// Its delivery tag.
+        tag: String,
+        /// Of the requeue.
+        call: Call,
+    },
+    /// A result was stored or sent.
+    Result {
+        /// The task's id.
+        task_id: String,
+        /// What it says.
+        meta: Box<ResultMeta>,
+        /// Of the write.
+        call: Call,
+    },
+    /// The process consumes tasks.
+    Consumer {
+        /// Of the command that shows it.
+        call: Call,
+    },
+    /// The process is a worker of this name (`w1@host`).
+    WorkerName {
+        /// The name.
+        name: String,
+        /// Of the message that shows it.
+        call: Call,
+    },
+}

@@ -1,0 +1,299 @@
+//! What one command says, on its own.
+
+use super::RedisStats;
+use super::connection::Context;
+use super::keys::{self, Channel};
+use crate::broker::BrokerEvent;
+use crate::celery::envelope::Contiguous;
+use crate::celery::message::{self, Content};
+use crate::celery::{ResultMeta, TaskMessage};
+use crate::stream::Call;
+use crate::wire::resp::{Bulk, Command, Item, Value};
+
+/// A command's part in Celery's use of Redis.
+#[derive(Debug)]
+pub(super) enum Meaning {
+    /// Opens a transaction.
+    Multi,
+    /// Runs it.
+    Exec,
+    /// Drops it.
+    Discard,
+    /// Waits for a delivery; kombu's where the queues show its priority steps or its reply queues.
+    Pop {
+        /// It is certainly kombu's.
+        kombu: bool,
+    },
+    /// Its answers are pushes.
+    Subscribe,
+    /// Events that hold as soon as the command is sent. Only Celery sends such a command.
+    Celery(Vec<BrokerEvent>),
+    /// Connection set-up, which any client does.
+    Neutral,
+    /// Nothing that Celery would send.
+    Foreign,
+}
+
+/// Reads a command. Publishes get their tokens from `next_token`.
+pub(super) fn read(
+    item: &Item<Command>,
+    context: &Context<'_>,
+    stats: &mut RedisStats,
+    mut next_token: impl FnMut() -> u64,
+) -> Meaning {
+    let command = &item.value;
+    let call = call_of(item);
+    let key = command.arg(1).map_or(&[][..], |bulk| bulk.head());
+    let mut name = [0u8; 16];
+    let given = command.name();
+    let Some(upper) = name.get_mut(..given.len()) else {
+        return Meaning::Foreign;
+    };
+    upper.copy_from_slice(given);
+    upper.make_ascii_uppercase();
+    match &*upper {
+        b"MULTI" => Meaning::Multi,
+        b"EXEC" => Meaning::Exec,
+        b"DISCARD" => Meaning::Discard,
+        b"PING" | b"HELLO" | b"AUTH" | b"CLIENT" | b"SELECT" | b"INFO" | b"WATCH" | b"UNWATCH" | b"QUIT"
+        | b"READONLY" | b"RESET" | b"COMMAND" => Meaning::Neutral,
+        b"BRPOP" | b"BLPOP" | b"RPOP" | b"LPOP" => Meaning::Pop {
+            kombu: command
+                .args
+                .iter()
+                .skip(1)
+                .any(|bulk| keys::is_kombu_queue(bulk.head())),
+        },
+        b"SUBSCRIBE" | b"PSUBSCRIBE" | b"UNSUBSCRIBE" | b"PUNSUBSCRIBE" => Meaning::Subscribe,
+        b"LPUSH" | b"RPUSH" => {
+            let mut events = Vec::new();
+            for value in command.args.iter().skip(2) {
+                match envelope(value, context.capture_args, stats) {
+                    Some(Content::Task(message)) if message.redelivered => {
+                        events.push(BrokerEvent::Requeued {
+                            tag: message.delivery_tag,
+                            call,
+                        });
+                    }
+                    Some(Content::Task(message)) => {
+                        let destination = keys::queue(key, &message);
+                        events.push(publish(message, destination, item, next_token()));
+                    }
+                    Some(Content::Reply { task_id, meta }) => {
+                        events.extend(result(task_id, &meta, call, stats))
+                    }
+                    Some(_) => {}
+                    None => return Meaning::Foreign,
+                }
+            }
+            Meaning::Celery(events)
+        }
+        b"PUBLISH" => fanout(item, key, context, stats, next_token),
+        b"HSET" if key.ends_with(b"unacked") => {
+            stats.unacked_copies += 1;
+            Meaning::Celery(unacked_copy(command, call, context, stats).into_iter().collect())
+        }
+        b"HDEL" if key.ends_with(b"unacked") => {
+            let tags = command
+                .args
+                .iter()
+                .skip(2)
+                .filter_map(|bulk| std::str::from_utf8(bulk.whole()?).ok());
+            Meaning::Celery(
+                tags.map(|tag| BrokerEvent::Acked {
+                    tag: tag.to_owned(),
+                    call,
+                })
+                .collect(),
+            )
+        }
+        b"SETEX" | b"PSETEX" | b"SET" => match keys::result_id(key) {
+            Some(task_id) => {
+                let at = if &*upper == b"SET" { 2 } else { 3 };
+                let meta = command.arg(at).map_or(&[][..], |bulk| bulk.head());
+                Meaning::Celery(result(task_id, meta, call, stats).into_iter().collect())
+            }
+            None => other(command),
+        },
+        _ => other(command),
+    }
+}
+
+/// A command without meaning for tasks: Celery's own where a key says so.
+fn other(command: &Command) -> Meaning {
+    // EVALSHA and its like have their keys further back.
+    if command
+        .args
+        .iter()
+        .skip(1)
+        .take(8)
+        .any(|bulk| bulk.len() <= 512 && keys::is_celery(bulk.head()))
+    {
+        Meaning::Celery(Vec::new())
+    } else {
+        Meaning::Foreign
+    }
+}
+
+fn fanout(
+    item: &Item<Command>,
+    channel: &[u8],
+    context: &Context<'_>,
+    stats: &mut RedisStats,
+    next_token: impl FnOnce() -> u64,
+) -> Meaning {
+    let call = call_of(item);
+    let Some(payload) = item.value.arg(2) else {
+        return Meaning::Foreign;
+    };
+    let kind = keys::channel(channel);
+    if matches!(kind, Channel::Control | Channel::Result) {
+        return Meaning::Celery(Vec::new());
+    }
+    let (exchange, content) = (
+        keys::exchange(channel),
+        envelope(payload, context.capture_args, stats),
+    );
+    match (kind, content) {
+        (Channel::Heartbeat, Some(Content::FromWorker(name))) => {
+            Meaning::Celery(vec![BrokerEvent::WorkerName { name, call }])
+        }
+        (_, Some(Content::Task(message))) => {
+            let destination = exchange.unwrap_or_else(|| message.exchange.clone());
+            Meaning::Celery(vec![publish(message, destination, item, next_token())])
+        }
+        (_, Some(_)) => Meaning::Celery(Vec::new()),
+        (_, None) => Meaning::Foreign,
+    }
+}
+
+/// What a reply or a push delivers.
+pub(super) fn delivery(
+    item: &Item<Value>,
+    context: &Context<'_>,
+    stats: &mut RedisStats,
+) -> Option<BrokerEvent> {
+    let elements = item.value.elements()?;
+    let (source, payload, from_channel) = match elements {
+        [Value::Bulk(key), Value::Bulk(payload)] => (key, payload, false),
+        [kind, Value::Bulk(channel), Value::Bulk(payload)] if kind.text() == Some(b"message") => {
+            (channel, payload, true)
+        }
+        [kind, _, Value::Bulk(channel), Value::Bulk(payload)] if kind.text() == Some(b"pmessage") => {
+            (channel, payload, true)
+        }
+        _ => return None,
+    };
+    if from_channel && keys::channel(source.head()) != Channel::Other {
+        return None;
+    }
+    let Some(Content::Task(message)) = envelope(payload, context.capture_args, stats) else {
+        return None;
+    };
+    let destination = if from_channel {
+        keys::exchange(source.head()).unwrap_or_else(|| message.exchange.clone())
+    } else {
+        keys::queue(source.head(), &message)
+    };
+    Some(BrokerEvent::Delivered {
+        message,
+        destination,
+        call: call_of(item),
+    })
+}
+
+/// The copy of a delivery that was missed tells what was delivered; of one that was seen it tells nothing new.
+fn unacked_copy(
+    command: &Command,
+    call: Call,
+    context: &Context<'_>,
+    stats: &mut RedisStats,
+) -> Option<BrokerEvent> {
+    let tag = std::str::from_utf8(command.arg(2)?.whole()?).ok()?;
+    if (context.knows_tag)(tag) {
+        return None;
+    }
+    let list = command.arg(3)?.whole()?;
+    let (envelope, _exchange, key): (&serde_json::value::RawValue, &str, &str) =
+        serde_json::from_slice(list).ok()?;
+    let json = envelope.get().as_bytes();
+    match count(
+        message::read(&Contiguous::whole(json), json.len() as u64, context.capture_args),
+        stats,
+    ) {
+        Content::Task(message) => {
+            let destination = keys::queue(key.as_bytes(), &message);
+            Some(BrokerEvent::Delivered {
+                message,
+                destination,
+                call,
+            })
+        }
+        _ => None,
+    }
+}
+
+fn publish(message: Box<TaskMessage>, destination: String, item: &Item<Command>, token: u64) -> BrokerEvent {
+    BrokerEvent::Publish {
+        token,
+        message,
+        destination,
+        first: item.first,
+        call: call_of(item),
+    }
+}
+
+fn result(task_id: String, meta: &[u8], call: Call, stats: &mut RedisStats) -> Option<BrokerEvent> {
+    match ResultMeta::parse(meta) {
+        Some(meta) => Some(BrokerEvent::Result {
+            task_id,
+            meta: Box::new(meta),
+            call,
+        }),
+        None => {
+            stats.results_malformed += 1;
+            None
+        }
+    }
+}
+
+/// What an envelope holds; `None` when it is clearly something else.
+fn envelope(payload: &Bulk, capture_args: bool, stats: &mut RedisStats) -> Option<Content> {
+    if !payload.head().starts_with(b"{") {
+        return None;
+    }
+    let captured = match payload.whole() {
+        Some(json) => Contiguous::whole(json),
+        None => match Contiguous::with_hole(payload.head(), payload.tail(), payload.len()) {
+            Ok(captured) => captured,
+            Err(_) => {
+                stats.messages_cut += 1;
+                return Some(Content::Other);
+            }
+        },
+    };
+    let content = message::read(&captured, payload.len(), capture_args);
+    let content = count(content, stats);
+    match content {
+        Content::Malformed => None,
+        content => Some(content),
+    }
+}
+
+fn count(content: Content, stats: &mut RedisStats) -> Content {
+    match content {
+        Content::Malformed => stats.messages_malformed += 1,
+        Content::Other | Content::FromWorker(_) => stats.messages_other += 1,
+        Content::Task(_) | Content::Reply { .. } => {}
+    }
+    content
+}
+
+fn call_of<T>(item: &Item<T>) -> Call {
+    Call {
+        enter: item.last_enter,
+        exit: item.last,
+        pid: item.pid,
+        tid: item.tid,
+    }
+}

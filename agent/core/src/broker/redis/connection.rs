@@ -1,0 +1,380 @@
+//! One connection: commands, their replies, transactions, and what the connection proves to be.
+
+use std::collections::VecDeque;
+
+use celeryscope_common::{Kind, Record};
+
+use super::RedisStats;
+use super::command::{self, Meaning};
+use crate::broker::BrokerEvent;
+use crate::limits::Limits;
+use crate::pipeline::Verdict;
+use crate::stream::{Call, Chunk, Half};
+use crate::time::Mono;
+use crate::wire::resp::{Command, Item, ReplyDecoder, RequestDecoder, Value};
+
+/// Commands of another kind that prove a connection not to be Celery's. Set-up commands don't count.
+const FOREIGN_ENOUGH: u32 = 32;
+
+/// Calls that prove a connection on which they made no command not to be Redis's.
+const UNREAD_ENOUGH: u32 = 64;
+
+/// What the connection needs to know of the rest.
+pub struct Context<'a> {
+    /// Keep argument representations.
+    pub capture_args: bool,
+    /// Whether the worker behind this connection holds a message with this delivery tag.
+    pub knows_tag: &'a dyn Fn(&str) -> bool,
+}
+
+/// A client's connection to Redis (or Valkey, or a Sentinel's master: the same protocol).
+#[derive(Debug)]
+pub struct RedisConnection {
+    sent: Half,
+    received: Half,
+    requests: RequestDecoder,
+    replies: ReplyDecoder,
+    /// Commands whose reply is to come, in order.
+    waiting: VecDeque<Waiting>,
+    waiting_cap: usize,
+    /// When a reply came that no whole command waited for, while one was half read: the rest of that one is missing.
+    answered: Option<Mono>,
+    /// An open transaction's events: they hold when it is run.
+    transaction: Option<Vec<BrokerEvent>>,
+    last_token: u64,
+    verdict: Verdict,
+    foreign: u32,
+    /// Calls that sent something before the first command was read.
+    unread_calls: u32,
+    subscribed: bool,
+    stats: RedisStats,
+}
+
+/// What a reply will answer.
+#[derive(Debug)]
+enum Waiting {
+    /// Publishes, by token.
+    Publishes(Vec<u64>),
+    Pop,
+    Other,
+}
+
+impl RedisConnection {
+    /// A connection; `midstream` when it is older than the capture.
+    #[must_use]
+    pub fn new(limits: &Limits, midstream: bool) -> Self {
+        Self {
+            sent: Half::new(midstream),
+            received: Half::new(midstream),
+            requests: RequestDecoder::new(limits),
+            replies: ReplyDecoder::new(limits),
+            waiting: VecDeque::new(),
+            waiting_cap: limits.in_flight,
+            answered: None,
+            transaction: None,
+            last_token: 0,
+            verdict: Verdict::Unknown,
+            foreign: 0,
+            unread_calls: 0,
+            subscribed: false,
+            stats: RedisStats::default(),
+        }
+    }
+
+    /// Takes a `Send` or `Recv` record; what it tells is appended to `out`.
+    pub fn record(&mut self, record: &Record<'_>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+        if record.kind == Kind::Send {
+            self.send(record, context, out);
+        } else {
+            self.receive(record, context, out);
+        }
+    }
+
+    fn send(&mut self, record: &Record<'_>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+        for chunk in self.sent.record(record) {
+            match chunk {
+                Chunk::Bytes(mut segment) => {
+                    if segment.begins && self.stats.commands == 0 {
+                        self.unread_calls = self.unread_calls.saturating_add(1);
+                    }
+                    if segment.begins && self.requests.pending() == 0 && !self.subscribed {
+                        self.begins_call(out);
+                    }
+                    while let Some(item) = self.requests.next(&mut segment) {
+                        self.answered = None;
+                        self.command(&item, context, out);
+                    }
+                }
+                Chunk::Gap { len } => {
+                    let answered = self.answered.take();
+                    if let Some(item) = self.requests.gap(len) {
+                        self.command(&item, context, out);
+                        if let Some(at) = answered
+                            && let Some(Waiting::Publishes(tokens)) = self.waiting.pop_back()
+                        {
+                            answer(tokens, at, out);
+                        }
+                    }
+                }
+                Chunk::Break => self.requests.lose_sync(),
+            }
+            if !self.requests.is_synced() {
+                self.unpair(out);
+            }
+        }
+    }
+
+    /// A client that alternates has read every reply before it sends again. Replies that are still awaited then were
+    /// not captured, and the next one begins with the next call that receives.
+    fn begins_call(&mut self, out: &mut Vec<BrokerEvent>) {
+        if !self.replies.is_synced() {
+            self.unpair(out);
+            self.replies.mark_boundary();
+        }
+    }
+
+    fn receive(&mut self, record: &Record<'_>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+        for chunk in self.received.record(record) {
+            match chunk {
+                Chunk::Bytes(mut segment) => {
+                    while let Some(item) = self.replies.next(&mut segment) {
+                        self.reply(&item, context, out);
+                    }
+                }
+                Chunk::Gap { len } => {
+                    if let Some(item) = self.replies.gap(len) {
+                        self.reply(&item, context, out);
+                    }
+                }
+                Chunk::Break => self.replies.lose_sync(),
+            }
+        }
+    }
+
+    /// The connection is gone, or nothing more will be heard of it.
+    pub fn finish(&mut self, out: &mut Vec<BrokerEvent>) {
+        self.unpair(out);
+    }
+
+    /// What the connection has proved to be so far.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        if self.unread_calls >= UNREAD_ENOUGH {
+            Verdict::Ignore
+        } else {
+            self.verdict
+        }
+    }
+
+    /// Gives a connection that was ignored another look.
+    pub fn reconsider(&mut self) {
+        self.verdict = Verdict::Unknown;
+        self.foreign = 0;
+        self.unread_calls = 0;
+    }
+
+    /// The meaning layer's counters.
+    #[must_use]
+    pub fn stats(&self) -> &RedisStats {
+        &self.stats
+    }
+
+    /// The layers below, for their counters.
+    #[must_use]
+    pub fn layers(&self) -> (&Half, &Half, &RequestDecoder, &ReplyDecoder) {
+        (&self.sent, &self.received, &self.requests, &self.replies)
+    }
+
+    fn command(&mut self, item: &Item<Command>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+        self.stats.commands += 1;
+        self.unread_calls = 0;
+        if item.resynced {
+            self.unpair(out);
+        }
+        let last_token = &mut self.last_token;
+        let meaning = command::read(item, context, &mut self.stats, || {
+            *last_token += 1;
+            *last_token
+        });
+        self.judge(&meaning);
+        let waiting = match meaning {
+            Meaning::Multi => {
+                self.transaction = Some(Vec::new());
+                Waiting::Other
+            }
+            Meaning::Exec => {
+                let events = self.transaction.take().unwrap_or_default();
+                let tokens = tokens(&events);
+                settle(events, out);
+                Waiting::Publishes(tokens)
+            }
+            Meaning::Discard => {
+                self.transaction = None;
+                Waiting::Other
+            }
+            Meaning::Subscribe => {
+                self.subscribed = true;
+                return;
+            }
+            Meaning::Pop { .. } => {
+                let call = Call {
+                    enter: item.last_enter,
+                    exit: item.last,
+                    pid: item.pid,
+                    tid: item.tid,
+                };
+                if self.verdict == Verdict::Celery {
+                    out.push(BrokerEvent::Consumer { call });
+                }
+                Waiting::Pop
+            }
+            Meaning::Celery(events) => match &mut self.transaction {
+                Some(open) => {
+                    open.extend(
+                        events
+                            .into_iter()
+                            .take(self.waiting_cap.saturating_sub(open.len())),
+                    );
+                    Waiting::Other
+                }
+                None => {
+                    let tokens = tokens(&events);
+                    out.extend(events);
+                    if tokens.is_empty() {
+                        Waiting::Other
+                    } else {
+                        Waiting::Publishes(tokens)
+                    }
+                }
+            },
+            Meaning::Neutral | Meaning::Foreign => Waiting::Other,
+        };
+        if self.waiting.len() >= self.waiting_cap {
+            self.stats.in_flight_dropped += 1;
+            self.unpair(out);
+        }
+        self.waiting.push_back(waiting);
+    }
+
+    fn reply(&mut self, item: &Item<Value>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+        self.stats.replies += 1;
+        if is_push(&item.value, self.subscribed) {
+            let event = command::delivery(item, context, &mut self.stats);
+            self.deliver(event, out);
+            return;
+        }
+        if item.resynced && self.waiting.len() > 1 {
+            // Which of several commands it answers can't be told.
+            self.unpair(out);
+        }
+        match self.waiting.pop_front() {
+            Some(Waiting::Publishes(tokens)) => {
+                answer(tokens, item.last, out);
+            }
+            Some(Waiting::Pop) => {
+                let event = command::delivery(item, context, &mut self.stats);
+                self.deliver(event, out);
+            }
+            Some(Waiting::Other) => {}
+            None => {
+                self.stats.replies_unpaired += 1;
+                if self.requests.pending() > 0 {
+                    self.answered = Some(item.last);
+                }
+                // The poll was under way before the capture began: its shape tells what it is.
+                let event = command::delivery(item, context, &mut self.stats);
+                self.deliver(event, out);
+            }
+        }
+    }
+
+    fn deliver(&mut self, event: Option<BrokerEvent>, out: &mut Vec<BrokerEvent>) {
+        if let Some(event) = event {
+            self.verdict = Verdict::Celery;
+            out.push(event);
+        }
+    }
+
+    /// Gives up pairing what was sent with what will be received.
+    fn unpair(&mut self, out: &mut Vec<BrokerEvent>) {
+        if let Some(events) = self.transaction.take() {
+            // Pipelined, so it was sent whole, though not captured whole.
+            let tokens = tokens(&events);
+            settle(events, out);
+            out.extend(tokens.into_iter().map(|token| BrokerEvent::Unanswered { token }));
+        }
+        self.stats.commands_unpaired += self.waiting.len() as u64;
+        for waiting in self.waiting.drain(..) {
+            if let Waiting::Publishes(tokens) = waiting {
+                out.extend(tokens.into_iter().map(|token| BrokerEvent::Unanswered { token }));
+            }
+        }
+    }
+
+    fn judge(&mut self, meaning: &Meaning) {
+        match meaning {
+            Meaning::Celery(_) | Meaning::Pop { kombu: true } => self.verdict = Verdict::Celery,
+            Meaning::Foreign if self.verdict == Verdict::Unknown => {
+                self.foreign += 1;
+                if self.foreign >= FOREIGN_ENOUGH {
+                    self.verdict = Verdict::Ignore;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Pushes answer no command. RESP2 has no type of its own for them: on a subscribed connection they are arrays that say
+/// what they are.
+fn is_push(value: &Value, subscribed: bool) -> bool {
+    match value {
+        Value::Push(_) => true,
+        Value::Array(elements) if subscribed => elements.first().and_then(Value::text).is_some_and(|kind| {
+            matches!(
+                kind,
+                b"message" | b"pmessage" | b"subscribe" | b"psubscribe" | b"unsubscribe" | b"punsubscribe"
+            )
+        }),
+        _ => false,
+    }
+}
+
+fn answer(tokens: Vec<u64>, at: Mono, out: &mut Vec<BrokerEvent>) {
+    out.extend(
+        tokens
+            .into_iter()
+            .map(|token| BrokerEvent::Answered { token, at }),
+    );
+}
+
+fn tokens(events: &[BrokerEvent]) -> Vec<u64> {
+    let token = |event: &BrokerEvent| match event {
+        BrokerEvent::Publish { token, .. } => Some(*token),
+        _ => None,
+    };
+    events.iter().filter_map(token).collect()
+}
+
+/// A transaction that both removes a message from the unacked set and puts it into its queue acknowledges nothing.
+fn settle(events: Vec<BrokerEvent>, out: &mut Vec<BrokerEvent>) {
+    let requeued = |tag: &String| {
+        events
+            .iter()
+            .any(|event| matches!(event, BrokerEvent::Requeued { tag: back, .. } if back == tag))
+    };
+    let keep: Vec<bool> = events
+        .iter()
+        .map(|event| !matches!(event, BrokerEvent::Acked { tag, .. } if requeued(tag)))
+        .collect();
+    out.extend(
+        events
+            .into_iter()
+            .zip(keep)
+            .filter(|(_, keep)| *keep)
+            .map(|(event, _)| event),
+    );
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! Made-up exchanges, one rule each; recorded ones are replayed in `tests/captures.rs`.
+
+use celeryscope_common::record::{Header, Kind, Record, flags};
+
+use super::{Context, RedisConnection};
+use crate::Limits;
+use crate::broker::BrokerEvent;
+use crate::pipeline::Verdict;
+
+/// A connection, with the offsets and the time that its records need.
+struct Rig {
+    connection: RedisConnection,
+    offsets: [u64; 2],
+    now: u64,
+    known_tag: &'static str,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let connection = RedisConnection::new(&Limits::default(), false);
+        Self {
+            connection,
+            offsets: [0; 2],
+            now: 0,
+            known_tag: "",
+        }
+    }
+
+    fn feed(&mut self, kind: Kind, bytes: &[u8]) -> Vec<String> {
+        let offset = &mut self.offsets[usize::from(kind == Kind::Recv)];
+        self.now += 10;
+        let header = Header {
+            flags: flags::LAST,
+            enter: self.now,
+            exit: self.now + 5,
+            start: *offset,
+            total: bytes.len() as u32,
+            ..Header::default()
+        };
+        *offset += bytes.len() as u64;
+        let mut out = Vec::new();
+        let known = self.known_tag;
+        let context = Context {
+            capture_args: false,
+            knows_tag: &|tag| tag == known,
+        };
+        self.connection
+            .record(&Record::new(kind, header, bytes), &context, &mut out);
+        out.iter().map(show).collect()
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.feed(Kind::Send, bytes)
+    }
+
+    fn recv(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.feed(Kind::Recv, bytes)
+    }
+}
+
+fn show(event: &BrokerEvent) -> String {
+    match event {
+        BrokerEvent::Publish {
+            token,
+            message,
+            destination,
+            ..
+        } => {
+            format!("publish {token} {} to {destination}", message.id)
+        }
+        BrokerEvent::Answered { token, at } => format!("answered {token} at {}", at.0),
+        BrokerEvent::Unanswered { token } => format!("unanswered {token}"),
+        BrokerEvent::Delivered {
+            message, destination, ..
+        } => {
+            format!("delivered {} from {destination}", message.id)
+        }
+        BrokerEvent::Acked { tag, .. } => format!("acked {tag}"),
+        BrokerEvent::Requeued { tag, .. } => format!("requeued {tag}"),
+        BrokerEvent::Result { task_id, meta, .. } => format!("result {task_id} {:?}", meta.state),
+        BrokerEvent::Consumer { .. } => "consumer".to_owned(),
+        BrokerEvent::WorkerName { name, .. } => format!("worker {name}"),
+    }
+}
+
+fn command(args: &[&[u8]]) -> Vec<u8> {
+    let mut out = format!("*{}\r\n", args.len()).into_bytes();
+    for arg in args {
+        out.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+        out.extend_from_slice(arg);
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}
+
+fn envelope(id: &str, redelivered: bool) -> String {
+    format!(
+        r#"{{"body": "W10=", "content-type": "application/json", "headers": {{"task": "t", "id": "{id}"}}, "properties": {{"delivery_tag": "tag-{id}", "delivery_info": {{"exchange": "", "routing_key": "celery", "redelivered": {redelivered}}}}}}}"#
+    )
+}
+
+fn push(id: &str) -> Vec<u8> {
+    command(&[b"LPUSH", b"shop:celery\x06\x163", envelope(id, false).as_bytes()])
+}
+
+/// Scenario: two publishes, one of them to a priority step behind a key prefix, in one call.
+/// Guarantees: each is answered by its own reply; the destination is the queue's name.
+#[test]
+fn pipelined_publishes() {
+    let mut rig = Rig::new();
+    assert_eq!(
+        rig.send(&[push("1"), push("2")].concat()),
+        ["publish 1 1 to celery", "publish 2 2 to celery"]
+    );
+    assert_eq!(rig.recv(b":1\r\n"), ["answered 1 at 25"]);
+    assert_eq!(rig.recv(b":2\r\n"), ["answered 2 at 35"]);
+    assert_eq!(rig.connection.verdict(), Verdict::Celery);
+}
+
+/// Scenario: a publish inside a transaction (a queue that expires).
+/// Guarantees: it is one publish, answered by EXEC's reply and not by `+QUEUED`.
+#[test]
+fn publish_in_a_transaction() {
+    let mut rig = Rig::new();
+    let sent = [
+        command(&[b"MULTI"]),
+        push("1"),
+        command(&[b"PEXPIRE", b"celery", b"9"]),
+        command(&[b"EXEC"]),
+    ];
+    assert_eq!(rig.send(&sent.concat()), ["publish 1 1 to celery"]);
+    assert!(rig.recv(b"+OK\r\n+QUEUED\r\n+QUEUED\r\n").is_empty());
+    assert_eq!(rig.recv(b"*2\r\n:1\r\n:1\r\n"), ["answered 1 at 35"]);
+}
+
+/// Scenario: a transaction that is discarded.
+/// Guarantees: nothing was published.
+#[test]
+fn discarded_transaction() {
+    let mut rig = Rig::new();
+    assert!(
+        rig.send(&[command(&[b"MULTI"]), push("1"), command(&[b"DISCARD"])].concat())
+            .is_empty()
+    );
+    assert!(rig.recv(b"+OK\r\n+QUEUED\r\n+OK\r\n").is_empty());
+    let mut out = Vec::new();
+    rig.connection.finish(&mut out);
+    assert!(out.is_empty());
+}
+
+/// Scenario: a delivery, its copy in the unacked set, its ack.
+/// Guarantees: one delivery and one ack; the copy is neither publish nor delivery.
+#[test]
+fn deliver_and_ack() {
+    let mut rig = Rig::new();
+    assert_eq!(
+        rig.send(&command(&[b"BRPOP", b"celery", b"celery\x06\x163", b"1"])),
+        ["consumer"]
+    );
+    let reply = command(&[b"celery", envelope("1", false).as_bytes()]);
+    assert_eq!(rig.recv(&reply), ["delivered 1 from celery"]);
+    rig.known_tag = "tag-1";
+    let copy = format!(r#"[{}, "", "celery"]"#, envelope("1", false));
+    let hset = command(&[b"HSET", b"unacked", b"tag-1", copy.as_bytes()]);
+    assert!(rig.send(&hset).is_empty());
+    assert!(rig.recv(b":1\r\n").is_empty());
+    assert_eq!(
+        rig.send(&command(&[b"HDEL", b"unacked", b"tag-1"])),
+        ["acked tag-1"]
+    );
+}
+
+/// Scenario: the same copy, where the delivery itself was not seen.
+/// Guarantees: the copy stands in for it.
+#[test]
+fn copy_of_an_unseen_delivery() {
+    let mut rig = Rig::new();
+    let copy = format!(r#"[{}, "", "celery"]"#, envelope("1", false));
+    let hset = command(&[b"HSET", b"unacked", b"tag-1", copy.as_bytes()]);
+    assert_eq!(rig.send(&hset), ["delivered 1 from celery"]);
+}
+
+/// Scenario: a rejected message goes back to its queue, in one transaction.
+/// Guarantees: a requeue, no ack and no publish.
+#[test]
+fn requeue() {
+    let mut rig = Rig::new();
+    let back = command(&[b"LPUSH", b"celery", envelope("1", true).as_bytes()]);
+    let sent = [
+        command(&[b"MULTI"]),
+        command(&[b"HDEL", b"unacked", b"tag-1"]),
+        back,
+        command(&[b"EXEC"]),
+    ];
+    assert_eq!(rig.send(&sent.concat()), ["requeued tag-1"]);
+}
+
+/// Scenario: RESP2 pub/sub: replies to SUBSCRIBE and messages are arrays.
+/// Guarantees: messages deliver, and none is taken for the reply to a command.
+#[test]
+fn resp2_subscription() {
+    let mut rig = Rig::new();
+    assert!(rig.send(&command(&[b"SUBSCRIBE", b"/0.bcast/celery"])).is_empty());
+    assert!(
+        rig.recv(b"*3\r\n$9\r\nsubscribe\r\n$15\r\n/0.bcast/celery\r\n:1\r\n")
+            .is_empty()
+    );
+    let message = command(&[b"message", b"/0.bcast/celery", envelope("1", false).as_bytes()]);
+    assert_eq!(rig.recv(&message), ["delivered 1 from bcast"]);
+    let control = command(&[b"message", b"/0.celery.pidbox", envelope("2", false).as_bytes()]);
+    assert!(rig.recv(&control).is_empty());
+}
+
+/// Scenario: the reply to a publish was not captured.
+/// Guarantees: that publish is reported unanswered; the next pair is right.
+#[test]
+fn lost_reply() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.send(&push("1")).len(), 1);
+    rig.offsets[1] += 4;
+    assert_eq!(rig.send(&push("2")).len(), 1);
+    let mut events = rig.recv(b":2\r\n");
+    events.extend(rig.send(&push("3")));
+    assert!(events.contains(&"unanswered 1".to_owned()), "{events:?}");
+    assert!(!events.iter().any(|e| e.starts_with("answered 1")), "{events:?}");
+    assert_eq!(rig.recv(b":3\r\n"), ["answered 3 at 55"]);
+}
+
+/// Scenario: a cache on the same Redis, and programs that speak no RESP at all.
+/// Guarantees: both are ignored after a few commands; set-up commands alone decide nothing.
+#[test]
+fn verdicts() {
+    let mut cache = Rig::new();
+    for _ in 0..100 {
+        cache.send(&command(&[b"PING"]));
+    }
+    assert_eq!(cache.connection.verdict(), Verdict::Unknown);
+    for _ in 0..32 {
+        cache.send(&command(&[b"GET", b"views:index"]));
+    }
+    assert_eq!(cache.connection.verdict(), Verdict::Ignore);
+    cache.connection.reconsider();
+    assert_eq!(cache.connection.verdict(), Verdict::Unknown);
+    cache.send(&push("1"));
+    assert_eq!(cache.connection.verdict(), Verdict::Celery);
+
+    let mut rubbish = Rig::new();
+    for _ in 0..64 {
+        rubbish.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
+    }
+    assert_eq!(rubbish.connection.verdict(), Verdict::Ignore);
+}
+
+/// Scenario: messages that are JSON but not a task's, and headers of wrong types.
+/// Guarantees: counted; no event.
+#[test]
+fn not_a_task() {
+    let mut rig = Rig::new();
+    for payload in [
+        r#"{"user": 5}"#,
+        r#"{"headers": {"task": 5, "id": "1"}}"#,
+        r#"{"headers": {"task": "t"}}"#,
+        r#"{"headers": {"task": "t", "id": "1", "retries": "many"}}"#,
+        r#"{"headers": {"task": "t", "id": "1"}, "properties": "none"}"#,
+        r#"{"headers": {"task": "t", "id": "#,
+    ] {
+        assert!(
+            rig.send(&command(&[b"LPUSH", b"jobs", payload.as_bytes()]))
+                .is_empty(),
+            "{payload}"
+        );
+    }
+    let stats = rig.connection.stats();
+    assert_eq!((stats.messages_other, stats.messages_malformed), (1, 5));
+}

@@ -1,0 +1,127 @@
+//! Names of kombu's keys and channels.
+
+use crate::celery::TaskMessage;
+use crate::celery::result::KEY_PREFIX;
+
+/// Separates a queue from its priority step (`kombu/transport/redis.py: Channel.sep`).
+const PRIORITY_SEPARATOR: &[u8] = b"\x06\x16";
+
+/// The id in the key of a stored result, whatever prefix the user has put before it.
+pub(super) fn result_id(key: &[u8]) -> Option<String> {
+    let at = memchr::memmem::find(key, KEY_PREFIX)?;
+    let id = std::str::from_utf8(key.get(at + KEY_PREFIX.len()..)?).ok()?;
+    (!id.is_empty() && id.len() <= 255).then(|| id.to_owned())
+}
+
+/// The queue that a list stands for: without its priority step and, where the message tells it apart, without the
+/// transport's `global_keyprefix`.
+pub(super) fn queue(key: &[u8], message: &TaskMessage) -> String {
+    let end = memchr::memmem::find(key, PRIORITY_SEPARATOR).unwrap_or(key.len());
+    let name = String::from_utf8_lossy(key.get(..end).unwrap_or(key)).into_owned();
+    // With the default exchange the routing key is the queue's own name.
+    let plain = message.exchange.is_empty() || message.exchange == message.routing_key;
+    if plain && !message.routing_key.is_empty() && name.ends_with(&message.routing_key) {
+        return message.routing_key.clone();
+    }
+    name
+}
+
+/// The exchange of a fanout channel `[prefix]/<db>.<exchange>[/<routing key>]`.
+pub(super) fn exchange(channel: &[u8]) -> Option<String> {
+    let slash = memchr::memchr(b'/', channel)?;
+    let rest = std::str::from_utf8(channel.get(slash + 1..)?).ok()?;
+    let (db, name) = rest.split_once('.')?;
+    if db.is_empty() || !db.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some(name.split('/').next().unwrap_or(name).to_owned())
+}
+
+/// What a channel's messages are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Channel {
+    /// A worker's heartbeat: it names the worker.
+    Heartbeat,
+    /// Events and remote control: no tasks.
+    Control,
+    /// Notice of a stored result.
+    Result,
+    /// Maybe a fanout exchange with tasks.
+    Other,
+}
+
+pub(super) fn channel(name: &[u8]) -> Channel {
+    let has = |part: &[u8]| memchr::memmem::find(name, part).is_some();
+    if has(b".celeryev/worker.") {
+        Channel::Heartbeat
+    } else if has(b".celeryev") || has(b"celery.pidbox") {
+        Channel::Control
+    } else if has(KEY_PREFIX) {
+        Channel::Result
+    } else {
+        Channel::Other
+    }
+}
+
+/// A list that only kombu polls: a priority step of a queue, or a reply queue of remote control.
+pub(super) fn is_kombu_queue(key: &[u8]) -> bool {
+    [PRIORITY_SEPARATOR, b".reply.celery.pidbox"]
+        .iter()
+        .any(|mark| memchr::memmem::find(key, mark).is_some())
+}
+
+/// A key that only Celery and kombu use.
+pub(super) fn is_celery(key: &[u8]) -> bool {
+    const MARKS: [&[u8]; 6] = [
+        KEY_PREFIX,
+        b"celery-taskset-meta-",
+        b"_kombu.",
+        b"unacked",
+        b"celery.pidbox",
+        b"celeryev",
+    ];
+    MARKS.iter().any(|mark| memchr::memmem::find(key, mark).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(exchange: &str, routing_key: &str) -> TaskMessage {
+        TaskMessage {
+            exchange: exchange.into(),
+            routing_key: routing_key.into(),
+            ..TaskMessage::default()
+        }
+    }
+
+    /// Scenario: lists with a priority step, with a key prefix, and of a direct exchange whose key is no queue.
+    /// Guarantees: the queue's own name.
+    #[test]
+    fn queues() {
+        assert_eq!(queue(b"celery", &message("", "celery")), "celery");
+        assert_eq!(queue(b"celery\x06\x163", &message("", "celery")), "celery");
+        assert_eq!(queue(b"shop:celery\x06\x169", &message("", "celery")), "celery");
+        assert_eq!(queue(b"orders", &message("shop", "order.new")), "orders");
+    }
+
+    /// Scenario: channels as kombu makes them, and others.
+    /// Guarantees: the exchange's name, or none.
+    #[test]
+    fn exchanges() {
+        assert_eq!(exchange(b"/0.bcast/celery").as_deref(), Some("bcast"));
+        assert_eq!(exchange(b"shop:/12.bcast").as_deref(), Some("bcast"));
+        assert_eq!(exchange(b"news"), None);
+        assert_eq!(exchange(b"/x.y"), None);
+    }
+
+    /// Scenario: result keys with and without the user's prefix.
+    /// Guarantees: the id alone; nothing for other keys.
+    #[test]
+    fn result_ids() {
+        assert_eq!(result_id(b"celery-task-meta-abc").as_deref(), Some("abc"));
+        assert_eq!(result_id(b"res:celery-task-meta-abc").as_deref(), Some("abc"));
+        assert_eq!(result_id(b"celery-task-meta-"), None);
+        assert_eq!(result_id(b"other"), None);
+    }
+}

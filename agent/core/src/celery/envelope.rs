@@ -1,0 +1,250 @@
+//! The JSON envelope that kombu's virtual transports (Redis) put around every message
+//! (`kombu/transport/virtual/base.py`: `Message`, `prepare_message`).
+//!
+//! `{"body": …, "content-encoding": …, "content-type": …, "headers": {…}, "properties": {…}}`. The body comes first and
+//! may be large, so the middle of a long envelope may be missing: the hole is accepted only where it provably lies inside
+//! the body string, because then nothing else is affected by it.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// A decoded envelope. Strings borrow from it where JSON allows.
+#[derive(Debug, Deserialize)]
+pub struct Envelope<'a> {
+    /// The body as it stands in the JSON: usually base64. Only its padding when it was not captured whole.
+    #[serde(borrow, default)]
+    pub body: Text<'a>,
+    /// `content-type` of the body.
+    #[serde(borrow, default, rename = "content-type")]
+    pub content_type: Option<Text<'a>>,
+    /// Headers, parsed later by those who need them.
+    #[serde(borrow, default)]
+    pub headers: Option<&'a RawValue>,
+    /// Delivery properties.
+    #[serde(borrow, default)]
+    pub properties: Properties<'a>,
+}
+
+/// A JSON string, borrowed where it has no escapes.
+#[derive(Debug, Default, Deserialize, Clone)]
+pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
+/// `properties` of an envelope.
+#[derive(Debug, Default, Deserialize)]
+pub struct Properties<'a> {
+    /// Names the task's conversation; for replies of rpc:// the task.
+    #[serde(borrow, default)]
+    pub correlation_id: Option<Text<'a>>,
+    /// Queue for results.
+    #[serde(borrow, default)]
+    pub reply_to: Option<Text<'a>>,
+    /// Where the message goes.
+    #[serde(borrow, default)]
+    pub delivery_info: Option<DeliveryInfo<'a>>,
+    /// Exact priority, 0 to 9.
+    #[serde(default)]
+    pub priority: Option<i64>,
+    /// `base64` on Redis.
+    #[serde(borrow, default)]
+    pub body_encoding: Option<Text<'a>>,
+    /// uuid4 of this message: its name in the unacked set.
+    #[serde(borrow, default)]
+    pub delivery_tag: Option<Text<'a>>,
+}
+
+/// `properties.delivery_info`.
+#[derive(Debug, Default, Deserialize)]
+pub struct DeliveryInfo<'a> {
+    /// Exchange; empty for the default one.
+    #[serde(borrow, default)]
+    pub exchange: Option<Text<'a>>,
+    /// Routing key.
+    #[serde(borrow, default)]
+    pub routing_key: Option<Text<'a>>,
+    /// Set when an unacked message was put back.
+    #[serde(default)]
+    pub redelivered: Option<bool>,
+}
+
+/// Why bytes are not an envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// Not a JSON object, or a member has the wrong type.
+    #[error("not a kombu envelope")]
+    Malformed,
+    /// The missing middle is not inside the body.
+    #[error("the part that was not captured is not inside the body")]
+    Hole,
+}
+
+/// The captured bytes of an envelope, made contiguous.
+#[derive(Debug)]
+pub struct Contiguous<'a> {
+    json: Cow<'a, [u8]>,
+    /// Length of the body string where it was cut out of `json`.
+    cut_body: Option<u64>,
+}
+
+impl<'a> Contiguous<'a> {
+    /// A message that was captured whole.
+    #[must_use]
+    pub fn whole(json: &'a [u8]) -> Self {
+        Self {
+            json: Cow::Borrowed(json),
+            cut_body: None,
+        }
+    }
+
+    /// A message of `len` bytes of which only the two ends were captured.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Hole`] when the head does not end, or the tail does not begin, inside the body string.
+    pub fn with_hole(head: &[u8], tail: &[u8], len: u64) -> Result<Self, EnvelopeError> {
+        const OPEN: &[u8] = br#"{"body": ""#;
+        const OPEN_COMPACT: &[u8] = br#"{"body":""#;
+        let body = head
+            .strip_prefix(OPEN)
+            .or_else(|| head.strip_prefix(OPEN_COMPACT))
+            .ok_or(EnvelopeError::Hole)?;
+        if closing_quote(body).is_some() {
+            return Err(EnvelopeError::Hole);
+        }
+        let close = closing_quote(tail).ok_or(EnvelopeError::Hole)?;
+        let after = tail.get(close..).unwrap_or_default();
+        let around = (head.len() - body.len()).saturating_add(after.len());
+        // base64 padding stays, so that the decoded size is exact.
+        let padding = tail
+            .iter()
+            .take(close)
+            .rev()
+            .take(2)
+            .take_while(|b| **b == b'=')
+            .count();
+        let mut json = Vec::with_capacity(around.saturating_add(padding));
+        json.extend_from_slice(OPEN);
+        json.extend(std::iter::repeat_n(b'=', padding));
+        json.extend_from_slice(after);
+        Ok(Self {
+            json: Cow::Owned(json),
+            cut_body: Some(len.saturating_sub(around as u64)),
+        })
+    }
+
+    /// Decodes the envelope.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Malformed`] when it is not one.
+    pub fn envelope(&self) -> Result<Envelope<'_>, EnvelopeError> {
+        // Serde would also take an array for a struct.
+        if self.json.first() != Some(&b'{') {
+            return Err(EnvelopeError::Malformed);
+        }
+        serde_json::from_slice(&self.json).map_err(|_| EnvelopeError::Malformed)
+    }
+
+    /// Length of the body string, where the body itself was not captured whole.
+    #[must_use]
+    pub fn cut_body(&self) -> Option<u64> {
+        self.cut_body
+    }
+}
+
+/// Position of the first `"` that no backslash escapes. A run of backslashes at the very start is of unknown length (its
+/// beginning may be missing), so a quote right behind one is refused.
+fn closing_quote(text: &[u8]) -> Option<usize> {
+    let start = text.iter().take_while(|b| **b == b'\\').count();
+    if start > 0 && text.get(start) == Some(&b'"') {
+        return None;
+    }
+    let mut at = start;
+    loop {
+        let step = memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
+        at += step;
+        if text.get(at) == Some(&b'"') {
+            return Some(at);
+        }
+        at += 2;
+    }
+}
+
+impl<'a> Text<'a> {
+    /// The string.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAIL: &str = r#"QUJD", "content-encoding": "utf-8", "content-type": "application/json", "headers": {"task": "t", "id": "1"}, "properties": {"delivery_tag": "d"}}"#;
+
+    /// Scenario: a large message of which only head and tail were captured.
+    /// Guarantees: headers and properties are read, and the body's length is exact.
+    #[test]
+    fn hole_in_the_body() {
+        let head = br#"{"body": "QUJDQUJD"#;
+        let len = (head.len() + 1000 + TAIL.len()) as u64;
+        let joined = Contiguous::with_hole(head, TAIL.as_bytes(), len).unwrap();
+        let envelope = joined.envelope().unwrap();
+        assert_eq!(envelope.headers.unwrap().get(), r#"{"task": "t", "id": "1"}"#);
+        assert_eq!(envelope.properties.delivery_tag.unwrap().as_str(), "d");
+        assert_eq!(joined.cut_body(), Some(8 + 1000 + 4));
+    }
+
+    /// Scenario: the hole swallows the end of the body, or begins behind it.
+    /// Guarantees: refused, since members would be missing; nothing is guessed.
+    #[test]
+    fn hole_elsewhere() {
+        let bad = |head: &[u8], tail: &[u8]| Contiguous::with_hole(head, tail, 1 << 20).unwrap_err();
+        assert_eq!(bad(br#"{"headers": {"#, TAIL.as_bytes()), EnvelopeError::Hole);
+        assert_eq!(
+            bad(br#"{"body": "QUJD", "content"#, TAIL.as_bytes()),
+            EnvelopeError::Hole
+        );
+        assert_eq!(bad(br#"{"body": "QUJD"#, b"no quote at all"), EnvelopeError::Hole);
+        assert_eq!(
+            bad(br#"{"body": "QUJD"#, br#"\", "headers": {}}"#),
+            EnvelopeError::Hole
+        );
+    }
+
+    /// Scenario: an escaped quote inside the part of a plain-text body that was captured.
+    /// Guarantees: only the quote that really ends the body ends it.
+    #[test]
+    fn escaped_quotes() {
+        let tail = br#"a\"b\\", "headers": {"id": "2"}}"#;
+        let joined = Contiguous::with_hole(br#"{"body": "x"#, tail, 500).unwrap();
+        assert_eq!(
+            joined.envelope().unwrap().headers.unwrap().get(),
+            r#"{"id": "2"}"#
+        );
+    }
+
+    /// Scenario: JSON that is no envelope, or not JSON.
+    /// Guarantees: an error, no panic, however deep it nests.
+    #[test]
+    fn not_an_envelope() {
+        let deep = "[".repeat(100_000);
+        for bad in [
+            "",
+            "[]",
+            "1",
+            r#"{"body": 5}"#,
+            r#"{"properties": 1}"#,
+            deep.as_str(),
+        ] {
+            let result = Contiguous::whole(bad.as_bytes());
+            assert_eq!(
+                result.envelope().map(|_| ()),
+                Err(EnvelopeError::Malformed),
+                "{}",
+                &bad[..bad.len().min(40)]
+            );
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! A task message: what its sender said about it, in either protocol.
+
+use serde::Deserialize;
+
+use super::body::{self, Body};
+use super::envelope::{Contiguous, Envelope, Text};
+use super::traceparent::TraceParent;
+
+/// One task message, owned: it outlives the bytes it came in.
+///
+/// Protocol 2 (`celery/app/amqp.py: as_task_v2`) keeps everything in the headers; protocol 1 (`as_task_v1`) in the body.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskMessage {
+    /// Task id.
+    pub id: String,
+    /// Task name.
+    pub name: String,
+    /// Id of the workflow's first task; protocol 1 has none.
+    pub root_id: Option<String>,
+    /// Id of the task that published this one.
+    pub parent_id: Option<String>,
+    /// Group id.
+    pub group: Option<String>,
+    /// 0 for a first attempt.
+    pub retries: u32,
+    /// Not before this time (ISO 8601), as sent.
+    pub eta: Option<String>,
+    /// Not after this time, as sent.
+    pub expires: Option<String>,
+    /// Priority, where it is not the default 0.
+    pub priority: Option<i64>,
+    /// `gen<pid>@<host>` of the first publisher.
+    pub origin: Option<String>,
+    /// Queue for results.
+    pub reply_to: Option<String>,
+    /// Correlation id.
+    pub correlation_id: Option<String>,
+    /// No result is kept.
+    pub ignore_result: bool,
+    /// W3C context, where the sender was instrumented.
+    pub traceparent: Option<TraceParent>,
+    /// W3C tracestate that goes with it.
+    pub tracestate: Option<String>,
+    /// Exchange; empty for the default one.
+    pub exchange: String,
+    /// Routing key.
+    pub routing_key: String,
+    /// Name of this message in the unacked set.
+    pub delivery_tag: String,
+    /// It was put back after an earlier delivery.
+    pub redelivered: bool,
+    /// Bytes of the whole envelope.
+    pub envelope_size: u64,
+    /// Bytes of the body, decoded from its transfer encoding.
+    pub body_size: Option<u64>,
+    /// Positional arguments, where they could be counted.
+    pub args_count: Option<u64>,
+    /// Keyword arguments, where they could be counted.
+    pub kwargs_count: Option<u64>,
+    /// `argsrepr` and `kwargsrepr`, kept only on request.
+    pub reprs: Option<(String, String)>,
+}
+
+/// What an envelope turned out to hold.
+#[derive(Debug)]
+pub enum Content {
+    /// A task message.
+    Task(Box<TaskMessage>),
+    /// A result sent as a message (`rpc://`): the task's id and the decoded body.
+    Reply {
+        /// The task's id, from `correlation_id`.
+        task_id: String,
+        /// JSON of the result.
+        meta: Vec<u8>,
+    },
+    /// An event or a control message of the worker with this name.
+    FromWorker(String),
+    /// Something else that is no task: control traffic, a message of another program.
+    Other,
+    /// Claims to be a task but isn't a readable one.
+    Malformed,
+}
+
+#[derive(Deserialize)]
+struct Headers<'a> {
+    #[serde(borrow, default)]
+    task: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    root_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    parent_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    group: Option<Text<'a>>,
+    #[serde(default)]
+    retries: Option<u32>,
+    #[serde(borrow, default)]
+    eta: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    expires: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    origin: Option<Text<'a>>,
+    #[serde(default)]
+    ignore_result: Option<bool>,
+    #[serde(borrow, default)]
+    compression: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    traceparent: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    tracestate: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    hostname: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    argsrepr: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    kwargsrepr: Option<Text<'a>>,
+}
+
+/// Reads what an envelope of `envelope_size` bytes holds. Argument representations are kept only when `keep_args`.
+#[must_use]
+pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool) -> Content {
+    let Ok(envelope) = captured.envelope() else {
+        return Content::Malformed;
+    };
+    let headers: Headers<'_> = match envelope.headers {
+        Some(raw) => match serde_json::from_str(raw.get()) {
+            Ok(headers) => headers,
+            Err(_) => return Content::Malformed,
+        },
+        None => return Content::Other,
+    };
+    let base64 = envelope
+        .properties
+        .body_encoding
+        .as_ref()
+        .is_none_or(|e| e.as_str() == "base64");
+    let body = Body::new(envelope.body.as_str(), base64, captured.cut_body());
+    let mut message = match (&headers.task, &headers.id) {
+        (Some(_), Some(_)) => protocol_2(&headers, &envelope, &body, keep_args),
+        (None, None) => {
+            if let Some(name) = &headers.hostname {
+                return Content::FromWorker(name.as_str().to_owned());
+            }
+            match without_headers(&envelope, &body) {
+                Ok(message) => message,
+                Err(content) => return content,
+            }
+        }
+        _ => return Content::Malformed,
+    };
+    message.envelope_size = envelope_size;
+    message.body_size = Some(body.size());
+    address(&mut message, &envelope);
+    Content::Task(Box::new(message))
+}
+
+fn owned(text: &Option<Text<'_>>) -> Option<String> {
+    text.as_ref().map(|t| t.as_str().to_owned())
+}
+
+fn protocol_2(
+    headers: &Headers<'_>,
+    envelope: &Envelope<'_>,
+    body: &Body<'_>,
+    keep_args: bool,
+) -> TaskMessage {
+    let is_json = envelope
+        .content_type
+        .as_ref()
+        .is_some_and(|t| t.as_str() == "application/json");
+    let counts = if is_json && headers.compression.is_none() {
+        body.count_arguments()
+    } else {
+        None
+    };
+    let reprs = keep_args.then(|| {
+        (
+            owned(&headers.argsrepr).unwrap_or_default(),
+            owned(&headers.kwargsrepr).unwrap_or_default(),
+        )
+    });
+    TaskMessage {
+        id: owned(&headers.id).unwrap_or_default(),
+        name: owned(&headers.task).unwrap_or_default(),
+        root_id: owned(&headers.root_id),
+        parent_id: owned(&headers.parent_id),
+        group: owned(&headers.group),
+        retries: headers.retries.unwrap_or(0),
+        eta: owned(&headers.eta),
+        expires: owned(&headers.expires),
+        origin: owned(&headers.origin),
+        ignore_result: headers.ignore_result.unwrap_or(false),
+        traceparent: headers
+            .traceparent
+            .as_ref()
+            .and_then(|t| TraceParent::parse(t.as_str())),
+        tracestate: owned(&headers.tracestate),
+        args_count: counts.map(|c| c.0),
+        kwargs_count: counts.map(|c| c.1),
+        reprs,
+        ..TaskMessage::default()
+    }
+}
+
+/// Headers without a task: a protocol 1 message or a result, told apart by the body.
+fn without_headers(envelope: &Envelope<'_>, body: &Body<'_>) -> Result<TaskMessage, Content> {
+    let Some(json) = body.decoded() else {
+        return Err(Content::Other);
+    };
+    if let Some(legacy) = body::legacy(&json) {
+        return Ok(legacy);
+    }
+    match &envelope.properties.correlation_id {
+        Some(id) if super::result::is_meta(&json) => Err(Content::Reply {
+            task_id: id.as_str().to_owned(),
+            meta: json,
+        }),
+        _ => Err(Content::Other),
+    }
+}
+
+fn address(message: &mut TaskMessage, envelope: &Envelope<'_>) {
+    let properties = &envelope.properties;
+    message.priority = properties.priority.filter(|p| *p != 0);
+    message.reply_to = owned(&properties.reply_to);
+    message.correlation_id = owned(&properties.correlation_id);
+    message.delivery_tag = owned(&properties.delivery_tag).unwrap_or_default();
+    if let Some(info) = &properties.delivery_info {
+        message.exchange = owned(&info.exchange).unwrap_or_default();
+        message.routing_key = owned(&info.routing_key).unwrap_or_default();
+        message.redelivered = info.redelivered.unwrap_or(false);
+    }
+}

@@ -1,0 +1,15 @@
+//! What Celery and kombu write into messages: the envelope, the task's headers, protocol 1 bodies, results.
+//!
+//! Borrows from the captured bytes; owns only what outlives them. Arguments are counted, never decoded.
+
+pub mod body;
+pub mod datetime;
+pub mod envelope;
+pub mod message;
+pub mod result;
+pub mod traceparent;
+
+pub use envelope::{Envelope, EnvelopeError};
+pub use message::TaskMessage;
+pub use result::{ResultMeta, ResultState};
+pub use traceparent::TraceParent;

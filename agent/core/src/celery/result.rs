@@ -1,0 +1,180 @@
+//! What a task's result says about how it ended (`celery/backends/base.py: _get_result_meta`).
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Prefix of a result's key in key/value backends (`celery/backends/base.py: KeyValueStoreBackend.task_keyprefix`); the
+/// user's own key prefix may stand before it.
+pub const KEY_PREFIX: &[u8] = b"celery-task-meta-";
+
+/// A task's state as the result backend stores it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResultState {
+    /// It began (`track_started`).
+    Started,
+    /// It returned.
+    Success,
+    /// It raised.
+    Failure,
+    /// It asked to be run again.
+    Retry,
+    /// It was revoked or expired.
+    Revoked,
+    /// It was ignored.
+    Ignored,
+    /// It was rejected.
+    Rejected,
+    /// A state of the application's own.
+    Custom,
+}
+
+impl ResultState {
+    fn parse(text: &str) -> Self {
+        match text {
+            "STARTED" => Self::Started,
+            "SUCCESS" => Self::Success,
+            "FAILURE" => Self::Failure,
+            "RETRY" => Self::Retry,
+            "REVOKED" => Self::Revoked,
+            "IGNORED" => Self::Ignored,
+            "REJECTED" => Self::Rejected,
+            _ => Self::Custom,
+        }
+    }
+}
+
+/// A stored result: its state, and the exception where it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultMeta {
+    /// The state.
+    pub state: ResultState,
+    /// The exception of a FAILURE, RETRY or REVOKED.
+    pub exception: Option<Exception>,
+}
+
+/// An exception as the JSON serializer stores it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exception {
+    /// Class, with its module unless that is `builtins`.
+    pub class: String,
+    /// Its message.
+    pub message: String,
+    /// The traceback; empty where there is none.
+    pub traceback: String,
+}
+
+#[derive(Deserialize)]
+struct Meta<'a> {
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    #[serde(borrow, default)]
+    result: Option<&'a RawValue>,
+    #[serde(default)]
+    traceback: Option<String>,
+}
+
+/// Whether this is a stored result rather than anything else in JSON.
+#[must_use]
+pub fn is_meta(json: &[u8]) -> bool {
+    serde_json::from_slice::<Meta<'_>>(json).is_ok()
+}
+
+impl ResultMeta {
+    /// Reads a result of which at least the first bytes were captured. Of one that was cut only the state is known, and
+    /// that only where it comes first, as Celery writes it.
+    #[must_use]
+    pub fn parse(json: &[u8]) -> Option<Self> {
+        if let Ok(meta) = serde_json::from_slice::<Meta<'_>>(json) {
+            let state = ResultState::parse(&meta.status);
+            let raised = matches!(
+                state,
+                ResultState::Failure | ResultState::Retry | ResultState::Revoked
+            );
+            let exception = if raised {
+                exception(meta.result, meta.traceback)
+            } else {
+                None
+            };
+            return Some(Self { state, exception });
+        }
+        let rest = json
+            .strip_prefix(br#"{"status": ""#)
+            .or_else(|| json.strip_prefix(br#"{"status":""#))?;
+        let end = memchr::memchr(b'"', rest)?;
+        let status = std::str::from_utf8(rest.get(..end)?).ok()?;
+        Some(Self {
+            state: ResultState::parse(status),
+            exception: None,
+        })
+    }
+}
+
+fn exception(result: Option<&RawValue>, traceback: Option<String>) -> Option<Exception> {
+    #[derive(Deserialize)]
+    struct Raised {
+        exc_type: String,
+        #[serde(default)]
+        exc_message: serde_json::Value,
+        #[serde(default)]
+        exc_module: Option<String>,
+    }
+    let raised: Raised = serde_json::from_str(result?.get()).ok()?;
+    let class = match raised.exc_module.as_deref() {
+        None | Some("" | "builtins") => raised.exc_type,
+        Some(module) => format!("{module}.{}", raised.exc_type),
+    };
+    Some(Exception {
+        class,
+        message: message(&raised.exc_message),
+        traceback: traceback.unwrap_or_default(),
+    })
+}
+
+/// `str(exception)`: its only argument, or all of them.
+fn message(args: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match args {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => match items.as_slice() {
+            [] => String::new(),
+            [only] => message(only),
+            _ => args.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: results as Celery 5.7 stores them.
+    /// Guarantees: state, class, message and traceback are read.
+    #[test]
+    fn states() {
+        let failed = br#"{"status": "FAILURE", "result": {"exc_type": "ValueError", "exc_message": ["bad 0"], "exc_module": "builtins"}, "traceback": "Traceback", "children": [], "task_id": "x"}"#;
+        let meta = ResultMeta::parse(failed).unwrap();
+        assert_eq!(meta.state, ResultState::Failure);
+        let exception = meta.exception.unwrap();
+        assert_eq!(
+            (exception.class.as_str(), exception.message.as_str()),
+            ("ValueError", "bad 0")
+        );
+        assert_eq!(exception.traceback, "Traceback");
+        let good = ResultMeta::parse(br#"{"status": "SUCCESS", "result": {"exc_type": "x"}}"#).unwrap();
+        assert_eq!((good.state, good.exception), (ResultState::Success, None));
+    }
+
+    /// Scenario: a large result of which only the beginning was captured.
+    /// Guarantees: its state is known; anything else is refused.
+    #[test]
+    fn cut() {
+        let meta = ResultMeta::parse(br#"{"status": "SUCCESS", "result": "aaaaaaaa"#).unwrap();
+        assert_eq!(meta.state, ResultState::Success);
+        assert_eq!(ResultMeta::parse(br#"{"result": "aaaaaa"#), None);
+        assert_eq!(ResultMeta::parse(b"\x80\x04"), None);
+    }
+}

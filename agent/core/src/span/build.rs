@@ -1,0 +1,378 @@
+//! From what is known of a publish or an attempt to its span (design §7).
+
+use std::sync::Arc;
+
+use super::model::{
+    Attributes, Event, Link, Process, Relation, Span, SpanId, SpanKind, SpanStyle, Status, TraceId, Value,
+};
+use super::{ids, semconv as names};
+use crate::celery::TaskMessage;
+use crate::pipeline::Config;
+use crate::stream::Call;
+use crate::task::{Attempt, Server, Start, State};
+use crate::time::{ClockPair, Mono, Wall};
+
+/// Longest argument representation on a span, in characters; what is cut ends in `…`.
+const ARGUMENTS_SHOWN: usize = 256;
+
+/// What a publish span is made of.
+#[derive(Debug)]
+pub(crate) struct PublishFacts {
+    pub(crate) message: TaskMessage,
+    pub(crate) destination: String,
+    pub(crate) server: Option<Server>,
+    pub(crate) trace_id: TraceId,
+    pub(crate) parent: Option<SpanId>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) start: Wall,
+    /// The call that moved the first byte began.
+    pub(crate) first: Mono,
+    /// The call that moved the last byte.
+    pub(crate) call: Call,
+    pub(crate) process: Arc<Process>,
+}
+
+/// What a run span is made of.
+#[derive(Debug)]
+pub(crate) struct RunFacts {
+    pub(crate) attempt: Attempt,
+    /// Published, or due by its ETA, whichever is later.
+    pub(crate) waiting_since: Option<Mono>,
+    pub(crate) worker_name: Option<String>,
+    pub(crate) pool: Option<&'static str>,
+    pub(crate) process: Arc<Process>,
+    pub(crate) clock: ClockPair,
+    pub(crate) now: Mono,
+}
+
+/// The trace of a message: its traceparent's, else a function of its root id (its own where it names no root).
+pub(crate) fn trace_of(message: &TaskMessage) -> TraceId {
+    match &message.traceparent {
+        Some(context) => context.trace_id,
+        None => ids::trace_id_of_root(message.root_id.as_deref().unwrap_or(&message.id)),
+    }
+}
+
+/// The span of a publish that the broker answered, or of which no answer was seen.
+pub(crate) fn publish(facts: PublishFacts, answered: Option<Mono>, config: &Config) -> Span {
+    let message = &facts.message;
+    let mut attributes = match config.style {
+        SpanStyle::Semconv => {
+            let mut list = common(message, &facts.destination, facts.server, "publish", "send");
+            arguments(&mut list, message, config.capture_args);
+            list
+        }
+        SpanStyle::Contrib => contrib(message, "apply_async"),
+    };
+    attributes.push((names::PROCESS_PID, Value::Int(i64::from(facts.call.pid))));
+    attributes.push((names::THREAD_ID, Value::Int(i64::from(facts.call.tid))));
+    if let (SpanStyle::Contrib, Some(origin)) = (config.style, &message.origin) {
+        attributes.push((names::contrib::HOSTNAME, Value::from(origin.as_str())));
+    }
+    Span {
+        kind: SpanKind::Publish,
+        trace_id: facts.trace_id,
+        span_id: ids::publish_span_id(&message.id, message.retries, &message.name),
+        parent: facts.parent,
+        trace_state: message.tracestate.clone().unwrap_or_default(),
+        sampled: message.traceparent.map(|context| context.sampled),
+        name: name(config.style, "publish", "apply_async", &message.name),
+        start: facts.start,
+        end: later(facts.start, facts.first, answered.unwrap_or(facts.call.exit)),
+        status: Status::Unset,
+        attributes,
+        events: Vec::new(),
+        links: facts.links,
+        process: facts.process,
+    }
+}
+
+/// The span of an attempt, with what is known of it.
+pub(crate) fn run(facts: RunFacts, config: &Config) -> Span {
+    let attempt = &facts.attempt;
+    let message = &attempt.message;
+    let (start, end) = interval(&facts);
+    let mut attributes = match config.style {
+        SpanStyle::Semconv => {
+            let mut list = common(message, &attempt.destination, attempt.server, "run", "process");
+            arguments(&mut list, message, config.capture_args);
+            list
+        }
+        SpanStyle::Contrib => contrib(message, "run"),
+    };
+    outcome(&mut attributes, &facts);
+    let publish_trace = trace_of(message);
+    let publish_span = ids::publish_span_id(&message.id, message.retries, &message.name);
+    let host = super::host_of(&facts.process);
+    let span_id = attempt.start.map_or_else(
+        || ids::run_span_id(&message.id, message.retries, host, start),
+        |start| start.span_id,
+    );
+    let (trace_id, parent, links) = match config.relation {
+        Relation::Parent => (publish_trace, Some(publish_span), Vec::new()),
+        Relation::Link => {
+            let own = attempt.start.map_or_else(
+                || ids::run_trace_id(&message.id, message.retries, host, start),
+                |start| start.own_trace,
+            );
+            (
+                own,
+                None,
+                vec![Link {
+                    trace_id: publish_trace,
+                    span_id: publish_span,
+                }],
+            )
+        }
+    };
+    Span {
+        kind: SpanKind::Run,
+        trace_id,
+        span_id,
+        parent,
+        trace_state: message.tracestate.clone().unwrap_or_default(),
+        sampled: message.traceparent.map(|context| context.sampled),
+        name: name(config.style, "run", "run", &message.name),
+        start,
+        end,
+        status: status(attempt),
+        attributes,
+        events: events(attempt, |at| wall(&facts, at), end),
+        links,
+        process: Arc::clone(&facts.process),
+    }
+}
+
+fn name(style: SpanStyle, own: &str, contrib: &str, task: &str) -> String {
+    match style {
+        SpanStyle::Semconv => format!("{own} {task}"),
+        SpanStyle::Contrib => format!("{contrib}/{task}"),
+    }
+}
+
+/// `start` plus what passed from `from` to `to`, so that a clock that was set in between changes no duration.
+fn later(start: Wall, from: Mono, to: Mono) -> Wall {
+    Wall(start.0.saturating_add(to.0.saturating_sub(from.0)))
+}
+
+fn wall(facts: &RunFacts, at: Mono) -> Wall {
+    match &facts.attempt.start {
+        Some(start) => start.wall_of(at),
+        None => facts.clock.wall_of(at),
+    }
+}
+
+/// Start and end. An attempt that never began is a point in time; one whose end was not seen lasts until now.
+fn interval(facts: &RunFacts) -> (Wall, Wall) {
+    let attempt = &facts.attempt;
+    let end = attempt.end.map(|end| end.at);
+    let start = attempt
+        .start
+        .map(|start: Start| start.at)
+        .or(end)
+        .or(attempt.acked)
+        .unwrap_or(facts.now);
+    let end = end.unwrap_or(if attempt.start.is_some() { facts.now } else { start });
+    (wall(facts, start), wall(facts, end.max(start)))
+}
+
+fn text(list: &mut Attributes, key: &'static str, value: Option<&str>) {
+    if let Some(value) = value.filter(|value| !value.is_empty()) {
+        list.push((key, Value::from(value)));
+    }
+}
+
+fn count(list: &mut Attributes, key: &'static str, value: Option<u64>) {
+    if let Some(value) = value {
+        list.push((key, Value::Int(i64::try_from(value).unwrap_or(i64::MAX))));
+    }
+}
+
+/// What publish and run have in common.
+fn common(
+    message: &TaskMessage,
+    destination: &str,
+    server: Option<Server>,
+    operation: &str,
+    operation_type: &str,
+) -> Attributes {
+    let mut list: Attributes = Vec::with_capacity(32);
+    list.push((names::MESSAGING_SYSTEM, Value::from("redis")));
+    list.push((names::MESSAGING_OPERATION_NAME, Value::from(operation)));
+    list.push((names::MESSAGING_OPERATION_TYPE, Value::from(operation_type)));
+    text(&mut list, names::MESSAGING_DESTINATION_NAME, Some(destination));
+    text(&mut list, names::MESSAGING_MESSAGE_ID, Some(&message.id));
+    text(
+        &mut list,
+        names::MESSAGING_CONVERSATION_ID,
+        message.correlation_id.as_deref(),
+    );
+    count(
+        &mut list,
+        names::MESSAGING_ENVELOPE_SIZE,
+        Some(message.envelope_size).filter(|size| *size > 0),
+    );
+    count(&mut list, names::MESSAGING_BODY_SIZE, message.body_size);
+    if let Some((address, port)) = server {
+        let address = address.to_string();
+        list.push((names::SERVER_ADDRESS, Value::from(address.as_str())));
+        list.push((names::SERVER_PORT, Value::Int(i64::from(port))));
+        list.push((names::NETWORK_PEER_ADDRESS, Value::from(address)));
+        list.push((names::NETWORK_PEER_PORT, Value::Int(i64::from(port))));
+    }
+    text(&mut list, names::TASK_NAME, Some(&message.name));
+    text(&mut list, names::TASK_ID, Some(&message.id));
+    text(&mut list, names::ROOT_ID, message.root_id.as_deref());
+    text(&mut list, names::PARENT_ID, message.parent_id.as_deref());
+    text(&mut list, names::GROUP_ID, message.group.as_deref());
+    list.push((names::RETRY_COUNT, Value::Int(i64::from(message.retries))));
+    count(&mut list, names::ARGS_COUNT, message.args_count);
+    count(&mut list, names::KWARGS_COUNT, message.kwargs_count);
+    text(&mut list, names::ETA, message.eta.as_deref());
+    text(&mut list, names::EXPIRES, message.expires.as_deref());
+    if let Some(priority) = message.priority {
+        list.push((names::PRIORITY, Value::Int(priority)));
+    }
+    text(&mut list, names::ORIGIN, message.origin.as_deref());
+    text(&mut list, names::REPLY_TO, message.reply_to.as_deref());
+    if message.ignore_result {
+        list.push((names::IGNORE_RESULT, Value::Bool(true)));
+    }
+    list
+}
+
+/// The arguments' own representations, only when the user asked for them, cut and marked.
+fn arguments(list: &mut Attributes, message: &TaskMessage, wanted: bool) {
+    let Some((args, kwargs)) = message.reprs.as_ref().filter(|_| wanted) else {
+        return;
+    };
+    for (key, value) in [(names::ARGS, args), (names::KWARGS, kwargs)] {
+        let mut shown: String = value.chars().take(ARGUMENTS_SHOWN).collect();
+        if shown.len() < value.len() {
+            shown.push('…');
+        }
+        list.push((key, Value::from(shown)));
+    }
+}
+
+/// The attributes of opentelemetry-instrumentation-celery (`utils.py: set_attributes_from_context`).
+fn contrib(message: &TaskMessage, action: &str) -> Attributes {
+    let mut list: Attributes = vec![(names::contrib::ACTION, Value::from(action))];
+    text(&mut list, names::MESSAGING_MESSAGE_ID, Some(&message.id));
+    text(&mut list, names::TASK_NAME, Some(&message.name));
+    text(
+        &mut list,
+        names::contrib::CONVERSATION_ID,
+        message.correlation_id.as_deref(),
+    );
+    text(&mut list, names::contrib::DESTINATION, Some(&message.routing_key));
+    text(&mut list, names::ETA, message.eta.as_deref());
+    text(&mut list, names::EXPIRES, message.expires.as_deref());
+    text(&mut list, names::REPLY_TO, message.reply_to.as_deref());
+    if let Some(priority) = message.priority {
+        list.push((names::PRIORITY, Value::Int(priority)));
+    }
+    if message.retries > 0 {
+        list.push((names::contrib::RETRIES, Value::Int(i64::from(message.retries))));
+    }
+    list
+}
+
+/// What only a run has.
+fn outcome(list: &mut Attributes, facts: &RunFacts) {
+    let attempt = &facts.attempt;
+    if let Some(state) = attempt.state {
+        list.push((names::STATE, Value::from(state.as_str())));
+    }
+    if attempt.end.is_none() {
+        list.push((names::END, Value::from("unknown")));
+    }
+    if let (Some(start), Some(since)) = (&attempt.start, facts.waiting_since) {
+        list.push((
+            names::QUEUE_TIME,
+            Value::Float(start.at.since(since).as_secs_f64()),
+        ));
+    }
+    text(list, names::HOSTNAME, facts.worker_name.as_deref());
+    text(list, names::POOL, facts.pool);
+    list.push((names::TIMING, Value::from(timing(attempt))));
+    list.push((names::REDELIVERED, Value::Bool(attempt.message.redelivered)));
+    if let Some((pid, tid)) = attempt.runner {
+        list.push((names::PROCESS_PID, Value::Int(i64::from(pid))));
+        list.push((names::THREAD_ID, Value::Int(i64::from(tid))));
+    }
+    if let Some(error) = error_type(attempt) {
+        list.push((names::ERROR_TYPE, Value::from(error)));
+    }
+}
+
+/// The evidence for start and end: one word where it is the same, else both.
+fn timing(attempt: &Attempt) -> String {
+    let start = attempt.start.map(|start| start.timing);
+    let end = attempt.end.map(|end| end.timing);
+    match (start, end) {
+        (Some(start), Some(end)) if start != end => format!("{},{}", start.as_str(), end.as_str()),
+        (Some(one), _) | (None, Some(one)) => one.as_str().to_owned(),
+        (None, None) => "ack".to_owned(),
+    }
+}
+
+fn error_type(attempt: &Attempt) -> Option<&str> {
+    let class = attempt
+        .exception
+        .as_ref()
+        .map(|exception| exception.class.as_str());
+    match attempt.state? {
+        State::Failure => Some(class.unwrap_or("_OTHER")),
+        State::Lost => Some(class.unwrap_or("WorkerLostError")),
+        _ => None,
+    }
+}
+
+fn status(attempt: &Attempt) -> Status {
+    match attempt.state {
+        Some(State::Success) => Status::Ok,
+        Some(State::Failure | State::Lost) => {
+            let message = attempt
+                .exception
+                .as_ref()
+                .map(|exception| exception.message.clone());
+            let lost = attempt.state == Some(State::Lost);
+            let fallback = if lost {
+                "the process that ran the task is gone"
+            } else {
+                ""
+            };
+            Status::Error(message.unwrap_or_else(|| fallback.to_owned()))
+        }
+        _ => Status::Unset,
+    }
+}
+
+fn events(attempt: &Attempt, wall: impl Fn(Mono) -> Wall, end: Wall) -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut push = |name, at, attributes| events.push(Event { name, at, attributes });
+    if let Some(at) = attempt.delivered {
+        push("delivered", wall(at), Vec::new());
+    }
+    if let Some(at) = attempt.acked {
+        push("acked", wall(at), Vec::new());
+    }
+    if let (Some(State::Failure | State::Lost), Some(exception)) = (attempt.state, &attempt.exception) {
+        let mut attributes = Vec::new();
+        text(&mut attributes, names::EXCEPTION_TYPE, Some(&exception.class));
+        text(
+            &mut attributes,
+            names::EXCEPTION_MESSAGE,
+            Some(&exception.message),
+        );
+        text(
+            &mut attributes,
+            names::EXCEPTION_STACKTRACE,
+            Some(&exception.traceback),
+        );
+        push("exception", end, attributes);
+    }
+    events.sort_by_key(|event| event.at);
+    events
+}

@@ -1,0 +1,136 @@
+//! One attempt at running a task: what is known of it so far.
+
+use std::net::IpAddr;
+
+use crate::celery::TaskMessage;
+use crate::celery::result::Exception;
+use crate::span::{SpanId, TraceId};
+use crate::time::{Mono, Wall};
+
+/// Number of an attempt; never used twice.
+pub(super) type AttemptId = u64;
+
+/// The broker's address and port.
+pub(crate) type Server = (IpAddr, u16);
+
+/// How an attempt ended (design §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Success,
+    Failure,
+    Retry,
+    Revoked,
+    Rejected,
+    Ignored,
+    /// Its process went away while it ran.
+    Lost,
+}
+
+impl State {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "SUCCESS",
+            Self::Failure => "FAILURE",
+            Self::Retry => "RETRY",
+            Self::Revoked => "REVOKED",
+            Self::Rejected => "REJECTED",
+            Self::Ignored => "IGNORED",
+            Self::Lost => "LOST",
+        }
+    }
+}
+
+/// Where a time comes from, best first (design §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timing {
+    Pool,
+    Result,
+    Ack,
+    Estimate,
+}
+
+impl Timing {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pool => "pool",
+            Self::Result => "result",
+            Self::Ack => "ack",
+            Self::Estimate => "estimate",
+        }
+    }
+}
+
+/// When and where an attempt began; fixed once known, since its span id is made of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    pub(crate) at: Mono,
+    pub(crate) wall: Wall,
+    pub(crate) timing: Timing,
+    pub(crate) span_id: SpanId,
+    /// The trace it opens when runs only link to their publish.
+    pub(crate) own_trace: TraceId,
+}
+
+/// When and how an attempt ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) at: Mono,
+    pub(crate) timing: Timing,
+}
+
+/// An attempt.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) message: TaskMessage,
+    /// The message itself was seen, not only what the pool's frame tells of it.
+    pub(crate) complete: bool,
+    pub(crate) destination: String,
+    pub(crate) server: Option<Server>,
+    /// The worker's main process.
+    pub(crate) leader: u32,
+    /// The pool child (or process) and thread that runs it.
+    pub(crate) runner: Option<(u32, u32)>,
+    pub(crate) delivered: Option<Mono>,
+    pub(crate) start: Option<Start>,
+    pub(crate) end: Option<End>,
+    pub(crate) state: Option<State>,
+    /// What the main process stored about it, which explains an end that the child could not.
+    pub(crate) stored: Option<State>,
+    pub(crate) exception: Option<Exception>,
+    pub(crate) acked: Option<Mono>,
+    /// When it is looked at again.
+    pub(crate) deadline: Mono,
+}
+
+impl Attempt {
+    pub(super) fn new(message: TaskMessage, leader: u32) -> Self {
+        Self {
+            message,
+            complete: false,
+            destination: String::new(),
+            server: None,
+            leader,
+            runner: None,
+            delivered: None,
+            start: None,
+            end: None,
+            state: None,
+            stored: None,
+            exception: None,
+            acked: None,
+            deadline: Mono(u64::MAX),
+        }
+    }
+}
+
+impl Start {
+    /// The wall time of a monotonic instant of this attempt: counted from its start, so that durations are true even if
+    /// the wall clock was set meanwhile.
+    pub(crate) fn wall_of(&self, at: Mono) -> Wall {
+        if at >= self.at {
+            Wall(self.wall.0.saturating_add(at.0 - self.at.0))
+        } else {
+            Wall(self.wall.0.saturating_sub(self.at.0 - at.0))
+        }
+    }
+}

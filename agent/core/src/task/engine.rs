@@ -1,0 +1,227 @@
+//! The tables, and the one place where evidence meets them.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use celeryscope_common::Record;
+
+use super::attempt::{Attempt, AttemptId, Server};
+use super::process::Processes;
+use super::publish::Publish;
+use crate::bounded::Bounded;
+use crate::broker::BrokerEvent;
+use crate::pipeline::{Config, Output};
+use crate::span::Span;
+use crate::stats::Stats;
+use crate::time::{ClockPair, Mono};
+
+/// What is remembered of a task id: its publishes and the attempts that are going on.
+#[derive(Debug, Default)]
+pub(super) struct Task {
+    /// Youngest last; at most [`KEPT_PER_TASK`].
+    pub(super) publishes: VecDeque<Known>,
+    /// Attempts that are not put out yet; at most [`KEPT_PER_TASK`].
+    pub(super) attempts: Vec<AttemptId>,
+}
+
+/// A publish that was seen.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) name: String,
+    pub(super) retries: u32,
+    pub(super) sent: Mono,
+}
+
+/// Publishes and attempts remembered of one task id (a broadcast has an attempt per worker, a retry a publish each).
+pub(super) const KEPT_PER_TASK: usize = 64;
+
+/// What is due at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    Publish(u64),
+    Attempt(AttemptId),
+}
+
+/// The task model.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(super) config: Arc<Config>,
+    pub(super) clock: ClockPair,
+    pub(super) now: Mono,
+    pub(super) processes: Processes,
+    pub(super) tasks: Bounded<Box<str>, Task>,
+    pub(super) attempts: Bounded<AttemptId, Attempt>,
+    /// Delivered and not yet put out, by worker and delivery tag.
+    pub(super) tags: Bounded<(u32, Box<str>), AttemptId>,
+    /// Publishes that wait for the broker's answer, by number.
+    pub(super) publishes: Bounded<u64, Publish>,
+    /// Their numbers, by connection and token.
+    pub(super) tokens: Bounded<(u64, u64), u64>,
+    pub(super) last_id: u64,
+    due: BTreeSet<(Mono, Due)>,
+    pub(super) stats: Stats,
+    out: VecDeque<Output>,
+}
+
+impl Engine {
+    pub(crate) fn new(config: Arc<Config>) -> Self {
+        let limits = &config.limits;
+        Self {
+            clock: ClockPair::default(),
+            now: Mono::default(),
+            processes: Processes::new(limits.processes),
+            tasks: Bounded::new(limits.tasks),
+            attempts: Bounded::new(limits.tasks),
+            tags: Bounded::new(limits.tasks),
+            publishes: Bounded::new(limits.tasks),
+            tokens: Bounded::new(limits.tasks),
+            last_id: 0,
+            due: BTreeSet::new(),
+            stats: Stats::default(),
+            out: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// Whether a message with this delivery tag is known to be at this process's worker.
+    pub(crate) fn knows_tag(&self, pid: u32, tag: &str) -> bool {
+        self.tags
+            .contains(&(self.processes.leader_of(pid), Box::from(tag)))
+    }
+
+    /// Takes what a broker connection to `server` told.
+    pub(crate) fn broker(&mut self, conn: u64, server: Option<Server>, event: BrokerEvent) {
+        match event {
+            BrokerEvent::Publish {
+                token,
+                message,
+                destination,
+                first,
+                call,
+            } => {
+                self.published((conn, token), server, *message, destination, first, call);
+            }
+            BrokerEvent::Answered { token, at } => self.publish_ended((conn, token), Some(at)),
+            BrokerEvent::Unanswered { token } => self.publish_ended((conn, token), None),
+            BrokerEvent::Delivered {
+                message,
+                destination,
+                call,
+            } => {
+                self.delivered(server, *message, destination, call);
+            }
+            BrokerEvent::Acked { tag, call } => self.acked(&tag, call),
+            BrokerEvent::Requeued { tag, call } => self.requeued(&tag, call),
+            BrokerEvent::Result { task_id, meta, call } => self.result(&task_id, *meta, call),
+            BrokerEvent::Consumer { call } => self.consumer(call.pid),
+            BrokerEvent::WorkerName { name, call } => {
+                let leader = self.processes.leader_of(call.pid);
+                self.process(leader).worker_name = Some(name);
+            }
+        }
+    }
+
+    /// Takes a record about a process.
+    pub(crate) fn process_record(&mut self, record: &Record<'_>) {
+        use celeryscope_common::Kind;
+        let pid = record.header.pid;
+        match record.kind {
+            Kind::Process => self.stats.processes_evicted += u64::from(self.processes.describe(record)),
+            Kind::Fork => {
+                if let Ok(child) = u32::try_from(record.header.conn) {
+                    self.processes.fork(pid, child);
+                }
+            }
+            Kind::Exec => self.processes.exec(pid),
+            Kind::Exit => self.exited(pid, Mono(record.header.exit)),
+            _ => {}
+        }
+    }
+
+    /// Sets the pair of clocks by which spans get their wall times.
+    pub(crate) fn set_clock(&mut self, pair: ClockPair) {
+        self.clock = pair;
+    }
+
+    /// Lets time pass.
+    pub(crate) fn advance(&mut self, now: Mono) {
+        self.now = self.now.max(now);
+        while let Some((at, due)) = self.due.first().copied() {
+            if at > self.now {
+                break;
+            }
+            self.due.pop_first();
+            match due {
+                Due::Publish(id) => self.publish_due(id),
+                Due::Attempt(id) => self.attempt_due(id, at),
+            }
+        }
+    }
+
+    /// The input has ended: everything that can be put out is.
+    pub(crate) fn finish(&mut self) {
+        for id in self.publishes.keys_by_age() {
+            self.publish_due(id);
+        }
+        for id in self.attempts.keys_by_age() {
+            self.close(id);
+        }
+        self.due.clear();
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The process's entry, made if there is none.
+    pub(super) fn process(&mut self, pid: u32) -> &mut super::process::Proc {
+        let (proc, evicted) = self.processes.entry(pid);
+        self.stats.processes_evicted += u64::from(evicted);
+        proc
+    }
+
+    pub(super) fn task(&mut self, id: &str) -> &mut Task {
+        if !self.tasks.contains(id) && self.tasks.insert(Box::from(id), Task::default()).is_some() {
+            self.stats.tasks_evicted += 1;
+        }
+        // Just inserted where it was missing, and never evicted by its own insert.
+        self.tasks
+            .get_mut(id)
+            .unwrap_or_else(|| unreachable!("task was just inserted"))
+    }
+
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub(super) fn remind(&mut self, at: Mono, due: Due) {
+        self.due.insert((at, due));
+    }
+
+    /// Sets when an attempt is looked at again.
+    pub(super) fn set_deadline(&mut self, id: AttemptId, at: Mono) {
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            self.due.remove(&(attempt.deadline, Due::Attempt(id)));
+            attempt.deadline = at;
+            self.due.insert((at, Due::Attempt(id)));
+        }
+    }
+
+    pub(super) fn forget_deadline(&mut self, id: AttemptId, at: Mono) {
+        self.due.remove(&(at, Due::Attempt(id)));
+    }
+
+    pub(super) fn put(&mut self, span: Span) {
+        self.stats.spans += 1;
+        self.out.push_back(Output::Span(Box::new(span)));
+    }
+
+    pub(crate) fn say(&mut self, output: Output) {
+        self.out.push_back(output);
+    }
+}

@@ -1,0 +1,117 @@
+//! How an attempt leaves the tables: as a span, or, when it never was one, without.
+
+use super::attempt::{Attempt, AttemptId, State};
+use super::engine::Engine;
+use crate::celery::datetime;
+use crate::span::Process;
+use crate::span::build::{self, RunFacts};
+use crate::time::Mono;
+
+impl Engine {
+    /// An attempt's time has come. `at` tells a timer that was overtaken from the one that counts.
+    pub(super) fn attempt_due(&mut self, id: AttemptId, at: Mono) {
+        if self
+            .attempts
+            .get(&id)
+            .is_some_and(|attempt| attempt.deadline == at)
+        {
+            self.close(id);
+        }
+    }
+
+    /// Puts an attempt out with what is known and forgets it.
+    pub(super) fn close(&mut self, id: AttemptId) {
+        if let Some(attempt) = self.attempts.remove(&id) {
+            self.forget_deadline(id, attempt.deadline);
+            self.put_run(id, attempt);
+        }
+    }
+
+    /// Puts out an attempt that is no longer in the table.
+    pub(super) fn put_run(&mut self, id: AttemptId, mut attempt: Attempt) {
+        self.forget(id, &attempt);
+        if attempt.state == Some(State::Lost) {
+            explain(&mut attempt);
+        }
+        // Delivered, and neither begun nor disposed of: it went elsewhere and was no attempt here.
+        if attempt.start.is_none() && attempt.state.is_none() && attempt.acked.is_none() {
+            self.stats.attempts_unstarted += 1;
+            return;
+        }
+        let published = self.tasks.get(attempt.message.id.as_str()).and_then(|task| {
+            let same = |p: &&super::engine::Known| {
+                p.retries == attempt.message.retries && p.name == attempt.message.name
+            };
+            task.publishes.iter().rev().find(same).map(|p| p.sent)
+        });
+        let eta = attempt
+            .message
+            .eta
+            .as_deref()
+            .and_then(datetime::parse)
+            .map(|t| self.clock.mono_of(t));
+        let leader = attempt.leader;
+        // A child outlives its main process, and remembers whose it was.
+        let process = self
+            .processes
+            .identity(leader, attempt.runner.map_or(leader, |(pid, _)| pid));
+        let proc = self.processes.get(leader);
+        let facts = RunFacts {
+            waiting_since: match (published, eta) {
+                (Some(published), Some(eta)) => Some(published.max(eta)),
+                (published, eta) => published.or(eta),
+            },
+            worker_name: self
+                .processes
+                .worker_name(leader)
+                .or_else(|| named_at_start(&process)),
+            pool: proc.filter(|proc| proc.prefork).map(|_| "prefork"),
+            process,
+            clock: self.clock,
+            now: self.now,
+            attempt,
+        };
+        self.stats.runs += 1;
+        self.stats.runs_without_end += u64::from(facts.attempt.end.is_none());
+        let span = build::run(facts, &self.config);
+        self.put(span);
+    }
+
+    fn forget(&mut self, id: AttemptId, attempt: &Attempt) {
+        if let Some(task) = self.tasks.get_mut(attempt.message.id.as_str()) {
+            task.attempts.retain(|other| *other != id);
+        }
+        let tag = (attempt.leader, Box::from(attempt.message.delivery_tag.as_str()));
+        if self.tags.get(&tag) == Some(&id) {
+            self.tags.remove(&tag);
+        }
+        if let Some((runner, _)) = attempt.runner
+            && let Some(proc) = self.processes.get_mut(runner)
+            && proc.job.is_some_and(|(_, job)| job == id)
+        {
+            proc.job = None;
+        }
+    }
+}
+
+/// The worker's name as its command line has it (`-n name@host`).
+fn named_at_start(process: &Process) -> Option<String> {
+    let (_, name) = process
+        .resource
+        .iter()
+        .find(|(key, _)| key == "service.instance.id")?;
+    name.contains('@').then(|| name.clone())
+}
+
+/// A child went away in mid-run; what the main process stored then says whether that was meant.
+fn explain(attempt: &mut Attempt) {
+    let worker_lost = attempt
+        .exception
+        .as_ref()
+        .is_some_and(|exception| exception.class.ends_with("WorkerLostError"));
+    match attempt.stored {
+        Some(State::Revoked) => attempt.state = Some(State::Revoked),
+        Some(State::Failure) if !worker_lost => attempt.state = Some(State::Failure),
+        _ => {}
+    }
+}

@@ -1,0 +1,16 @@
+//! Tasks over time: publishes, attempts, and how evidence from the broker, the pool and the process table becomes one
+//! life each.
+//!
+//! Invariants: every table has a cap and evicts its oldest; an attempt is put out at most once; ids that were used as a
+//! parent never change afterwards.
+
+mod attempt;
+mod deliver;
+mod engine;
+mod finish;
+mod pool;
+mod process;
+mod publish;
+
+pub(crate) use attempt::{Attempt, Server, Start, State};
+pub(crate) use engine::Engine;

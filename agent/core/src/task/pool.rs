@@ -1,0 +1,201 @@
+//! What the prefork pool's pipes and the process table tell about attempts: the best evidence there is.
+
+use std::time::Duration;
+
+use celeryscope_common::{Kind, Record};
+
+use super::attempt::{Attempt, AttemptId, End, State, Timing};
+use super::engine::Engine;
+use crate::celery::{TaskMessage, TraceParent};
+use crate::time::Mono;
+use crate::wire::pool::{self, Outcome, PoolFrame};
+
+/// How long a child's end waits for the main process to say why: its result is written after it has reaped the child.
+const EXPLANATION: Duration = Duration::from_secs(3);
+
+impl Engine {
+    /// Takes a piece of a frame on a pool pipe, read or written by a pool child.
+    pub(crate) fn pipe(&mut self, record: &Record<'_>) {
+        let header = &record.header;
+        // The first bytes tell all that is used.
+        if header.at > 0 {
+            return;
+        }
+        let Some(frame) = pool::parse(record.kind == Kind::PipeRead, record.payload) else {
+            self.stats.pool_frames_unknown += 1;
+            return;
+        };
+        self.stats.pool_frames += 1;
+        let leader = self.processes.leader_of(header.pid);
+        self.process(leader).prefork = true;
+        let (pid, tid) = (header.pid, header.tid);
+        match frame {
+            PoolFrame::Task(task) => self.assigned(pid, tid, leader, &task, Mono(header.exit)),
+            PoolFrame::Ack { job } => {
+                if let Some(id) = self.job(pid, job) {
+                    // The child goes on as soon as the write returns.
+                    self.start(id, Mono(header.exit), Timing::Pool, Some((pid, tid)));
+                }
+            }
+            PoolFrame::Ready { job, outcome } => {
+                if let Some(id) = self.job(pid, job) {
+                    self.process(pid).job = None;
+                    self.ready(id, outcome, Mono(header.enter), Mono(header.exit));
+                }
+            }
+            PoolFrame::Death => self.child_gone(pid, Mono(header.enter)),
+            PoolFrame::Up => {}
+        }
+    }
+
+    /// The attempt behind a child's job number.
+    fn job(&mut self, pid: u32, job: u32) -> Option<AttemptId> {
+        let found = self
+            .processes
+            .get(pid)
+            .and_then(|proc| proc.job)
+            .filter(|(number, _)| *number == job);
+        self.stats.pool_jobs_unknown += u64::from(found.is_none());
+        found.map(|(_, id)| id)
+    }
+
+    fn assigned(&mut self, pid: u32, tid: u32, leader: u32, task: &pool::Task<'_>, at: Mono) {
+        // A child has one job at a time: whatever it had before ended unseen.
+        if let Some((_, old)) = self.process(pid).job.take() {
+            self.close(old);
+        }
+        let retries = task.retries.unwrap_or(0);
+        let fits = |a: &Attempt| {
+            a.leader == leader
+                && a.runner.is_none()
+                && a.end.is_none()
+                && a.message.retries == retries
+                && a.message.name == task.name
+        };
+        let id = match self.find(task.id, fits) {
+            Some(id) => id,
+            None => {
+                self.stats.attempts_undelivered += 1;
+                self.begin(Attempt::new(message_of(task), leader), task.id)
+            }
+        };
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            attempt.runner = Some((pid, tid));
+        }
+        self.process(pid).job = Some((task.job, id));
+        self.set_deadline(id, at + self.config.limits.attempt_age);
+    }
+
+    fn ready(&mut self, id: AttemptId, outcome: Outcome<'_>, at: Mono, now: Mono) {
+        let patience = self.config.limits.run_wait;
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
+        attempt.end = Some(End {
+            at,
+            timing: Timing::Pool,
+        });
+        attempt.state = Some(match outcome {
+            Outcome::Success => State::Success,
+            Outcome::Raised {
+                module: "celery.exceptions",
+                class: "Retry",
+            } => State::Retry,
+            Outcome::Raised {
+                module: "celery.exceptions",
+                class: "Ignore",
+            } => State::Ignored,
+            Outcome::Raised {
+                module: "celery.exceptions",
+                class: "Reject",
+            } => State::Rejected,
+            Outcome::Raised { .. } => State::Failure,
+        });
+        if let (Outcome::Raised { module, class }, Some(State::Failure), None) =
+            (outcome, attempt.state, &attempt.exception)
+            && !class.is_empty()
+        {
+            let class = if module == "builtins" {
+                class.to_owned()
+            } else {
+                format!("{module}.{class}")
+            };
+            attempt.exception = Some(crate::celery::result::Exception {
+                class,
+                ..Default::default()
+            });
+        }
+        if attempt.acked.is_some() {
+            self.close(id)
+        } else {
+            self.set_deadline(id, now + patience)
+        }
+    }
+
+    /// A child says that it exits, or has: what it ran ends with it.
+    fn child_gone(&mut self, pid: u32, at: Mono) {
+        let Some((_, id)) = self.processes.get_mut(pid).and_then(|proc| proc.job.take()) else {
+            return;
+        };
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            if attempt.start.is_none() {
+                // Taken from the pipe and not accepted: the main process gives it to another child or puts it back.
+                attempt.runner = None;
+                return;
+            }
+            attempt.end = Some(End {
+                at,
+                timing: Timing::Pool,
+            });
+            attempt.state = Some(State::Lost);
+            self.set_deadline(id, self.now + EXPLANATION);
+        }
+    }
+
+    pub(super) fn exited(&mut self, pid: u32, at: Mono) {
+        self.child_gone(pid, at);
+        if self.processes.get(pid).is_some_and(|proc| proc.consumes) {
+            self.worker_gone(pid, at);
+        }
+        self.processes.exit(pid);
+    }
+
+    fn worker_gone(&mut self, pid: u32, at: Mono) {
+        // Of a worker's main process: what it held unstarted goes to another worker, what ran in it is lost, and what a
+        // child lost will not be explained any more. What a child still runs has its end before it.
+        let over = |(_, a): &(&AttemptId, &Attempt)| {
+            let in_child = a.runner.is_some_and(|(runner, _)| runner != pid);
+            a.leader == pid && (!in_child || a.end.is_some())
+        };
+        let ids: Vec<AttemptId> = self.attempts.iter().filter(over).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(attempt) = self.attempts.get_mut(&id)
+                && attempt.start.is_some()
+                && attempt.end.is_none()
+            {
+                attempt.end = Some(End {
+                    at,
+                    timing: Timing::Pool,
+                });
+                attempt.state = Some(State::Lost);
+            }
+            self.close(id);
+        }
+    }
+}
+
+/// What a TASK frame tells, where the message itself was not seen.
+fn message_of(task: &pool::Task<'_>) -> TaskMessage {
+    TaskMessage {
+        id: task.id.to_owned(),
+        name: task.name.to_owned(),
+        root_id: task.root_id.flatten().map(str::to_owned),
+        parent_id: task.parent_id.flatten().map(str::to_owned),
+        group: task.group.map(str::to_owned),
+        retries: task.retries.unwrap_or(0),
+        eta: task.eta.map(str::to_owned),
+        expires: task.expires.map(str::to_owned),
+        traceparent: task.traceparent.and_then(TraceParent::parse),
+        ..TaskMessage::default()
+    }
+}

@@ -1,0 +1,144 @@
+//! The processes that were heard of: who leads whom, and what each runs.
+
+use std::sync::Arc;
+
+use celeryscope_common::Record;
+
+use super::attempt::AttemptId;
+use crate::bounded::Bounded;
+use crate::span::Process;
+
+/// One process.
+#[derive(Debug, Default)]
+pub(super) struct Proc {
+    /// The process that leads its service: the main process for a pool child, else itself.
+    pub(super) leader: u32,
+    /// The leader's identity, once told.
+    pub(super) info: Option<Arc<Process>>,
+    /// A pool child's job: its number in the main process, and its attempt.
+    pub(super) job: Option<(u32, AttemptId)>,
+    /// Leaders: a child spoke on a pool pipe.
+    pub(super) prefork: bool,
+    /// Leaders: the worker's name, from its own messages.
+    pub(super) worker_name: Option<String>,
+    /// Leaders: it was handed tasks.
+    pub(super) consumes: bool,
+    /// Leaders: it was reported as a worker.
+    pub(super) reported: bool,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Processes {
+    table: Bounded<u32, Proc>,
+    /// Parents of forks that have not been heard of yet. Apart, because most are threads and would push processes out.
+    forks: Bounded<u32, u32>,
+}
+
+impl Processes {
+    pub(super) fn new(cap: usize) -> Self {
+        Self {
+            table: Bounded::new(cap),
+            forks: Bounded::new(cap),
+        }
+    }
+
+    /// The process, made known if it wasn't. The flag says that another had to be forgotten for it.
+    ///
+    /// A fork without exec is led by whoever leads its parent, until told otherwise.
+    pub(super) fn entry(&mut self, pid: u32) -> (&mut Proc, bool) {
+        let mut evicted = false;
+        if !self.table.contains(&pid) {
+            let parent = self.forks.remove(&pid).and_then(|parent| self.table.get(&parent));
+            let (leader, info) = parent.map_or((pid, None), |proc| (proc.leader, proc.info.clone()));
+            evicted = self
+                .table
+                .insert(
+                    pid,
+                    Proc {
+                        leader,
+                        info,
+                        ..Proc::default()
+                    },
+                )
+                .is_some();
+        }
+        // Just inserted where it was missing, and never evicted by its own insert.
+        let proc = self
+            .table
+            .get_mut(&pid)
+            .unwrap_or_else(|| unreachable!("process was just inserted"));
+        (proc, evicted)
+    }
+
+    pub(super) fn get(&self, pid: u32) -> Option<&Proc> {
+        self.table.get(&pid)
+    }
+
+    pub(super) fn get_mut(&mut self, pid: u32) -> Option<&mut Proc> {
+        self.table.get_mut(&pid)
+    }
+
+    pub(super) fn leader_of(&self, pid: u32) -> u32 {
+        let known = self.get(pid).or_else(|| self.get(*self.forks.get(&pid)?));
+        known.map_or(pid, |proc| proc.leader)
+    }
+
+    /// The identity of a service by its leader; by another of its processes where the leader is gone; nameless where
+    /// neither was told.
+    pub(super) fn identity(&self, leader: u32, other: u32) -> Arc<Process> {
+        let known = |pid| self.get(pid).and_then(|proc| proc.info.clone());
+        known(leader).or_else(|| known(other)).unwrap_or_else(|| {
+            Arc::new(Process {
+                pid: leader,
+                ..Process::default()
+            })
+        })
+    }
+
+    /// What a worker calls itself in its messages.
+    pub(super) fn worker_name(&self, leader: u32) -> Option<String> {
+        self.get(leader)?.worker_name.clone()
+    }
+
+    /// Takes what user space read about a process. Returns whether another had to be forgotten.
+    pub(super) fn describe(&mut self, record: &Record<'_>) -> bool {
+        let leader = u32::try_from(record.header.conn).unwrap_or(record.header.pid);
+        let info = Arc::new(Process {
+            pid: leader,
+            resource: record
+                .pairs()
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+        });
+        // A leader's children share its identity.
+        let shared = self
+            .get(leader)
+            .and_then(|proc| proc.info.clone())
+            .filter(|known| *known == info);
+        let (proc, evicted) = self.entry(record.header.pid);
+        proc.leader = leader;
+        proc.info = Some(shared.unwrap_or(info));
+        evicted
+    }
+
+    pub(super) fn fork(&mut self, parent: u32, child: u32) {
+        self.forks.insert(child, parent);
+    }
+
+    /// Another program: nothing of what was known holds.
+    pub(super) fn exec(&mut self, pid: u32) {
+        self.forks.remove(&pid);
+        if let Some(proc) = self.get_mut(pid) {
+            *proc = Proc {
+                leader: pid,
+                ..Proc::default()
+            };
+        }
+    }
+
+    pub(super) fn exit(&mut self, pid: u32) {
+        self.table.remove(&pid);
+        self.forks.remove(&pid);
+    }
+}

@@ -1,0 +1,159 @@
+//! Publishes: who sent a message, in which trace, under which parent.
+
+use super::attempt::{AttemptId, Server};
+use super::engine::{Due, Engine, KEPT_PER_TASK, Known};
+use crate::celery::TaskMessage;
+use crate::span::build::{self, PublishFacts};
+use crate::span::{Link, Relation, SpanId, ids};
+use crate::stream::Call;
+use crate::time::Mono;
+
+/// A publish that waits for the broker's answer.
+#[derive(Debug)]
+pub(super) struct Publish {
+    facts: PublishFacts,
+    key: (u64, u64),
+}
+
+impl Engine {
+    pub(super) fn published(
+        &mut self,
+        key: (u64, u64),
+        server: Option<Server>,
+        message: TaskMessage,
+        destination: String,
+        first: Mono,
+        call: Call,
+    ) {
+        self.stats.publishes += 1;
+        let running = self.running_for(call.pid, &message);
+        let (parent, links) = self.parent_of_publish(&message, running);
+        let known = Known {
+            name: message.name.clone(),
+            retries: message.retries,
+            sent: call.enter,
+        };
+        let task = self.task(&message.id);
+        if task.publishes.len() == KEPT_PER_TASK {
+            task.publishes.pop_front();
+        }
+        task.publishes.push_back(known);
+        let facts = PublishFacts {
+            trace_id: build::trace_of(&message),
+            message,
+            destination,
+            server,
+            parent,
+            links,
+            start: self.clock.wall_of(first),
+            first,
+            call,
+            process: self
+                .processes
+                .identity(self.processes.leader_of(call.pid), call.pid),
+        };
+        let id = self.next_id();
+        self.remind(call.exit + self.config.limits.publish_wait, Due::Publish(id));
+        self.tokens.insert(key, id);
+        if let Some((_, old)) = self.publishes.insert(id, Publish { facts, key }) {
+            self.stats.publishes_evicted += 1;
+            self.put_publish(old, None);
+        }
+    }
+
+    pub(super) fn publish_ended(&mut self, key: (u64, u64), answered: Option<Mono>) {
+        if let Some(publish) = self.tokens.remove(&key).and_then(|id| self.publishes.remove(&id)) {
+            self.put_publish(publish, answered);
+        }
+    }
+
+    pub(super) fn publish_due(&mut self, id: u64) {
+        if let Some(publish) = self.publishes.remove(&id) {
+            self.tokens.remove(&publish.key);
+            self.put_publish(publish, None);
+        }
+    }
+
+    fn put_publish(&mut self, publish: Publish, answered: Option<Mono>) {
+        self.stats.publishes_unanswered += u64::from(answered.is_none());
+        let span = build::publish(publish.facts, answered, &self.config);
+        self.put(span);
+    }
+
+    /// The attempt during which `pid` sent this message: of the task that the message names as its parent, or of the
+    /// message's own id (a retry, a replacement).
+    fn running_for(&self, pid: u32, message: &TaskMessage) -> Option<AttemptId> {
+        // Protocol 1 names no parent; in a pool child there is but one that it can be.
+        let nameless = message.root_id.is_none();
+        let wanted = |id: &str| nameless || id == message.id || message.parent_id.as_deref() == Some(id);
+        if let Some((_, id)) = self.processes.get(pid).and_then(|proc| proc.job) {
+            let attempt = self.attempts.get(&id)?;
+            return (attempt.start.is_some() && wanted(&attempt.message.id)).then_some(id);
+        }
+        // Threads and greenlets: no job is tied to the process, but the task says who it is.
+        let leader = self.processes.leader_of(pid);
+        let by_id = |id: &str| {
+            let task = self.tasks.get(id)?;
+            task.attempts.iter().rev().copied().find(|id| {
+                self.attempts
+                    .get(id)
+                    .is_some_and(|a| a.leader == leader && a.end.is_none() && a.start.is_some())
+            })
+        };
+        let again = if message.retries > 0 {
+            by_id(&message.id)
+        } else {
+            None
+        };
+        again.or_else(|| message.parent_id.as_deref().and_then(by_id))
+    }
+
+    /// Parent and links of a publish (design §6).
+    fn parent_of_publish(
+        &self,
+        message: &TaskMessage,
+        running: Option<AttemptId>,
+    ) -> (Option<SpanId>, Vec<Link>) {
+        let mut links = Vec::new();
+        let trace_id = build::trace_of(message);
+        let running = running.and_then(|id| self.attempts.get(&id));
+        let again = running.filter(|run| run.message.id == message.id);
+        // Nobody renewed the context: it came through the retry as it was.
+        let stale = again.is_some_and(|run| run.message.traceparent == message.traceparent);
+        let mut parent = message
+            .traceparent
+            .filter(|_| !stale)
+            .map(|context| context.span_id);
+        if let (None, Some(run)) = (parent, running)
+            && let Some(start) = &run.start
+        {
+            let run_trace = match self.config.relation {
+                Relation::Parent => build::trace_of(&run.message),
+                Relation::Link => start.own_trace,
+            };
+            if run_trace == trace_id {
+                parent = Some(start.span_id);
+            } else {
+                // A parent must be in the same trace.
+                links.push(Link {
+                    trace_id: run_trace,
+                    span_id: start.span_id,
+                });
+            }
+        }
+        if message.retries > 0 {
+            let first = self
+                .tasks
+                .get(message.id.as_str())
+                .and_then(|t| t.publishes.front());
+            let name = first
+                .filter(|p| p.retries == 0)
+                .map_or(message.name.as_str(), |p| p.name.as_str());
+            links.push(Link {
+                trace_id,
+                span_id: ids::publish_span_id(&message.id, 0, name),
+            });
+        }
+        (parent, links)
+    }
+}

@@ -1,0 +1,378 @@
+//! Replies: what a client receives.
+
+use super::bulk::{Bulk, BulkReader, Gap};
+use super::head::{Head, Kind, Text};
+use super::line::{Line, LineReader};
+use super::progress::{DecoderStats, Item, Progress};
+use super::value::Value;
+use crate::limits::Limits;
+use crate::stream::Segment;
+
+/// Reads the replies and pushes that a client receives.
+#[derive(Debug)]
+pub struct ReplyDecoder {
+    state: State,
+    line: LineReader,
+    bulk: BulkReader,
+    /// Aggregates that are open, the innermost last.
+    open: Vec<Open>,
+    /// The innermost of them may hold one that is too deep to be kept.
+    deep: Option<Deep>,
+    /// A bulk string that comes in pieces.
+    pieces: Option<Pieces>,
+    /// The next byte, if it is the first of a transfer, is the first of a reply.
+    boundary: bool,
+    depth: usize,
+    text_max: usize,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Out of sync: skips up to the next boundary.
+    Lost,
+    /// Before or in a line.
+    Line,
+    /// In the payload of a bulk string.
+    Payload(Text),
+}
+
+#[derive(Debug)]
+struct Open {
+    kind: Kind,
+    /// Values to come; `None` when an end is to come instead.
+    left: Option<u64>,
+    values: Vec<Value>,
+    /// It will be kept in the aggregate around it.
+    keep: bool,
+}
+
+/// An aggregate that is passed over without being followed: its values, and theirs, are merely counted.
+#[derive(Debug)]
+struct Deep {
+    /// Values to come.
+    left: u64,
+    kind: Kind,
+}
+
+#[derive(Debug, Default)]
+struct Pieces {
+    head: Vec<u8>,
+    len: u64,
+    lost: u64,
+}
+
+/// The bytes are not what the protocol allows.
+struct NotResp;
+
+impl ReplyDecoder {
+    /// A decoder at the start of a stream.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            state: State::Line,
+            line: LineReader::default(),
+            bulk: BulkReader::default(),
+            open: Vec::new(),
+            deep: None,
+            pieces: None,
+            boundary: false,
+            depth: limits.depth,
+            text_max: limits.bulk,
+            progress: Progress::new(limits),
+        }
+    }
+
+    /// The next reply or push that ends in `segment`; what was read is taken from its front. Call it until it gives
+    /// `None`: then all of the segment has been taken.
+    pub fn next(&mut self, segment: &mut Segment<'_>) -> Option<Item<Value>> {
+        while !segment.data.is_empty() {
+            if self.state == State::Lost && !self.at_boundary(segment) {
+                self.progress.skip(segment.skip_all());
+                return None;
+            }
+            self.boundary = false;
+            match self.step(segment) {
+                Ok(None) => {}
+                Ok(Some(value)) => return Some(self.progress.finish(value)),
+                Err(NotResp) => {
+                    self.progress.stats.protocol_errors =
+                        self.progress.stats.protocol_errors.saturating_add(1);
+                    self.lose_sync();
+                }
+            }
+        }
+        None
+    }
+
+    /// `len` bytes are missing here. Gives the reply that ends with the last of them, if one provably does.
+    pub fn gap(&mut self, len: u64) -> Option<Item<Value>> {
+        if len == 0 {
+            return None;
+        }
+        self.boundary = false;
+        let gap = match self.state {
+            State::Payload(text) => Some((text, self.bulk.gap(len))),
+            State::Lost | State::Line => None,
+        };
+        match gap {
+            None | Some((_, Gap::Beyond)) => {
+                self.lose_sync();
+                self.progress.skip_gap(len);
+                None
+            }
+            Some((_, Gap::Inside)) => {
+                self.progress.miss(len);
+                None
+            }
+            Some((text, Gap::Done(bulk))) => {
+                self.progress.miss(len);
+                let value = self.string(text, bulk)?;
+                Some(self.progress.finish(value))
+            }
+        }
+    }
+
+    /// An unknown number of bytes is missing here.
+    pub fn lose_sync(&mut self) {
+        self.boundary = false;
+        if self.state == State::Lost {
+            return;
+        }
+        self.progress.lose();
+        self.state = State::Lost;
+        self.open = Vec::new();
+        self.deep = None;
+        self.pieces = None;
+        self.bulk = BulkReader::default();
+        self.line.clear();
+    }
+
+    /// The client has read all that was owed to it: if the next byte is the first of a transfer, it is the first of a
+    /// reply. Ignored in sync.
+    ///
+    /// To be called when a client that is known to alternate sends: it has read the replies to all it sent before,
+    /// or it would not send now. A gap or anything but the first byte of a transfer takes it back, because then what comes
+    /// may have been sent before. Not to be called for a client that pipelines or has subscribed.
+    pub fn mark_boundary(&mut self) {
+        self.boundary = self.state == State::Lost;
+    }
+
+    /// Whether the place in the stream is known.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.state != State::Lost
+    }
+
+    /// Counters so far.
+    #[must_use]
+    pub fn stats(&self) -> &DecoderStats {
+        &self.progress.stats
+    }
+
+    /// Bytes read of a reply that is not complete.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.progress.pending()
+    }
+
+    /// Bytes of memory behind it.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let list = self.open.capacity() * size_of::<Open>();
+        let values = self.open.iter().map(|open| {
+            open.values.capacity() * size_of::<Value>() + open.values.iter().map(Value::held).sum::<usize>()
+        });
+        let pieces = self.pieces.as_ref().map_or(0, |pieces| pieces.head.capacity());
+        list + values.sum::<usize>() + pieces + self.line.held() + self.bulk.held()
+    }
+
+    /// Out of sync: finds it again if this is the boundary that was marked.
+    fn at_boundary(&mut self, segment: &Segment<'_>) -> bool {
+        let found = std::mem::take(&mut self.boundary) && segment.begins;
+        if found {
+            self.progress.resync();
+            self.state = State::Line;
+        }
+        found
+    }
+
+    /// Reads one line or one payload, as far as it goes. Gives the reply when it is complete.
+    fn step(&mut self, segment: &mut Segment<'_>) -> Result<Option<Value>, NotResp> {
+        let mut data = segment.data;
+        let len = data.len();
+        if let State::Payload(text) = self.state {
+            let bulk = self.bulk.read(&mut data).map_err(|_| NotResp)?;
+            self.progress
+                .consume(len.saturating_sub(data.len()), segment.call);
+            segment.advance_to(data);
+            return Ok(bulk.and_then(|bulk| self.string(text, bulk)));
+        }
+        let mark = self.line.first(data).ok_or(NotResp)?;
+        let form = Head::form(mark, self.text_max).ok_or(NotResp)?;
+        let head = match self.line.read(&mut data, form) {
+            Line::More => None,
+            Line::Whole(line) => Some(Head::parse(line).ok_or(NotResp)?),
+            Line::Bad => return Err(NotResp),
+        };
+        let value = head.map_or(Ok(None), |head| self.head(head, &mut data));
+        self.progress
+            .consume(len.saturating_sub(data.len()), segment.call);
+        segment.advance_to(data);
+        value
+    }
+
+    /// A line is read; `data` is what follows, of which a whole string may be taken.
+    fn head(&mut self, head: Head, data: &mut &[u8]) -> Result<Option<Value>, NotResp> {
+        if self.pieces.is_some() && !matches!(head, Head::Piece(_)) {
+            return Err(NotResp);
+        }
+        match head {
+            Head::Value(value) => Ok(self.add(value)),
+            Head::Bulk(text, len) => Ok(self.payload(text, len, data)),
+            Head::Pieces => {
+                self.pieces = Some(Pieces::default());
+                Ok(None)
+            }
+            Head::Piece(0) => {
+                let pieces = self.pieces.take().ok_or(NotResp)?;
+                Ok(self.add(Value::Bulk(pieces.into())))
+            }
+            Head::Piece(len) if self.pieces.is_some() => Ok(self.payload(Text::Bulk, len, data)),
+            Head::Piece(_) => Err(NotResp),
+            Head::Aggregate(kind, left) => self.aggregate(kind, left),
+            Head::End => self.end(),
+        }
+    }
+
+    fn payload(&mut self, text: Text, len: u64, data: &mut &[u8]) -> Option<Value> {
+        let keep = self.progress.keep(len);
+        if let Some(bulk) = BulkReader::at_once(data, len, keep) {
+            return self.string(text, bulk);
+        }
+        self.bulk.start(len, keep);
+        self.state = State::Payload(text);
+        None
+    }
+
+    /// A bulk string or a piece of one is read.
+    fn string(&mut self, text: Text, bulk: Bulk) -> Option<Value> {
+        self.state = State::Line;
+        if let Some(pieces) = &mut self.pieces {
+            if pieces.add(&bulk, self.text_max) {
+                self.progress.truncate();
+            }
+            return None;
+        }
+        self.add(match text {
+            Text::Bulk => Value::Bulk(bulk),
+            Text::Verbatim => Value::Verbatim(bulk),
+            Text::Error => Value::Error(bulk.into_head()),
+        })
+    }
+
+    fn aggregate(&mut self, kind: Kind, left: Option<u64>) -> Result<Option<Value>, NotResp> {
+        if let Some(deep) = &mut self.deep {
+            // It is one of the values passed over, unless it is none, and brings its own.
+            let own = u64::from(kind != Kind::Attribute);
+            let left = left.and_then(|n| deep.left.saturating_sub(own).checked_add(n));
+            deep.left = left.ok_or(NotResp)?;
+            return Ok(self.end_deep());
+        }
+        if left != Some(0) && self.open.len() >= self.depth {
+            let left = left.ok_or(NotResp)?;
+            self.progress.truncate();
+            self.deep = Some(Deep { left, kind });
+            return Ok(None);
+        }
+        let keep = self.open.is_empty() || self.progress.may_keep();
+        let room = match left {
+            Some(n) if keep => usize::try_from(n).unwrap_or(usize::MAX).min(8),
+            _ => 0,
+        };
+        self.open.push(Open {
+            kind,
+            left,
+            values: Vec::with_capacity(room),
+            keep,
+        });
+        Ok(if left == Some(0) { self.close() } else { None })
+    }
+
+    /// The line that ends an aggregate of unknown length.
+    fn end(&mut self) -> Result<Option<Value>, NotResp> {
+        match self.open.last() {
+            Some(Open { left: None, .. }) if self.deep.is_none() => Ok(self.close()),
+            _ => Err(NotResp),
+        }
+    }
+
+    /// The values passed over may have come to their end.
+    fn end_deep(&mut self) -> Option<Value> {
+        let deep = self.deep.take_if(|deep| deep.left == 0)?;
+        if deep.kind == Kind::Attribute {
+            return None;
+        }
+        self.add(Value::TooDeep)
+    }
+
+    /// Closes the innermost aggregate.
+    fn close(&mut self) -> Option<Value> {
+        let open = self.open.pop()?;
+        let value = open.kind.value(open.values)?;
+        self.place(value, open.keep)
+    }
+
+    /// A value that is no aggregate is complete.
+    fn add(&mut self, mut value: Value) -> Option<Value> {
+        if let Some(deep) = &mut self.deep {
+            deep.left = deep.left.saturating_sub(1);
+            return self.end_deep();
+        }
+        let keep = self.open.is_empty() || self.progress.may_keep();
+        if let (true, Value::Simple(text) | Value::Error(text) | Value::Big(text)) = (keep, &mut value) {
+            self.progress.cut(text);
+        }
+        self.place(value, keep)
+    }
+
+    /// Puts a value where it belongs, and closes what that completes. Gives it when it belongs nowhere: it is the reply.
+    fn place(&mut self, mut value: Value, mut keep: bool) -> Option<Value> {
+        while let Some(open) = self.open.last_mut() {
+            if keep {
+                open.values.push(value);
+            }
+            let left = open.left.as_mut()?;
+            *left = left.saturating_sub(1);
+            if *left > 0 {
+                return None;
+            }
+            let open = self.open.pop()?;
+            value = open.kind.value(open.values)?;
+            keep = open.keep;
+        }
+        Some(value)
+    }
+}
+
+impl Pieces {
+    /// Adds one; true when some of it is not kept though it was captured.
+    fn add(&mut self, piece: &Bulk, max: usize) -> bool {
+        let contiguous = self.lost == 0 && self.head.len() as u64 == self.len;
+        self.len = self.len.saturating_add(piece.len());
+        self.lost = self.lost.saturating_add(piece.lost());
+        if !contiguous {
+            return true;
+        }
+        let room = max.saturating_sub(self.head.len());
+        let keep = piece.head().get(..room).unwrap_or(piece.head());
+        self.head.extend_from_slice(keep);
+        piece.lost() == 0 && (self.head.len() as u64) < self.len
+    }
+}
+
+impl From<Pieces> for Bulk {
+    fn from(pieces: Pieces) -> Self {
+        Self::headed(pieces.head, pieces.len, pieces.lost)
+    }
+}

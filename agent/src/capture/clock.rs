@@ -1,0 +1,78 @@
+//! The two clocks, read as a pair.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use celeryscope_common::{Header, Kind, Record};
+
+/// How long a pair holds, in ns.
+const HOLDS: u64 = 5_000_000_000;
+/// The wall clock was set when its distance from the monotonic one moved by more than this, in ns.
+const STEP: u64 = 1_000_000;
+
+/// CLOCK_MONOTONIC in ns.
+#[must_use]
+pub(super) fn monotonic() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes to a struct that lives until the call returns; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// Says when the core must be told the time anew.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    told: Option<(u64, u64)>,
+}
+
+impl Clocks {
+    /// A Clock record, when the last is old or the wall clock was set.
+    pub(super) fn tick(&mut self) -> Option<Record<'static>> {
+        let before = monotonic();
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
+        let mono = before + (monotonic() - before) / 2;
+        self.due(mono, wall).then(|| {
+            let header = Header {
+                enter: mono,
+                exit: mono,
+                conn: wall,
+                ..Header::default()
+            };
+            Record::new(Kind::Clock, header, &[])
+        })
+    }
+
+    fn due(&mut self, mono: u64, wall: u64) -> bool {
+        let due = self.told.is_none_or(|(told_mono, told_wall)| {
+            mono - told_mono >= HOLDS || wall.abs_diff(told_wall).abs_diff(mono - told_mono) > STEP
+        });
+        if due {
+            self.told = Some((mono, wall));
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: time passes; the wall clock is slewed a little, then set forward, then back.
+    /// Guarantees: a pair at the start, after five seconds, and at each step; not for the slew.
+    #[test]
+    fn pairs_when_due() {
+        let mut clocks = Clocks::default();
+        let ms = 1_000_000;
+        assert!(clocks.due(0, 10_000 * ms));
+        assert!(!clocks.due(20 * ms, 10_020 * ms));
+        assert!(!clocks.due(40 * ms, 10_040 * ms + ms / 2));
+        assert!(clocks.due(5_000 * ms, 15_000 * ms));
+        assert!(clocks.due(5_020 * ms, 15_030 * ms));
+        assert!(clocks.due(5_040 * ms, 9_000 * ms));
+        assert!(!clocks.due(5_060 * ms, 9_020 * ms));
+    }
+}

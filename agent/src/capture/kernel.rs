@@ -1,0 +1,247 @@
+//! The kernel half in the kernel: its maps by name and type.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
+use celeryscope_common::maps::{Conn, Counter, Counters, Fd, fd_key};
+
+use super::{attach, object, privileges};
+
+/// Most elements that a pass over a map visits, should it change so fast that the pass starts over again and again.
+const PASS_LIMIT: usize = 100_000;
+const BPF_NOEXIST: u64 = 1;
+
+/// A value that both halves share.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Shared<T: Copy>(T);
+
+// SAFETY: both are repr(C) integers without padding, for which any bytes are a value.
+unsafe impl aya::Pod for Shared<Conn> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Shared<Fd> {}
+
+/// The loaded kernel half. Dropping it detaches and unloads everything.
+pub(super) struct Kernel {
+    /// Keeps programs and links.
+    _ebpf: Ebpf,
+    log: Option<EbpfLogger<&'static dyn log::Log>>,
+    conns: HashMap<MapData, u64, Shared<Conn>>,
+    fds: HashMap<MapData, u64, Shared<Fd>>,
+    slots: HashMap<MapData, u64, u32>,
+    procs: HashMap<MapData, u32, u32>,
+    ignored: HashMap<MapData, u64, u8>,
+    counters: PerCpuArray<MapData, Counters>,
+}
+
+impl Kernel {
+    /// Loads and attaches. The ring is given apart, so that its records can be read while the maps are changed.
+    ///
+    /// # Errors
+    /// When the kernel refuses; says what and why.
+    pub(super) fn load(ports: &[u16], ring_bytes: u32, log: bool) -> Result<(Self, RingBuf<MapData>)> {
+        privileges::lift_memlock();
+        let ring_bytes = ring_size(ring_bytes);
+        let level = if log { aya_log::Level::Debug as u8 } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("EVENTS", ring_bytes)
+            .override_global("WAKE_ABOVE", &u64::from(ring_bytes / 4), true)
+            .override_global(aya_log::LEVEL, &level, false)
+            .load(object::BYTES)
+            .context("cannot load the BPF object")?;
+        let mut watched: HashMap<MapData, u16, u8> = map(&mut ebpf, "PORTS")?;
+        for port in ports {
+            watched
+                .insert(port, 1, 0)
+                .with_context(|| format!("cannot watch port {port}: at most 64 ports"))?;
+        }
+        let log = if log {
+            Some(EbpfLogger::init(&mut ebpf).context("cannot read the kernel half's log")?)
+        } else {
+            None
+        };
+        let ring = map(&mut ebpf, "EVENTS")?;
+        let (conns, fds) = (map(&mut ebpf, "CONNS")?, map(&mut ebpf, "FDS")?);
+        let (slots, procs) = (map(&mut ebpf, "SLOTS")?, map(&mut ebpf, "PROCS")?);
+        let (ignored, counters) = (map(&mut ebpf, "IGNORED")?, map(&mut ebpf, "COUNTERS")?);
+        attach::tracepoints(&mut ebpf)?;
+        let kernel = Self {
+            _ebpf: ebpf,
+            log,
+            conns,
+            fds,
+            slots,
+            procs,
+            ignored,
+            counters,
+        };
+        Ok((kernel, ring))
+    }
+
+    /// Hands what the kernel half logged to our own log.
+    pub(super) fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+    }
+
+    /// The kernel half's counters, summed over CPUs. Zeroes when they cannot be read.
+    pub(super) fn counters(&self) -> Counters {
+        let mut sum = [0; Counter::SLOTS];
+        if let Ok(values) = self.counters.get(&0, 0) {
+            for cpu in values.iter() {
+                for (total, value) in sum.iter_mut().zip(cpu) {
+                    *total += value;
+                }
+            }
+        }
+        sum
+    }
+
+    /// The connection that a descriptor refers to.
+    pub(super) fn descriptor(&self, pid: u32, fd: u32) -> Option<u64> {
+        Some(self.fds.get(&fd_key(pid, fd), 0).ok()?.0.conn)
+    }
+
+    /// Adds a connection that has `refs` descriptors. False when the map is full.
+    pub(super) fn add_conn(&mut self, id: u64, conn: Conn) -> bool {
+        self.conns.insert(id, Shared(conn), BPF_NOEXIST).is_ok()
+    }
+
+    /// Removes a connection. False when it was gone already.
+    pub(super) fn remove_conn(&mut self, id: u64) -> bool {
+        self.conns.remove(&id).is_ok()
+    }
+
+    /// Makes a process's descriptor refer to a connection. False when it refers to one already, or a map is full.
+    pub(super) fn add_fd(&mut self, pid: u32, fd: u32, conn: u64) -> bool {
+        // Presence is enough; the process may be known with bits set.
+        let _ = self.procs.insert(pid, 0, BPF_NOEXIST);
+        let free = (0..celeryscope_common::maps::SLOTS_PER_PROCESS)
+            .find(|slot| self.slots.insert(fd_key(pid, *slot), fd, BPF_NOEXIST).is_ok());
+        let slot = free.unwrap_or(celeryscope_common::maps::NO_SLOT);
+        let value = Fd {
+            conn,
+            slot,
+            reserved: 0,
+        };
+        let added = self
+            .fds
+            .insert(fd_key(pid, fd), Shared(value), BPF_NOEXIST)
+            .is_ok();
+        if !added {
+            let _ = self.slots.remove(&fd_key(pid, slot));
+        }
+        added
+    }
+
+    /// Takes back what [`add_fd`](Self::add_fd) did.
+    pub(super) fn remove_fd(&mut self, pid: u32, fd: u32) {
+        let key = fd_key(pid, fd);
+        if let Ok(Shared(known)) = self.fds.get(&key, 0)
+            && self.fds.remove(&key).is_ok()
+        {
+            let _ = self.slots.remove(&fd_key(pid, known.slot));
+        }
+    }
+
+    /// Sets a process's bits; it becomes watched. False when the map is full.
+    pub(super) fn set_process(&mut self, pid: u32, bits: u32) -> bool {
+        self.procs.insert(pid, bits, 0).is_ok()
+    }
+
+    /// A process's bits when it is watched.
+    pub(super) fn process(&self, pid: u32) -> Option<u32> {
+        self.procs.get(&pid, 0).ok()
+    }
+
+    /// The process is no longer watched.
+    pub(super) fn remove_process(&mut self, pid: u32) {
+        let _ = self.procs.remove(&pid);
+    }
+
+    /// Copies a connection's bytes, or does not.
+    pub(super) fn ignore(&mut self, conn: u64, ignore: bool) {
+        let _ = if ignore {
+            self.ignored.insert(conn, 1, 0)
+        } else {
+            self.ignored.remove(&conn)
+        };
+    }
+
+    /// Every tracked descriptor: process, descriptor, connection.
+    pub(super) fn descriptors(&self) -> Vec<(u32, u32, u64)> {
+        self.fds
+            .iter()
+            .take(PASS_LIMIT)
+            .filter_map(|item| {
+                let (key, Shared(value)) = item.ok()?;
+                let (pid, fd) = (
+                    u32::try_from(key >> 32).ok()?,
+                    u32::try_from(key & 0xffff_ffff).ok()?,
+                );
+                Some((pid, fd, value.conn))
+            })
+            .collect()
+    }
+
+    /// Every connection's id.
+    pub(super) fn conns(&self) -> Vec<u64> {
+        self.conns
+            .keys()
+            .take(PASS_LIMIT)
+            .filter_map(Result::ok)
+            .collect()
+    }
+
+    /// Every watched process.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        self.procs
+            .keys()
+            .take(PASS_LIMIT)
+            .filter_map(Result::ok)
+            .collect()
+    }
+}
+
+/// A second descriptor of the ring, to wait on.
+pub(super) fn waiter(ring: &RingBuf<MapData>) -> Result<OwnedFd> {
+    ring.as_fd()
+        .try_clone_to_owned()
+        .context("cannot duplicate the ring buffer's descriptor")
+}
+
+fn map<T>(ebpf: &mut Ebpf, name: &str) -> Result<T>
+where
+    T: TryFrom<Map>,
+    T::Error: std::error::Error + Send + Sync + 'static,
+{
+    let map = ebpf
+        .take_map(name)
+        .with_context(|| format!("the BPF object has no map {name}: it does not belong to this build"))?;
+    T::try_from(map)
+        .with_context(|| format!("BPF map {name} has another shape: it does not belong to this build"))
+}
+
+/// The kernel wants a power of two of at least a page; 64 KiB is the largest page there is.
+fn ring_size(bytes: u32) -> u32 {
+    bytes.clamp(1 << 16, 1 << 30).next_power_of_two()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: sizes that a user may ask for.
+    /// Guarantees: a power of two, not smaller than asked for within the bounds.
+    #[test]
+    fn ring_sizes() {
+        assert_eq!(ring_size(0), 1 << 16);
+        assert_eq!(ring_size(8 << 20), 8 << 20);
+        assert_eq!(ring_size((8 << 20) + 1), 16 << 20);
+        assert_eq!(ring_size(u32::MAX), 1 << 30);
+    }
+}

@@ -1,0 +1,309 @@
+//! The running capture: start it, wait for it, drain it, tell it what the core concluded.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{MapData, RingBuf};
+use celeryscope_common::maps::Counter;
+use celeryscope_common::{Header, Kind, Record};
+use celeryscope_core::{Output, Verdict};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::clock::{self, Clocks};
+use super::kernel::{self, Kernel};
+use super::missing_privileges;
+use super::notes::Notes;
+use super::scan::{Found, Scanner};
+use crate::host::proc;
+
+/// The ring is drained at least this often: nearly all records are put there without waking the reader.
+const DRAIN_EVERY: Duration = Duration::from_millis(20);
+/// Maps are swept this often, in ns.
+const SWEEP_EVERY: u64 = 10_000_000_000;
+/// Most records in one drain, so that a reader who is slower than the writers still gets to do other things.
+const DRAIN_LIMIT: usize = 65_536;
+/// The initial pid namespace's inode: PROC_PID_INIT_INO, include/linux/proc_ns.h.
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// What to capture, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveOptions {
+    /// Remote ports to watch; 1 to 64 of them.
+    pub(crate) ports: Vec<u16>,
+    /// Size of the ring buffer; rounded up to a power of two between 64 KiB and 1 GiB.
+    pub(crate) ring_bytes: u32,
+    /// Pass the kernel half's own messages on to the log.
+    pub(crate) kernel_log: bool,
+    /// Which back end.
+    pub(crate) probes: Probes,
+}
+
+/// The back ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Probes {
+    /// The best that this kernel allows.
+    #[default]
+    Auto,
+    /// fentry and fexit.
+    Fentry,
+    /// kprobe and kretprobe.
+    Kprobe,
+    /// System call tracepoints.
+    Tracepoint,
+}
+
+/// What capture has been attached to.
+#[derive(Clone, Debug)]
+pub(crate) struct Attached {
+    /// Name of the back end.
+    pub(crate) backend: &'static str,
+    /// Remote ports watched.
+    pub(crate) ports: Vec<u16>,
+    /// Processes that held connections to them at the start.
+    pub(crate) processes: usize,
+    /// Connections that were open at the start.
+    pub(crate) connections: usize,
+}
+
+/// A running capture. Dropping it detaches everything.
+pub(crate) struct Live {
+    kernel: Kernel,
+    ring: RingBuf<MapData>,
+    waiter: Waiter,
+    scanner: Scanner,
+    notes: Notes,
+    clocks: Clocks,
+    attached: Attached,
+    proc_root: PathBuf,
+    /// Found at the start, not yet told.
+    found: Vec<Found>,
+    /// Connections in the kernel half's list of those to ignore.
+    ignored: HashSet<u64>,
+    swept: u64,
+    lost_told: u64,
+    records: u64,
+    malformed: u64,
+}
+
+/// The ring's descriptor; registered with the runtime when it is first waited on.
+enum Waiter {
+    Idle(OwnedFd),
+    Registered(AsyncFd<OwnedFd>),
+    /// Registration failed: the timer alone drives.
+    None,
+}
+
+impl Live {
+    /// Loads the kernel half, attaches it, and finds the connections and workers that are there already. Mounts
+    /// tracefs if it must.
+    ///
+    /// # Errors
+    /// When a privilege is missing or the kernel refuses; says what, and what to do.
+    pub(crate) fn start(options: &LiveOptions) -> Result<Self> {
+        let backend = match options.probes {
+            Probes::Auto | Probes::Tracepoint => "tracepoint",
+            Probes::Fentry => {
+                bail!("back end fentry is not in this version: use --probes auto or tracepoint")
+            }
+            Probes::Kprobe => {
+                bail!("back end kprobe is not in this version: use --probes auto or tracepoint")
+            }
+        };
+        if options.ports.is_empty() || options.ports.len() > 64 {
+            bail!("{} ports to watch: give 1 to 64", options.ports.len());
+        }
+        let missing = missing_privileges();
+        if !missing.is_empty() {
+            bail!(
+                "missing {}: run as root, or grant these capabilities",
+                missing.join(", ")
+            );
+        }
+        let proc_root = Path::new("/proc");
+        check_pid_namespace(proc_root)?;
+        let (mut kernel, ring) = Kernel::load(&options.ports, options.ring_bytes, options.kernel_log)?;
+        let mut scanner = Scanner::new(proc_root, &options.ports);
+        let pids = proc::pids(proc_root);
+        let found = scanner.adopt(&mut kernel, &pids);
+        scanner.watch_workers(&mut kernel, &pids);
+        let attached = Attached {
+            backend,
+            ports: options.ports.clone(),
+            processes: found.iter().map(Found::pid).collect::<HashSet<_>>().len(),
+            connections: found.len(),
+        };
+        Ok(Self {
+            waiter: Waiter::Idle(kernel::waiter(&ring)?),
+            kernel,
+            ring,
+            scanner,
+            notes: Notes::default(),
+            clocks: Clocks::default(),
+            attached,
+            proc_root: proc_root.to_owned(),
+            found,
+            ignored: HashSet::new(),
+            swept: clock::monotonic(),
+            lost_told: 0,
+            records: 0,
+            malformed: 0,
+        })
+    }
+
+    /// What it has been attached to.
+    #[must_use]
+    pub(crate) fn attached(&self) -> &Attached {
+        &self.attached
+    }
+
+    /// Resolves when the ring should be drained. May be dropped and called again at any time.
+    pub(crate) async fn ready(&mut self) {
+        if let Waiter::Idle(_) = self.waiter
+            && let Waiter::Idle(fd) = std::mem::replace(&mut self.waiter, Waiter::None)
+        {
+            // SAFETY: an OwnedFd keeps its descriptor open, and the same one, for as long as it lives.
+            match unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) } {
+                Ok(fd) => self.waiter = Waiter::Registered(fd),
+                Err(error) => tracing::warn!("cannot wait on the ring buffer, polling instead: {error}"),
+            }
+        }
+        let timer = tokio::time::sleep(DRAIN_EVERY);
+        if let Waiter::Registered(fd) = &self.waiter {
+            tokio::select! {
+                guard = fd.readable() => if let Ok(mut guard) = guard { guard.clear_ready() },
+                () = timer => {}
+            }
+        } else {
+            timer.await;
+        }
+    }
+
+    /// Gives `sink` everything pending, in order.
+    pub(crate) fn drain(&mut self, sink: &mut dyn FnMut(&Record<'_>)) {
+        let before = self.records;
+        let mut sink = |record: &Record<'_>| {
+            self.records += 1;
+            sink(record);
+        };
+        if let Some(clock) = self.clocks.tick() {
+            sink(&clock);
+        }
+        for found in self.found.drain(..) {
+            self.notes.pass(&self.proc_root, &found.record(), &mut sink);
+        }
+        for _ in 0..DRAIN_LIMIT {
+            let Some(item) = self.ring.next() else { break };
+            let Ok(record) = Record::parse(&item) else {
+                self.malformed += 1;
+                continue;
+            };
+            self.notes.pass(&self.proc_root, &record, &mut sink);
+            let (kind, pid, conn) = (record.kind, record.header.pid, record.header.conn);
+            drop(item);
+            match kind {
+                Kind::Open => self.scanner.watch_workers(&mut self.kernel, &[pid]),
+                Kind::Exec => {
+                    self.scanner.forget(pid);
+                    self.scanner.watch_workers(&mut self.kernel, &[pid]);
+                    for found in self.scanner.adopt(&mut self.kernel, &[pid]) {
+                        self.notes.pass(&self.proc_root, &found.record(), &mut sink);
+                    }
+                }
+                Kind::Exit => self.scanner.forget(pid),
+                Kind::Close if self.ignored.remove(&conn) => self.kernel.ignore(conn, false),
+                _ => {}
+            }
+        }
+        // Lost because the ring was full of what has just been read.
+        let lost: u64 = self.kernel.counters()[..Counter::ConnsFull as usize].iter().sum();
+        if lost > self.lost_told {
+            sink(&note(Kind::Lost, lost - self.lost_told));
+            self.lost_told = lost;
+        }
+        let now = clock::monotonic();
+        if now - self.swept > SWEEP_EVERY {
+            self.swept = now;
+            for conn in self.scanner.sweep(&mut self.kernel) {
+                sink(&note(Kind::Close, conn));
+            }
+        }
+        tracing::trace!("{} records", self.records - before);
+        self.kernel.flush_log();
+    }
+
+    /// Acts on what the core concluded. Spans are not our business.
+    pub(crate) fn apply(&mut self, output: &Output) {
+        match output {
+            Output::Verdict { conn, verdict } => {
+                let ignore = *verdict == Verdict::Ignore;
+                let changed = if ignore {
+                    self.ignored.insert(*conn)
+                } else {
+                    self.ignored.remove(conn)
+                };
+                if changed {
+                    self.kernel.ignore(*conn, ignore);
+                }
+            }
+            Output::Worker { pid } => self.scanner.watch(&mut self.kernel, &HashSet::from([*pid])),
+            Output::Span(_) => {}
+        }
+    }
+
+    /// Name, meaning and value of each counter, of both halves.
+    pub(crate) fn counters(&mut self) -> Vec<(&'static str, &'static str, u64)> {
+        let own = [
+            ("records", "records given to the core", self.records),
+            (
+                "malformed",
+                "records that could not be read: a bug",
+                self.malformed,
+            ),
+        ];
+        let kernel = self.kernel.counters();
+        let named = Counter::NAMES
+            .into_iter()
+            .zip(kernel)
+            .filter(|((name, _), _)| !name.is_empty());
+        own.into_iter()
+            .chain(named.map(|((name, meaning), value)| (name, meaning, value)))
+            .collect()
+    }
+}
+
+/// A record made here, now, that concerns no process.
+fn note(kind: Kind, conn: u64) -> Record<'static> {
+    let now = clock::monotonic();
+    let header = Header {
+        enter: now,
+        exit: now,
+        conn,
+        ..Header::default()
+    };
+    Record::new(kind, header, &[])
+}
+
+/// The kernel half speaks of processes as the initial namespace does; /proc must, too.
+fn check_pid_namespace(proc_root: &Path) -> Result<()> {
+    let namespace =
+        fs::read_link(proc_root.join("self/ns/pid")).context("cannot read /proc/self/ns/pid: mount /proc")?;
+    if namespace != Path::new(INITIAL_PID_NAMESPACE) {
+        bail!(
+            "not in the host's pid namespace: start the container with --pid=host (hostPID: true in Kubernetes)"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+impl Live {
+    /// Makes the next drain sweep.
+    pub(super) fn sweep_now(&mut self) {
+        self.swept = 0;
+    }
+}

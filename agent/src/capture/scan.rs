@@ -1,0 +1,216 @@
+//! What was there before the probes, or slipped past them: connections that are already open, Celery workers that
+//! already run, and map entries that nothing stands behind any more.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use celeryscope_common::maps::{Conn, SCANNED_ID, process};
+use celeryscope_common::{Endpoint, Header, Kind, Record, flags};
+
+use super::clock;
+use super::kernel::Kernel;
+use crate::host::sockets::{self, Held, Tables};
+use crate::host::{celery, proc};
+
+/// Reads /proc and brings what it finds into the kernel half's maps.
+#[derive(Debug)]
+pub(super) struct Scanner {
+    proc_root: PathBuf,
+    ports: HashSet<u16>,
+    next: u64,
+    /// Processes whose command line has been looked at.
+    checked: HashSet<u32>,
+    /// Connections that had no descriptor at the last sweep.
+    orphans: HashSet<u64>,
+}
+
+/// A connection that the scan brought in, to be told to the core.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    header: Header,
+    endpoint: [u8; Endpoint::SIZE],
+}
+
+impl Found {
+    pub(super) fn record(&self) -> Record<'_> {
+        Record::new(Kind::Open, self.header, &self.endpoint)
+    }
+
+    /// The process that holds it.
+    pub(super) fn pid(&self) -> u32 {
+        self.header.pid
+    }
+}
+
+impl Scanner {
+    pub(super) fn new(proc_root: &Path, ports: &[u16]) -> Self {
+        Self {
+            proc_root: proc_root.to_owned(),
+            ports: ports.iter().copied().collect(),
+            next: 0,
+            checked: HashSet::new(),
+            orphans: HashSet::new(),
+        }
+    }
+
+    /// Brings in the open connections of these processes. The probes must be attached already, so that nothing falls
+    /// between; what they know is left alone.
+    pub(super) fn adopt(&mut self, kernel: &mut Kernel, pids: &[u32]) -> Vec<Found> {
+        let mut by_socket: BTreeMap<u64, Vec<Held>> = BTreeMap::new();
+        let mut tables = Tables::new(&self.proc_root, &self.ports);
+        for pid in pids {
+            for held in tables.held_by(*pid) {
+                by_socket.entry(held.inode).or_default().push(held);
+            }
+        }
+        by_socket
+            .into_values()
+            .filter_map(|mut holders| {
+                holders.sort_by_key(|held| (held.pid, held.fd));
+                self.adopt_one(kernel, &holders)
+            })
+            .collect()
+    }
+
+    /// One socket, held by one or more descriptors.
+    fn adopt_one(&mut self, kernel: &mut Kernel, holders: &[Held]) -> Option<Found> {
+        let first = holders.first()?;
+        if holders
+            .iter()
+            .any(|held| kernel.descriptor(held.pid, held.fd).is_some())
+        {
+            return None;
+        }
+        self.next += 1;
+        let id = SCANNED_ID | self.next;
+        let conn = Conn {
+            refs: holders.len() as u64,
+            addr: first.peer.addr,
+            port: first.peer.port,
+            ..Conn::default()
+        };
+        if !kernel.add_conn(id, conn) {
+            return None;
+        }
+        let mut added = false;
+        for held in holders {
+            if kernel.add_fd(held.pid, held.fd, id) {
+                // Closed, or even another file's by now?
+                if sockets::still_held(&self.proc_root, held) {
+                    added = true;
+                } else {
+                    kernel.remove_fd(held.pid, held.fd);
+                }
+            }
+        }
+        if !added {
+            kernel.remove_conn(id);
+            return None;
+        }
+        let mut comm = [0; 16];
+        let name = proc::comm(&self.proc_root, first.pid).unwrap_or_default();
+        let len = name.len().min(comm.len() - 1);
+        comm[..len].copy_from_slice(&name.as_bytes()[..len]);
+        let now = clock::monotonic();
+        Some(Found {
+            header: Header {
+                flags: flags::MIDSTREAM,
+                enter: now,
+                exit: now,
+                pid: first.pid,
+                tid: first.pid,
+                conn: id,
+                ..Header::default()
+            },
+            endpoint: Endpoint {
+                addr: first.peer.addr,
+                port: first.peer.port,
+                reserved: 0,
+                comm,
+            }
+            .to_bytes(),
+        })
+    }
+
+    /// Watches the pool pipes of those of the processes that are Celery workers. Each is looked at once, until
+    /// [`forget`](Self::forget).
+    pub(super) fn watch_workers(&mut self, kernel: &mut Kernel, pids: &[u32]) {
+        if self.checked.len() > 65_536 {
+            self.checked.clear();
+        }
+        let workers: HashSet<u32> = pids
+            .iter()
+            .copied()
+            .filter(|pid| self.checked.insert(*pid))
+            .filter(|pid| {
+                proc::arguments(&self.proc_root, *pid).is_some_and(|arguments| celery::is_worker(&arguments))
+            })
+            .collect();
+        self.watch(kernel, &workers);
+    }
+
+    /// Watches the pool pipes of these processes and of all their descendants; those yet to be born inherit it.
+    pub(super) fn watch(&self, kernel: &mut Kernel, workers: &HashSet<u32>) {
+        if workers.is_empty() {
+            return;
+        }
+        // The parents first: a child born meanwhile either inherits or is listed.
+        for pid in workers {
+            set_watched(kernel, *pid);
+        }
+        for pid in proc::descendants(&self.proc_root, workers) {
+            set_watched(kernel, pid);
+        }
+    }
+
+    /// The process is gone, or runs another program.
+    pub(super) fn forget(&mut self, pid: u32) {
+        self.checked.remove(&pid);
+    }
+
+    /// Removes what no live process stands behind: entries that the probes could not drop, because a process had too
+    /// many descriptors or an event was missed. Gives the connections that closed that way.
+    pub(super) fn sweep(&mut self, kernel: &mut Kernel) -> Vec<u64> {
+        for pid in kernel.processes() {
+            if !proc::exists(&self.proc_root, pid) {
+                kernel.remove_process(pid);
+            }
+        }
+        let mut alive = HashSet::new();
+        let mut dead = HashSet::new();
+        let mut referred = HashSet::new();
+        for (pid, fd, conn) in kernel.descriptors() {
+            if !alive.contains(&pid) && !dead.contains(&pid) {
+                let set = if proc::exists(&self.proc_root, pid) {
+                    &mut alive
+                } else {
+                    &mut dead
+                };
+                set.insert(pid);
+            }
+            if dead.contains(&pid) {
+                kernel.remove_fd(pid, fd);
+            } else {
+                referred.insert(conn);
+            }
+        }
+        let orphans: HashSet<u64> = kernel
+            .conns()
+            .into_iter()
+            .filter(|conn| !referred.contains(conn))
+            .collect();
+        // Twice in a row: a connection is made before its first descriptor.
+        let gone: Vec<u64> = orphans.intersection(&self.orphans).copied().collect();
+        self.orphans = orphans;
+        gone.into_iter()
+            .filter(|conn| kernel.remove_conn(*conn))
+            .collect()
+    }
+}
+
+fn set_watched(kernel: &mut Kernel, pid: u32) {
+    let bits = kernel.process(pid).unwrap_or(0);
+    if bits & process::WATCH_PIPES == 0 {
+        kernel.set_process(pid, bits | process::WATCH_PIPES);
+    }
+}

@@ -1,0 +1,79 @@
+//! What tracing costs the watched programs: no tracing, celeryscope, and OpenTelemetry's in-process instrumentation, in
+//! turn on one machine and in one run.
+//!
+//! A publisher puts tasks into the queue as fast as it can, then a worker with two pool children drains them; both are
+//! timed without a recorder or anything else of the tests in them. The spans of both kinds of tracing go to one and
+//! the same collector (rotel). Several rounds, medians, in an order that changes: the machine's moods fall on all alike.
+//!
+//! `cargo bench -p celeryscope --bench live` with `CELERYSCOPE_LIVE=1`, as root.
+
+#[path = "../e2e/rig/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the live tests use the rest")]
+mod rig;
+mod round;
+#[path = "../../xtask/src/venv.rs"]
+#[allow(unused_imports, reason = "its own tests run elsewhere")]
+mod venv;
+
+/// What the rig shares with the replay tests.
+#[path = "../support"]
+#[allow(dead_code, unreachable_pub, reason = "each program uses its part")]
+mod support {
+    pub mod truth;
+}
+
+use rig::report::{Spread, say, table};
+use round::{Figures, Round, Tracing};
+
+const ROUNDS: usize = 5;
+
+fn main() {
+    venv::ensure(&["otel", "rotel"]).unwrap_or_else(|e| panic!("{e:#}"));
+    let Some(round) = Round::prepare() else { return };
+    let mut figures: Vec<(Tracing, Figures)> = Vec::new();
+    for turn in 0..ROUNDS {
+        for place in 0..Tracing::ALL.len() {
+            let tracing = Tracing::ALL[(place + turn) % Tracing::ALL.len()];
+            let measured = round.measure(tracing);
+            say(&format!(
+                "round {} of {ROUNDS}: {tracing:?}: {measured:?}",
+                turn + 1
+            ));
+            figures.push((tracing, measured));
+        }
+    }
+    show(&figures);
+}
+
+fn show(figures: &[(Tracing, Figures)]) {
+    let median = |tracing: Tracing, of: fn(&Figures) -> f64| {
+        let of_this = figures.iter().filter(|(which, _)| *which == tracing);
+        Spread::of(of_this.map(|(_, figures)| of(figures)).collect()).median
+    };
+    let row = |tracing: Tracing| {
+        let compared = |of: fn(&Figures) -> f64| {
+            let (own, plain) = (median(tracing, of), median(Tracing::Off, of));
+            format!("{own:.0} ({:+.1} %)", (own / plain - 1.0) * 100.0)
+        };
+        vec![
+            tracing.name().to_owned(),
+            compared(|f| f.publishes),
+            compared(|f| f.publish_cpu),
+            compared(|f| f.tasks),
+            compared(|f| f.task_cpu),
+            format!("{:.0}", median(tracing, |f| f.agent_cpu)),
+            format!("{:.0}", median(tracing, |f| f.agent_rss)),
+        ]
+    };
+    let head = [
+        "tracing",
+        "publishes a second",
+        "publisher us CPU each",
+        "tasks a second",
+        "worker us CPU each",
+        "agent us CPU a task",
+        "agent peak MiB",
+    ];
+    let rows: Vec<_> = Tracing::ALL.iter().map(|tracing| row(*tracing)).collect();
+    table("What tracing costs the watched programs (medians)", &head, &rows);
+}

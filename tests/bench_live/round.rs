@@ -1,0 +1,177 @@
+//! One round: fill the queue, drain it, note what both took.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::rig::collector::{Collector, Ports};
+use crate::rig::process::{Process, wait_for};
+use crate::rig::{Agent, Scene, agent};
+
+/// Tasks of a round.
+const TASKS: usize = 3000;
+
+/// Which kind of tracing is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tracing {
+    /// None.
+    Off,
+    /// This agent.
+    Celeryscope,
+    /// opentelemetry-instrumentation-celery in publisher and worker.
+    InProcess,
+}
+
+impl Tracing {
+    pub(crate) const ALL: [Self; 3] = [Self::Off, Self::Celeryscope, Self::InProcess];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Off => "none",
+            Self::Celeryscope => "celeryscope",
+            Self::InProcess => "opentelemetry-instrumentation-celery",
+        }
+    }
+}
+
+/// What a round showed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Figures {
+    /// Publishes a second of one process.
+    pub(crate) publishes: f64,
+    /// us of CPU a publish.
+    pub(crate) publish_cpu: f64,
+    /// Tasks a second of the worker.
+    pub(crate) tasks: f64,
+    /// us of CPU a task of the worker's processes.
+    pub(crate) task_cpu: f64,
+    /// us of CPU a task of the agent, publish and run together.
+    pub(crate) agent_cpu: f64,
+    /// MiB.
+    pub(crate) agent_rss: f64,
+}
+
+/// What all rounds use.
+#[derive(Debug)]
+pub(crate) struct Round {
+    scene: Scene,
+    collector: Collector,
+}
+
+impl Round {
+    /// Redis and the collector, or nothing when live runs are not asked for.
+    pub(crate) fn prepare() -> Option<Self> {
+        let scene = Scene::set("bench", "otel")?;
+        let collector = Collector::start(&scene, "collector", Ports::free(), false);
+        Some(Self { scene, collector })
+    }
+
+    /// Runs one.
+    pub(crate) fn measure(&self, tracing: Tracing) -> Figures {
+        let agent = (tracing == Tracing::Celeryscope).then(|| self.agent());
+        let (publishes, publish_cpu) = self.fill(tracing);
+        let (tasks, task_cpu) = self.drain(tracing);
+        let usage = agent.map(|agent| agent.stop().usage).unwrap_or_default();
+        Figures {
+            publishes,
+            publish_cpu,
+            tasks,
+            task_cpu,
+            agent_cpu: usage.cpu / TASKS as f64 * 1e6,
+            agent_rss: usage.peak_rss,
+        }
+    }
+
+    fn agent(&self) -> Agent {
+        let mut command = Command::new(agent::binary());
+        command
+            .args([
+                "run",
+                "--broker-port",
+                &self.scene.port().to_string(),
+                "--output",
+                "otlp",
+            ])
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", self.collector.http())
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+        let no_file = self.scene.folder().join("none");
+        Agent::spawn(self.scene.folder(), "agent", &command, no_file)
+    }
+
+    /// Publishes all tasks; gives publishes a second and us of CPU each.
+    fn fill(&self, tracing: Tracing) -> (f64, f64) {
+        let mut command = self.python();
+        command.args(["-m", "burst", &TASKS.to_string()]);
+        if tracing == Tracing::InProcess {
+            command.arg("instrumented");
+        }
+        let output = command.stderr(Stdio::inherit()).output().expect("the publisher");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut numbers = text.split_whitespace().filter_map(|n| n.parse().ok());
+        let figures = numbers.next().zip(numbers.next());
+        figures.unwrap_or_else(|| panic!("the publisher failed: {text}"))
+    }
+
+    /// Lets a worker run all tasks; gives tasks a second between the first and the last tenth, and us of CPU each.
+    fn drain(&self, tracing: Tracing) -> (f64, f64) {
+        let mut command = self.python();
+        command.args(["-m", "celery", "-A", "app", "worker", "-c", "2", "-l", "ERROR"]);
+        command.args(["-n", &format!("bench@{}", self.scene.name())]);
+        if tracing == Tracing::InProcess {
+            command.args(["--include", "instrumented"]);
+        }
+        let worker = Process::spawn("worker", &command, self.scene.folder(), None);
+        let mut broker = Queue::connect(self.scene.port());
+        let mut at = |left: usize| {
+            wait_for("progress of the worker", Duration::from_secs(120), || {
+                (broker.left() <= left).then(|| (Instant::now(), tree_cpu(worker.pid())))
+            })
+        };
+        let begin = at(TASKS * 9 / 10);
+        let end = at(TASKS / 10);
+        at(0);
+        // The last ones are in the children still.
+        std::thread::sleep(Duration::from_millis(300));
+        let done = (TASKS * 8 / 10) as f64;
+        (
+            done / (end.0 - begin.0).as_secs_f64(),
+            (end.1 - begin.1) / done * 1e6,
+        )
+    }
+
+    fn python(&self) -> Command {
+        let mut python = self.scene.python();
+        python
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", self.collector.http())
+            .env("OTEL_SERVICE_NAME", "app");
+        python
+    }
+}
+
+/// CPU seconds of a worker's main process and its pool children.
+fn tree_cpu(main: u32) -> f64 {
+    let children = std::fs::read_to_string(format!("/proc/{main}/task/{main}/children")).unwrap_or_default();
+    let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    pids.chain([main])
+        .map(|pid| crate::rig::process::usage(pid).cpu)
+        .sum()
+}
+
+/// The queue's length, asked over a connection of our own.
+struct Queue(BufReader<TcpStream>);
+
+impl Queue {
+    fn connect(port: u16) -> Self {
+        Self(BufReader::new(
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("Redis"),
+        ))
+    }
+
+    fn left(&mut self) -> usize {
+        self.0.get_mut().write_all(b"LLEN celery\r\n").expect("Redis");
+        let mut answer = String::new();
+        self.0.read_line(&mut answer).expect("Redis");
+        answer.trim_start_matches(':').trim().parse().expect("a length")
+    }
+}

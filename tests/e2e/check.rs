@@ -1,0 +1,93 @@
+//! Spans against the truth, and the agent's own account of what it lost.
+
+use std::collections::{BTreeMap, HashMap};
+
+use celeryscope_core::{Span, SpanKind};
+
+use crate::rig::agent::Left;
+use crate::rig::{Scene, report};
+use crate::support::compare::{self, Expect, Report};
+use crate::support::truth::Truth;
+
+/// Everything equal to the truth and nothing lost, or a panic with the whole list of differences.
+pub(crate) fn all_is_told(scene: &Scene, left: &Left, expect: &Expect) -> Report {
+    nothing_lost(left);
+    spans_equal(scene, left, expect)
+}
+
+/// Spans equal to the truth.
+pub(crate) fn spans_equal(scene: &Scene, left: &Left, expect: &Expect) -> Report {
+    let truth = scene.whole_truth();
+    assert!(
+        truth.publishes().next().is_some(),
+        "nothing was published: the test tests nothing"
+    );
+    let spans = as_sent(&left.spans, &truth);
+    let report = compare::compare(&spans, &truth, expect);
+    report::say(&report.to_string());
+    report.check();
+    report
+}
+
+/// OTLP has no place for "the message said sampled" apart from "the span is sampled": taken from the truth, unproved here.
+fn as_sent(spans: &[Span], truth: &Truth) -> Vec<Span> {
+    let said: HashMap<(&str, i64), bool> = truth
+        .publishes()
+        .filter_map(|(task, publish)| {
+            Some(((task.id.as_str(), publish.retries), publish.traceparent?.sampled))
+        })
+        .collect();
+    let with_flag = |span: &Span| {
+        let id = compare::text(span, "messaging.message.id").unwrap_or_default();
+        let retries = compare::int(span, "celery.retry_count").unwrap_or_default();
+        Span {
+            sampled: said.get(&(id, retries)).copied(),
+            ..span.clone()
+        }
+    };
+    spans.iter().map(with_flag).collect()
+}
+
+/// No record was lost between kernel and agent, no span between agent and output.
+pub(crate) fn nothing_lost(left: &Left) {
+    let summary = summary(&left.log);
+    for what in ["dropped", "failed", "lost_records"] {
+        assert_eq!(
+            summary.get(what),
+            Some(&0),
+            "{what} in the agent's summary: {}",
+            left.log
+        );
+    }
+    let of = |kind: SpanKind| left.spans.iter().filter(|span| span.kind == kind).count() as u64;
+    assert_eq!(
+        summary.get("publishes"),
+        Some(&of(SpanKind::Publish)),
+        "publishes in the agent's summary"
+    );
+    assert_eq!(
+        summary.get("runs"),
+        Some(&of(SpanKind::Run)),
+        "runs in the agent's summary"
+    );
+}
+
+/// The numbers of the agent's last line, `done publishes=… runs=… exported=… …`.
+pub(crate) fn summary(log: &str) -> BTreeMap<String, u64> {
+    let line = log.lines().rev().find_map(|line| line.strip_prefix("done "));
+    let line = line.unwrap_or_else(|| panic!("no line `done …` at the agent's end: {log}"));
+    let pair = |word: &str| {
+        word.split_once('=')
+            .and_then(|(key, n)| Some((key.to_owned(), n.parse().ok()?)))
+    };
+    line.split(' ').filter_map(pair).collect()
+}
+
+/// The counters that `--stats` prints at the end: `counter name=value  # meaning`.
+pub(crate) fn counters(log: &str) -> BTreeMap<String, u64> {
+    let pair = |line: &str| {
+        let (name, rest) = line.strip_prefix("counter ")?.split_once('=')?;
+        Some((name.to_owned(), rest.split("  #").next()?.trim().parse().ok()?))
+    };
+    log.lines().filter_map(pair).collect()
+}

@@ -1,0 +1,72 @@
+//! A long-lived client program that publishes what it is told to.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::spawn;
+use std::time::Duration;
+
+use super::process::Process;
+use super::scene::Scene;
+
+/// A running `publisher.py`.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    process: Process,
+    lines: Receiver<String>,
+}
+
+impl Publisher {
+    /// Starts it and waits until it takes commands. No connection is open yet.
+    pub(crate) fn start(scene: &Scene, name: &str) -> Self {
+        let mut command = scene.python();
+        command.args(["-m", "publisher"]);
+        let mut process = Process::spawn(name, &command, scene.folder(), Some(Stdio::piped()));
+        let stdout = process.child().stdout.take().expect("a piped stdout");
+        let (sender, lines) = channel();
+        spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let publisher = Self { process, lines };
+        publisher.expect("up");
+        publisher
+    }
+
+    /// Tells it a scenario and its arguments, and waits until all messages are sent.
+    pub(crate) fn publish(&mut self, scenario: &str) {
+        self.begin(scenario);
+        self.finish(scenario);
+    }
+
+    /// Tells it a scenario and goes on.
+    pub(crate) fn begin(&mut self, scenario: &str) {
+        let stdin = self.process.child().stdin.as_mut().expect("a piped stdin");
+        writeln!(stdin, "{scenario}")
+            .and_then(|()| stdin.flush())
+            .expect("a publisher that listens");
+    }
+
+    /// Waits for the end of a scenario that was begun. Returns what it printed meanwhile.
+    pub(crate) fn finish(&mut self, scenario: &str) -> Vec<String> {
+        let name = scenario.split(' ').next().unwrap_or(scenario);
+        self.expect(&format!("ok {name}"))
+    }
+
+    fn expect(&self, wanted: &str) -> Vec<String> {
+        let mut before = Vec::new();
+        loop {
+            match self.lines.recv_timeout(Duration::from_secs(60)) {
+                Ok(line) if line == wanted => return before,
+                Ok(line) => before.push(line),
+                Err(e) => panic!(
+                    "the publisher did not say {wanted:?} ({e}): {}",
+                    self.process.log()
+                ),
+            }
+        }
+    }
+}

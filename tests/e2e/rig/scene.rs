@@ -1,0 +1,159 @@
+//! One test's stage: a temporary folder, a Python environment, a Redis, and the truth that gathers there.
+
+use std::cell::{RefCell, RefMut};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::process::GLANCE;
+use super::redis::{Family, Redis};
+use super::truth::TruthLog;
+use crate::support::truth::Truth;
+use crate::venv;
+
+/// The stage. Live tests share two processors, so only one stage exists at a time.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    // Dropped in this order: Redis first, the folder's removal is last.
+    redis: Redis,
+    venv: PathBuf,
+    family: Family,
+    name: String,
+    truth: RefCell<TruthLog>,
+    folder: Folder,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// A temporary folder; kept, and named on stderr, when the test fails.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Scene {
+    /// A stage with the named environment, reached over 127.0.0.1; `None`, with a line that says why, when live tests
+    /// are not asked for.
+    pub(crate) fn set(name: &str, environment: &str) -> Option<Self> {
+        Self::set_over(name, environment, Family::V4)
+    }
+
+    /// The same over the given loopback address.
+    pub(crate) fn set_over(name: &str, environment: &str, family: Family) -> Option<Self> {
+        let alone = live(name)?;
+        venv::ensure(&[environment]).unwrap_or_else(|e| panic!("{e:#}"));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let unique = format!(
+            "{name}-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let folder = Folder(std::env::temp_dir().join("celeryscope-e2e").join(&unique));
+        std::fs::create_dir_all(folder.0.join("truth")).expect("a temporary folder");
+        Some(Self {
+            redis: Redis::start(&folder.0),
+            venv: venv::path(environment).unwrap_or_else(|e| panic!("{e:#}")),
+            family,
+            name: unique,
+            truth: RefCell::new(TruthLog::new(&folder.0.join("truth"))),
+            folder,
+            _alone: alone,
+        })
+    }
+
+    /// Unique among all tests that run on this machine.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder.0
+    }
+
+    pub(crate) fn redis(&self) -> &Redis {
+        &self.redis
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.redis.port()
+    }
+
+    /// The environment's Python with the workload on its path, told where broker, backend and truth are.
+    pub(crate) fn python(&self) -> Command {
+        let mut python = Command::new(self.venv.join("bin/python"));
+        let url = self.redis.url(self.family);
+        python
+            .current_dir(self.folder())
+            .env("PYTHONPATH", workload())
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("PYTHONWARNINGS", "ignore")
+            .env("WORKLOAD_BROKER", &url)
+            .env("WORKLOAD_BACKEND", &url)
+            .env("WORKLOAD_TRUTH_DIR", self.folder().join("truth"));
+        python
+    }
+
+    /// The truth so far.
+    pub(crate) fn truth(&self) -> RefMut<'_, TruthLog> {
+        let mut truth = self.truth.borrow_mut();
+        truth.refresh();
+        truth
+    }
+
+    /// Waits until every message that was sent has been dealt with for good, and the agent's slower evidence is in.
+    pub(crate) fn settle(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        loop {
+            let unsettled = self.truth().unsettled();
+            if unsettled.is_empty() {
+                break;
+            }
+            let some: Vec<_> = unsettled.iter().take(5).collect();
+            assert!(
+                Instant::now() < deadline,
+                "{} messages not dealt with in {limit:?}: {some:?}",
+                unsettled.len()
+            );
+            std::thread::sleep(GLANCE * 10);
+        }
+        // The last run's READY, ack and result follow its postrun by some milliseconds.
+        std::thread::sleep(Duration::from_millis(300));
+    }
+
+    /// The whole truth, also left in the folder.
+    pub(crate) fn whole_truth(&self) -> Truth {
+        let joined = self.truth().joined(&format!("redis-{}", self.name));
+        let path = self.folder().join("truth.json");
+        std::fs::write(&path, format!("{joined:#}")).expect("truth.json");
+        let mut truth = Truth::load(&path);
+        truth.broker_port = Some(self.port());
+        truth
+    }
+}
+
+/// The right to run a live test, or nothing and a line on stderr.
+pub(crate) fn live(name: &str) -> Option<MutexGuard<'static, ()>> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    if std::env::var_os("CELERYSCOPE_LIVE").is_none_or(|v| v != "1") {
+        super::report::say(&format!(
+            "{name}: skipped: needs CELERYSCOPE_LIVE=1 (root, BPF, redis-server, Python)"
+        ));
+        return None;
+    }
+    Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The folder of the watched application.
+pub(crate) fn workload() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/workload")
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            super::report::say(&format!("kept for a look: {}", self.0.display()));
+        } else {
+            // A folder that stays behind under the system's temporary folder harms nobody.
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}

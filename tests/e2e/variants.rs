@@ -1,0 +1,92 @@
+//! A representative set of tasks over other clients, address families, and orders of starting.
+
+use std::time::Duration;
+
+use crate::check;
+use crate::rig::redis::Family;
+use crate::rig::report::say;
+use crate::rig::worker::Options;
+use crate::rig::{Agent, Publisher, Scene, Worker};
+use crate::support::compare::Expect;
+
+const SET: &[&str] = &[
+    "simple 3",
+    "chained",
+    "chorded 3",
+    "retries",
+    "requeues",
+    "large 1",
+    "forking 2 3",
+    "paced 10",
+];
+
+/// When the agent comes: before any connection is open, or when worker and publisher have worked already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Comes {
+    First,
+    Last,
+}
+
+fn run(name: &str, environment: &str, family: Family, comes: Comes) {
+    let Some(scene) = Scene::set_over(name, environment, family) else {
+        return;
+    };
+    if !scene.redis().has(family) {
+        say(&format!("{name}: skipped: this host has no {family:?} loopback"));
+        return;
+    }
+    let start_agent = || Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let early = (comes == Comes::First).then(start_agent);
+    let worker = Worker::start(&scene, "w1", &Options::default());
+    let mut publisher = Publisher::start(&scene, "publisher");
+    if comes == Comes::Last {
+        // Opens the connections of worker, pool children and publisher that the agent then has to find.
+        for scenario in ["simple 6", "paced 2"] {
+            publisher.publish(scenario);
+        }
+        scene.settle(Duration::from_secs(20));
+        scene.truth().forget_tasks();
+    }
+    let agent = early.unwrap_or_else(start_agent);
+    for scenario in SET {
+        publisher.publish(scenario);
+    }
+    scene.settle(Duration::from_secs(30));
+    drop(worker);
+    check::all_is_told(&scene, &agent.stop(), &Expect::default());
+}
+
+/// Scenario: redis-py 8 (RESP3) over ::1; worker and publisher were at work before the agent came.
+/// Guarantees: connections and pool pipes that were open already are found, and every later task is told in full.
+#[test]
+fn agent_comes_last_over_ipv6() {
+    run("last-v6", "celery57", Family::V6, Comes::Last);
+}
+
+/// Scenario: hiredis: one send for each command whatever its size, reads after MSG_PEEK.
+/// Guarantees: bytes that were peeked at are not counted twice; every task is told in full.
+#[test]
+fn hiredis() {
+    run("hiredis", "hiredis", Family::V4, Comes::First);
+}
+
+/// Scenario: hiredis over ::1, and the agent comes last.
+/// Guarantees: as above.
+#[test]
+fn hiredis_and_agent_comes_last_over_ipv6() {
+    run("hiredis-last-v6", "hiredis", Family::V6, Comes::Last);
+}
+
+/// Scenario: redis-py 6.4, which speaks RESP2.
+/// Guarantees: every task is told in full.
+#[test]
+fn resp2() {
+    run("resp2", "redis64", Family::V4, Comes::First);
+}
+
+/// Scenario: redis-py 6.4, and the agent comes last.
+/// Guarantees: the protocol version of a connection whose beginning was not seen is found out.
+#[test]
+fn resp2_and_agent_comes_last() {
+    run("resp2-last", "redis64", Family::V4, Comes::Last);
+}

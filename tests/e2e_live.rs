@@ -1,0 +1,34 @@
+//! End to end: real Redis, real Celery, real probes; spans compared with what Celery's own signals said.
+//!
+//! Needs root, BPF, `redis-server` and Python; runs when `CELERYSCOPE_LIVE=1`, else every test says that it was
+//! skipped. Tests run one at a time, whatever the number of test threads: they measure times on few processors.
+
+#[path = "e2e/cache.rs"]
+mod cache;
+#[path = "e2e/check.rs"]
+mod check;
+#[path = "e2e/collector.rs"]
+mod collector;
+#[path = "e2e/hostile.rs"]
+mod hostile;
+#[path = "e2e/load.rs"]
+mod load;
+#[path = "e2e/privileges.rs"]
+mod privileges;
+#[path = "e2e/rig/mod.rs"]
+mod rig;
+#[path = "e2e/scenarios.rs"]
+mod scenarios;
+#[path = "e2e/self_check.rs"]
+mod self_check;
+#[path = "e2e/variants.rs"]
+mod variants;
+#[path = "../xtask/src/venv.rs"]
+mod venv;
+
+/// What live and replayed tests share: the truth's form, and the comparison.
+#[allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
+mod support {
+    pub mod compare;
+    pub mod truth;
+}

@@ -1,0 +1,730 @@
+//! Spans against the truth: what is missing, what is too much, what is wrong.
+//!
+//! Ids and parents are worked out here from the rules alone (a hash of what the message says), not with the core's
+//! code. Nothing is passed over in silence: a span that no publish and no run explains is a problem.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
+
+use celeryscope_core::{Link, Span, SpanId, SpanKind, Status, TraceId, Value};
+use sha2::{Digest, Sha256};
+
+use super::truth::{Publish, Run, Task, Truth};
+
+/// How near the spans must be to the truth, and what of it the set-up can show.
+#[derive(Clone, Copy, Debug)]
+pub struct Expect {
+    /// A publish starts no earlier than this before `before_task_publish`.
+    pub publish_before: Duration,
+    /// A publish ends no later than this after `after_task_publish`.
+    pub publish_after: Duration,
+    /// 95 of 100 runs start this near to `task_prerun`.
+    pub start_p95: Duration,
+    /// 95 of 100 runs end this near to `task_postrun`.
+    pub end_p95: Duration,
+    /// `celery.timing` of every run that started; none: not looked at.
+    pub timing: Option<&'static str>,
+    /// Whether each run must show its `delivered` and `acked` events.
+    pub events: bool,
+}
+
+impl Default for Expect {
+    fn default() -> Self {
+        Self {
+            publish_before: Duration::from_millis(1),
+            publish_after: Duration::from_millis(5),
+            start_p95: Duration::from_millis(2),
+            end_p95: Duration::from_millis(2),
+            timing: Some("pool"),
+            events: true,
+        }
+    }
+}
+
+/// Where spans and truth differ.
+#[derive(Debug, Default)]
+pub struct Report {
+    scenario: String,
+    counts: String,
+    problems: Vec<[String; 3]>,
+    starts: Vec<Duration>,
+    ends: Vec<Duration>,
+}
+
+impl Report {
+    /// Prints the report; panics with it when there is a problem.
+    pub fn check(&self) {
+        assert!(self.problems.is_empty(), "\n{self}");
+        println!("{self}");
+    }
+
+    /// Adds a finding of the test's own.
+    pub fn problem(&mut self, what: &str, whose: impl Into<String>, detail: impl Into<String>) {
+        self.problems.push([what.to_owned(), whose.into(), detail.into()]);
+    }
+
+    /// How far starts of runs are from the truth.
+    pub fn starts(&self) -> &[Duration] {
+        &self.starts
+    }
+
+    /// How far ends of runs are from the truth.
+    pub fn ends(&self) -> &[Duration] {
+        &self.ends
+    }
+
+    /// Whether spans and truth agree.
+    pub fn is_clean(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{}: {}; {} problems",
+            self.scenario,
+            self.counts,
+            self.problems.len()
+        )?;
+        for (what, errors) in [("start", &self.starts), ("end", &self.ends)] {
+            writeln!(
+                f,
+                "  run {what:5} off by ms: median {:7.3}  p95 {:7.3}  max {:7.3}",
+                ms(quantile(errors, 50)),
+                ms(quantile(errors, 95)),
+                ms(quantile(errors, 100))
+            )?;
+        }
+        let width = |i: usize| self.problems.iter().map(|row| row[i].len()).max().unwrap_or(0);
+        let (first, second) = (width(0), width(1));
+        for [what, whose, detail] in &self.problems {
+            writeln!(f, "  {what:first$}  {whose:second$}  {detail}")?;
+        }
+        Ok(())
+    }
+}
+
+fn ms(d: Duration) -> f64 {
+    d.as_secs_f64() * 1e3
+}
+
+/// The smallest value that `percent` of all are not above.
+pub fn quantile(values: &[Duration], percent: usize) -> Duration {
+    let mut sorted = values.to_vec();
+    sorted.sort();
+    let rank = (values.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or_default()
+}
+
+/// The trace of a message: its trace context's, else made of its root.
+pub fn trace_id(publish: &Publish) -> TraceId {
+    TraceId(publish.traceparent.map_or_else(
+        || digest(&format!("celeryscope:trace:{}", publish.root_id)),
+        |context| context.trace,
+    ))
+}
+
+/// The span of a publish, as any agent works it out.
+pub fn publish_id(task_id: &str, retries: i64, name: &str) -> SpanId {
+    SpanId(digest(&format!("celeryscope:publish:{task_id}:{retries}:{name}")))
+}
+
+/// First bytes of a SHA-256; all zero becomes 1.
+fn digest<const N: usize>(text: &str) -> [u8; N] {
+    let hash = Sha256::digest(text.as_bytes());
+    let mut out = [0; N];
+    out.copy_from_slice(&hash[..N]);
+    if out == [0; N] {
+        out[N - 1] = 1;
+    }
+    out
+}
+
+/// Compares everything. The order of `spans` is of no importance.
+pub fn compare(spans: &[Span], truth: &Truth, expect: &Expect) -> Report {
+    let mut comparison = Comparison {
+        truth,
+        expect,
+        spans,
+        used: vec![false; spans.len()],
+        runs: HashMap::new(),
+        report: Report {
+            scenario: truth.scenario.clone(),
+            ..Report::default()
+        },
+    };
+    comparison.all();
+    comparison.report
+}
+
+/// What tells a run in the truth from all others.
+type RunKey<'a> = (&'a str, i64, u32, u64);
+
+fn run_key<'a>(task: &'a Task, run: &Run) -> RunKey<'a> {
+    (&task.id, run.retries, run.pid, run.start.to_bits())
+}
+
+struct Comparison<'a> {
+    truth: &'a Truth,
+    expect: &'a Expect,
+    spans: &'a [Span],
+    used: Vec<bool>,
+    runs: HashMap<RunKey<'a>, &'a Span>,
+    report: Report,
+}
+
+impl<'a> Comparison<'a> {
+    fn all(&mut self) {
+        let truth = self.truth;
+        let publishes = self
+            .spans
+            .iter()
+            .filter(|span| span.kind == SpanKind::Publish)
+            .count();
+        self.report.counts = format!(
+            "publishes {publishes} of {}, runs {} of {}",
+            truth.publishes().count(),
+            self.spans.len() - publishes,
+            truth.runs().count()
+        );
+        for (task, run) in truth.runs() {
+            match self.take(
+                SpanKind::Run,
+                &task.id,
+                run.retries,
+                &run.name,
+                Some(run.pid),
+                run.start,
+            ) {
+                Some(span) => _ = self.runs.insert(run_key(task, run), span),
+                None => self.wrong("missing", &label("run", &task.id, run.retries, &run.name), ""),
+            }
+        }
+        for (task, run) in truth.runs() {
+            if let Some(span) = self.runs.get(&run_key(task, run)) {
+                self.run(span, task, run);
+            }
+        }
+        for (task, publish) in truth.publishes() {
+            match self.take(
+                SpanKind::Publish,
+                &task.id,
+                publish.retries,
+                &publish.name,
+                None,
+                publish.before,
+            ) {
+                Some(span) => self.publish(span, task, publish),
+                None => {
+                    self.wrong(
+                        "missing",
+                        &label("publish", &task.id, publish.retries, &publish.name),
+                        "",
+                    );
+                }
+            }
+        }
+        for (task, publish) in truth.publishes() {
+            self.unstarted(task, publish);
+        }
+        for (span, _) in self.spans.iter().zip(&self.used).filter(|(_, used)| !**used) {
+            let state = text(span, "celery.state").unwrap_or("-");
+            let detail = format!(
+                "state {state} start {:.6} end {:.6}",
+                seconds(span.start.0),
+                seconds(span.end.0)
+            );
+            self.report.problem("extra", span_label(span), detail);
+        }
+        let mut ids = HashSet::new();
+        for span in self.spans {
+            if span.span_id.0 == [0; 8] || span.trace_id.0 == [0; 16] || !ids.insert(span.span_id) {
+                self.report
+                    .problem("wrong", span_label(span), "id is zero or used twice");
+            }
+        }
+        let (starts, ends) = (quantile(&self.report.starts, 95), quantile(&self.report.ends, 95));
+        for (what, error, cap) in [
+            ("start", starts, self.expect.start_p95),
+            ("end", ends, self.expect.end_p95),
+        ] {
+            if error > cap {
+                let detail = format!(
+                    "p95 of {what} is off by {:.3} ms, allowed are {:.3}",
+                    ms(error),
+                    ms(cap)
+                );
+                self.report.problem("late", "runs", detail);
+            }
+        }
+    }
+
+    fn wrong(&mut self, what: &str, whose: &str, detail: &str) {
+        self.report.problem(what, whose, detail);
+    }
+
+    /// The span that best fits, taken out of the set.
+    fn take(
+        &mut self,
+        kind: SpanKind,
+        id: &str,
+        retries: i64,
+        name: &str,
+        pid: Option<u32>,
+        start: f64,
+    ) -> Option<&'a Span> {
+        let spans = self.spans;
+        let best = spans
+            .iter()
+            .enumerate()
+            .filter(|(i, span)| {
+                !self.used[*i]
+                    && span.kind == kind
+                    && text(span, "messaging.message.id") == Some(id)
+                    && text(span, "celery.task_name") == Some(name)
+                    && int(span, "celery.retry_count") == Some(retries)
+            })
+            .min_by_key(|(_, span)| {
+                let other_process = pid.is_some_and(|pid| int(span, "process.pid") != Some(i64::from(pid)));
+                (other_process, off(span.start.0, start))
+            })?;
+        self.used[best.0] = true;
+        Some(best.1)
+    }
+
+    fn publish(&mut self, span: &Span, task: &Task, publish: &Publish) {
+        let mut check = Check::new(&label("publish", &task.id, publish.retries, &publish.name), span);
+        self.message(&mut check, task, publish, "publish", "send");
+        check.attribute("process.pid", i64::from(publish.pid));
+        check.attribute("thread.id", i64::from(publish.tid));
+        check.same(
+            "span id",
+            span.span_id,
+            publish_id(&task.id, publish.retries, &publish.name),
+        );
+        check.same("status", &span.status, &Status::Unset);
+        check.same("process", span.process.pid, self.truth.leader(publish.pid));
+        let (start, end) = (seconds(span.start.0), seconds(span.end.0));
+        check.that(
+            start >= publish.before - self.expect.publish_before.as_secs_f64() && end >= start,
+            || format!("starts {:.3} ms before the truth", (publish.before - start) * 1e3),
+        );
+        check.that(
+            end <= publish.after + self.expect.publish_after.as_secs_f64(),
+            || format!("ends {:.3} ms after the truth", (end - publish.after) * 1e3),
+        );
+        self.publish_parent(&mut check, task, publish);
+        if publish.retries > 0
+            && let Some(first) = task.publishes.iter().find(|first| first.retries == 0)
+        {
+            let link = Link {
+                trace_id: trace_id(first),
+                span_id: publish_id(&task.id, 0, &first.name),
+            };
+            check.that(span.links.contains(&link), || {
+                format!("no link to the first publish {}", link.span_id)
+            });
+        }
+        self.report.problems.append(&mut check.problems);
+    }
+
+    /// The run that sent it, unless the message's trace context says who did. A context that an earlier message of the
+    /// same task had already is only carried along.
+    fn publish_parent(&mut self, check: &mut Check<'_>, task: &Task, publish: &Publish) {
+        let sender = self.truth.runs().find(|(sender, run)| {
+            run.pid == publish.pid
+                && run.tid == publish.tid
+                && run.start <= publish.before
+                && run.end.is_none_or(|end| publish.after <= end)
+                && (publish.parent_id.as_ref() == Some(&sender.id) || sender.id == task.id)
+        });
+        let carried = task
+            .publishes
+            .iter()
+            .any(|earlier| earlier.before < publish.before && earlier.traceparent == publish.traceparent);
+        let context = publish.traceparent.filter(|_| !(carried && sender.is_some()));
+        if let Some(context) = context {
+            check.same("parent", check.span.parent, Some(SpanId(context.span)));
+            return;
+        }
+        let Some((sender, run)) = sender else {
+            check.same("parent", check.span.parent, None);
+            return;
+        };
+        // When its span is missing, that is told already.
+        let Some(run) = self.runs.get(&run_key(sender, run)) else {
+            return;
+        };
+        if run.trace_id == trace_id(publish) {
+            check.same("parent", check.span.parent, Some(run.span_id));
+        } else {
+            check.same("parent", check.span.parent, None);
+            let link = Link {
+                trace_id: run.trace_id,
+                span_id: run.span_id,
+            };
+            check.that(check.span.links.contains(&link), || {
+                format!(
+                    "no link to the run {} that sent it, which is in another trace",
+                    run.span_id
+                )
+            });
+        }
+    }
+
+    fn run(&mut self, span: &Span, task: &Task, run: &Run) {
+        let mut check = Check::new(&label("run", &task.id, run.retries, &run.name), span);
+        let publish = sent(task, run.retries, &run.name);
+        if let Some(publish) = publish {
+            self.message(&mut check, task, publish, "run", "process");
+            check.same(
+                "parent",
+                span.parent,
+                Some(publish_id(&task.id, run.retries, &run.name)),
+            );
+            self.queue_time(&mut check, publish, run);
+        }
+        check.attribute("process.pid", i64::from(run.pid));
+        check.attribute("thread.id", i64::from(run.tid));
+        check.same("process", span.process.pid, self.truth.leader(run.pid));
+        if let Some(timing) = self.expect.timing {
+            check.attribute("celery.timing", timing);
+        }
+        check.that(text(span, "celery.hostname").is_some(), || {
+            "no celery.hostname".to_owned()
+        });
+        let states = states(task, run);
+        let state = text(span, "celery.state").unwrap_or("-");
+        check.that(states.contains(&state), || {
+            format!("celery.state: want {states:?}, got {state}")
+        });
+        outcome(&mut check, state, task, run);
+        if self.expect.events {
+            self.events(&mut check, publish, run);
+        }
+        check.that(span.start <= span.end, || "ends before it starts".to_owned());
+        self.report.starts.push(off(span.start.0, run.start));
+        if let Some(end) = run.end {
+            self.report.ends.push(off(span.end.0, end));
+        }
+        self.report.problems.append(&mut check.problems);
+    }
+
+    /// From the end of the publish, or the ETA, to the start.
+    fn queue_time(&self, check: &mut Check<'_>, publish: &Publish, run: &Run) {
+        let slack = self.expect.start_p95.as_secs_f64() + self.expect.publish_after.as_secs_f64();
+        let eta = publish.eta.as_deref().and_then(rfc3339);
+        let from = (eta.unwrap_or(publish.before), eta.unwrap_or(publish.after));
+        let bounds = ((run.start - from.1 - slack).max(0.0), run.start - from.0 + slack);
+        match check.span.attribute("celery.queue_time") {
+            Some(Value::Float(time)) => check.that(*time >= bounds.0 && *time <= bounds.1, || {
+                format!(
+                    "celery.queue_time: want {:.3} to {:.3}, got {time:.3}",
+                    bounds.0, bounds.1
+                )
+            }),
+            other => check.that(false, || {
+                format!("celery.queue_time: want seconds, got {}", shown(other))
+            }),
+        }
+    }
+
+    fn events(&self, check: &mut Check<'_>, publish: Option<&Publish>, run: &Run) {
+        let after = publish.map_or(0.0, |publish| publish.before) - self.expect.publish_before.as_secs_f64();
+        let before = run.start + self.expect.start_p95.as_secs_f64();
+        for (name, latest) in [("delivered", before), ("acked", f64::MAX)] {
+            let at: Vec<f64> = check
+                .span
+                .events
+                .iter()
+                .filter(|event| event.name == name)
+                .map(|event| seconds(event.at.0))
+                .collect();
+            check.that(at.len() == 1 && (after..=latest).contains(&at[0]), || {
+                format!("event {name}: want one between {after:.6} and {latest:.6}, got {at:?}")
+            });
+        }
+    }
+
+    /// What publish and run have in common: the message.
+    fn message(&self, check: &mut Check<'_>, task: &Task, publish: &Publish, operation: &str, kind: &str) {
+        let span = check.span;
+        check.same(
+            "name",
+            span.name.as_str(),
+            format!("{operation} {}", publish.name).as_str(),
+        );
+        check.same("trace id", span.trace_id, trace_id(publish));
+        check.same(
+            "sampled",
+            span.sampled,
+            publish.traceparent.map(|context| context.sampled),
+        );
+        check.attribute("messaging.system", self.truth.broker.as_str());
+        check.attribute("messaging.operation.name", operation);
+        check.attribute("messaging.operation.type", kind);
+        check.attribute("messaging.message.conversation_id", task.id.as_str());
+        check.attribute("celery.task_id", task.id.as_str());
+        check.attribute("celery.root_id", publish.root_id.as_str());
+        check.optional("celery.parent_id", publish.parent_id.as_deref());
+        check.optional("celery.group_id", task.group.as_deref());
+        check.optional("celery.eta", publish.eta.as_deref());
+        check.optional("celery.expires", publish.expires.as_deref());
+        check.optional("celery.origin", publish.origin.as_deref());
+        match publish.priority {
+            // Celery sends 0 when nothing was asked for.
+            None | Some(0) => {
+                let got = span.attribute("celery.priority");
+                check.that(matches!(got, None | Some(Value::Int(0))), || {
+                    format!("celery.priority: want none or 0, got {}", shown(got))
+                });
+            }
+            Some(priority) => check.attribute("celery.priority", priority),
+        }
+        if publish.exchange.is_empty() {
+            check.attribute("messaging.destination.name", publish.routing_key.as_str());
+        } else {
+            let got = text(span, "messaging.destination.name");
+            check.that(got.is_some_and(|name| !name.is_empty()), || {
+                format!("messaging.destination.name: want a name, got {got:?}")
+            });
+        }
+        let size = int(span, "messaging.message.envelope.size");
+        check.that(size > Some(0), || {
+            format!("messaging.message.envelope.size: want bytes, got {size:?}")
+        });
+        if let Some(port) = self.truth.broker_port {
+            check.attribute("server.port", i64::from(port));
+        }
+    }
+
+    /// A message that was taken but never started may show as one run with the outcome that the truth tells.
+    fn unstarted(&mut self, task: &Task, publish: &Publish) {
+        if task
+            .runs
+            .iter()
+            .any(|run| run.retries == publish.retries && run.name == publish.name)
+        {
+            return;
+        }
+        let states: &[&str] = if task.other.iter().any(|other| other.ev == "revoked") {
+            &["REVOKED"]
+        } else if task.received.is_empty() {
+            // The worker knows no such task: no signal says so.
+            &["FAILURE", "REJECTED"]
+        } else {
+            return;
+        };
+        let taken = self.take(
+            SpanKind::Run,
+            &task.id,
+            publish.retries,
+            &publish.name,
+            None,
+            publish.after,
+        );
+        let Some(span) = taken else { return };
+        let mut check = Check::new(&label("run", &task.id, publish.retries, &publish.name), span);
+        self.message(&mut check, task, publish, "run", "process");
+        check.same(
+            "parent",
+            span.parent,
+            Some(publish_id(&task.id, publish.retries, &publish.name)),
+        );
+        let state = text(span, "celery.state").unwrap_or("-");
+        check.that(states.contains(&state), || {
+            format!("celery.state of a run that never started: want {states:?}, got {state}")
+        });
+        check.that(span.start <= span.end, || "ends before it starts".to_owned());
+        self.report.problems.append(&mut check.problems);
+    }
+}
+
+/// The states that fit: what Celery said, or what stopped it in mid-run.
+fn states<'a>(task: &Task, run: &'a Run) -> Vec<&'a str> {
+    let told = |ev: &str| task.other.iter().any(|other| other.ev == ev);
+    match &run.state {
+        Some(state) => vec![state],
+        None if told("revoked") => vec!["REVOKED"],
+        None if run.end.is_none() && told("failure") => vec!["LOST", "FAILURE"],
+        None if told("failure") => vec!["FAILURE"],
+        None => vec!["LOST"],
+    }
+}
+
+/// Status and error of a run with this state.
+fn outcome(check: &mut Check<'_>, state: &str, task: &Task, run: &Run) {
+    let span = check.span;
+    let failed = matches!(state, "FAILURE" | "LOST");
+    let fits = match state {
+        "SUCCESS" => span.status == Status::Ok,
+        _ if failed => matches!(span.status, Status::Error(_)),
+        _ => span.status == Status::Unset,
+    };
+    check.that(fits, || {
+        format!("status {:?} does not fit state {state}", span.status)
+    });
+    let error = text(span, "error.type");
+    let exceptions = span
+        .events
+        .iter()
+        .filter(|event| event.name == "exception")
+        .count();
+    if !failed {
+        check.that(error.is_none() && exceptions == 0, || {
+            format!("error.type {error:?} without a failure")
+        });
+        return;
+    }
+    let told = task
+        .other
+        .iter()
+        .rev()
+        .find_map(|other| other.exception.as_deref());
+    let class = told
+        .or(run.retval.as_deref())
+        .and_then(|text| text.split('(').next());
+    let want = class.filter(|_| state == "FAILURE").unwrap_or_default();
+    check.that(error.is_some_and(|error| error.ends_with(want)), || {
+        format!("error.type: want {want}, got {error:?}")
+    });
+    check.that(exceptions == 1, || {
+        format!("exception events: want 1, got {exceptions}")
+    });
+}
+
+/// The publish that a run came from.
+fn sent<'a>(task: &'a Task, retries: i64, name: &str) -> Option<&'a Publish> {
+    task.publishes
+        .iter()
+        .find(|publish| publish.retries == retries && publish.name == name)
+}
+
+/// What is wrong with one span.
+struct Check<'a> {
+    whose: String,
+    span: &'a Span,
+    problems: Vec<[String; 3]>,
+}
+
+impl<'a> Check<'a> {
+    fn new(whose: &str, span: &'a Span) -> Self {
+        Self {
+            whose: whose.to_owned(),
+            span,
+            problems: Vec::new(),
+        }
+    }
+
+    fn that(&mut self, holds: bool, detail: impl FnOnce() -> String) {
+        if !holds {
+            self.problems
+                .push(["wrong".to_owned(), self.whose.clone(), detail()]);
+        }
+    }
+
+    fn same<T: PartialEq + fmt::Debug>(&mut self, what: &str, got: T, want: T) {
+        self.that(got == want, || format!("{what}: want {want:?}, got {got:?}"));
+    }
+
+    fn attribute(&mut self, key: &str, want: impl Into<Value>) {
+        let (got, want) = (self.span.attribute(key), want.into());
+        self.that(got == Some(&want), || {
+            format!("{key}: want {}, got {}", shown(Some(&want)), shown(got))
+        });
+    }
+
+    fn optional(&mut self, key: &str, want: Option<&str>) {
+        match want {
+            Some(want) => self.attribute(key, want),
+            None => {
+                let got = self.span.attribute(key);
+                self.that(got.is_none(), || format!("{key}: want none, got {}", shown(got)));
+            }
+        }
+    }
+}
+
+fn shown(value: Option<&Value>) -> String {
+    let mut out = String::new();
+    let written = match value {
+        None => write!(out, "none"),
+        Some(Value::Str(text)) => write!(out, "{text:?}"),
+        Some(Value::Int(n)) => write!(out, "{n}"),
+        Some(Value::Float(n)) => write!(out, "{n}"),
+        Some(Value::Bool(b)) => write!(out, "{b}"),
+    };
+    written.expect("a String takes any text");
+    out
+}
+
+/// A text attribute.
+pub fn text<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
+    match span.attribute(key) {
+        Some(Value::Str(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// A whole-number attribute.
+pub fn int(span: &Span, key: &str) -> Option<i64> {
+    match span.attribute(key) {
+        Some(Value::Int(n)) => Some(*n),
+        _ => None,
+    }
+}
+
+fn label(kind: &str, id: &str, retries: i64, name: &str) -> String {
+    format!("{kind:7} {} #{retries} {name}", id.get(..8).unwrap_or(id))
+}
+
+/// The same for a span.
+pub fn span_label(span: &Span) -> String {
+    let kind = match span.kind {
+        SpanKind::Publish => "publish",
+        SpanKind::Run => "run",
+    };
+    label(
+        kind,
+        text(span, "messaging.message.id").unwrap_or("-"),
+        int(span, "celery.retry_count").unwrap_or(-1),
+        text(span, "celery.task_name").unwrap_or(&span.name),
+    )
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// How far a time in ns is from one in s.
+fn off(ns: u64, truth: f64) -> Duration {
+    Duration::from_nanos(ns.abs_diff((truth * 1e9) as u64))
+}
+
+/// Seconds since 1970 of `2026-11-20T15:01:40.175904+00:00`.
+fn rfc3339(text: &str) -> Option<f64> {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    // Days since 1970 in the proleptic Gregorian calendar, years counted from March.
+    let (y, m) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days = y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day - 1 - 719_468;
+    let clock = number(11..13)? * 3600 + number(14..16)? * 60 + number(17..19)?;
+    let fraction: String = text
+        .get(19..)?
+        .chars()
+        .take_while(|c| *c == '.' || c.is_ascii_digit())
+        .collect();
+    let fraction = if fraction.is_empty() {
+        0.0
+    } else {
+        format!("0{fraction}").parse().ok()?
+    };
+    Some((days * 86_400 + clock) as f64 + fraction)
+}

@@ -1,0 +1,227 @@
+//! `cargo xtask bench`: how fast the core is, and what the agent costs a host.
+//!
+//! The core's figures come from criterion's benches. The agent's come from live runs of the release build: the load test
+//! (2,000 publishes a second for ten seconds, the agent's processor time and memory beside them) and the comparison of what
+//! tracing costs the watched programs. Those print their own tables, shown once more at the end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{privilege, setup, test, util};
+
+/// What the user chose.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only the core's benches whose name contains this, and no live load
+    filter: Option<String>,
+}
+
+/// Runs the benches and ends with a table of their figures.
+///
+/// # Errors
+/// What could not be built or run.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let start = SystemTime::now();
+    let mut command = util::cargo();
+    command
+        .args(["bench", "--package", "celeryscope-core", "--benches", "--"])
+        .args(&args.filter);
+    util::run(&mut command)?;
+    let figures = core_figures(&target_dir()?.join("criterion"), start);
+    let live = if args.filter.is_none() {
+        live_figures()?
+    } else {
+        String::new()
+    };
+
+    println!("\n{:<44} {:>14} {:>18}", "core", "time", "throughput");
+    for figure in figures {
+        println!(
+            "{:<44} {:>14} {:>18}",
+            figure.name,
+            shown_time(figure.nanoseconds),
+            figure.shown_throughput()
+        );
+    }
+    println!("\n{}", live.trim_end());
+    Ok(())
+}
+
+/// The tables of the live runs.
+fn live_figures() -> Result<String> {
+    setup::run()?;
+    privilege::obtain("the agent under load (it loads BPF programs)")?;
+    let mut built = util::build_executables(&[
+        "test",
+        "--release",
+        "--package",
+        "celeryscope",
+        "--test",
+        "live",
+        "--bench",
+        "live",
+        "--no-run",
+    ])?;
+    built.retain(|built| built.target == "live");
+    let program = |kind: &str| {
+        let found = built.iter().find(|built| built.kind == kind);
+        found
+            .map(|built| &built.path)
+            .with_context(|| format!("cargo built no {kind} `live`"))
+    };
+    util::say("load", "2,000 publishes a second for ten seconds");
+    let load = tables(program("test")?, &["--test-threads=1", "load::"])?;
+    util::say(
+        "cost",
+        "the same work without tracing, with celeryscope, with in-process tracing (some minutes)",
+    );
+    let cost = tables(program("bench")?, &["--bench"])?;
+    Ok(format!("{load}\n{cost}"))
+}
+
+/// What a live program prints on standard error: its tables. libtest's own lines are on standard output.
+fn tables(program: &Path, arguments: &[&str]) -> Result<String> {
+    let mut command = privilege::command(program, &test::live_variables()?);
+    command.args(arguments).current_dir(util::root().join("agent"));
+    let out = command
+        .output()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    let tables = String::from_utf8_lossy(&out.stderr).into_owned();
+    if !out.status.success() {
+        bail!(
+            "{} failed:\n{}\n{tables}",
+            program.display(),
+            String::from_utf8_lossy(&out.stdout)
+        );
+    }
+    Ok(tables)
+}
+
+/// One bench's result.
+#[derive(Debug, PartialEq)]
+struct Figure {
+    name: String,
+    nanoseconds: f64,
+    /// Bytes or elements of one iteration, with the unit to show.
+    throughput: Option<(f64, &'static str)>,
+}
+
+impl Figure {
+    /// From criterion's `benchmark.json` and `estimates.json`.
+    fn parse(benchmark: &Value, estimates: &Value) -> Option<Self> {
+        let amount = |unit: &str| {
+            benchmark
+                .pointer(&format!("/throughput/{unit}"))
+                .and_then(Value::as_f64)
+        };
+        let throughput = amount("Bytes")
+            .map(|bytes| (bytes / 1e6, "MB/s"))
+            .or_else(|| amount("Elements").map(|elements| (elements, "/s")));
+        Some(Self {
+            name: benchmark.get("full_id")?.as_str()?.to_owned(),
+            nanoseconds: estimates.pointer("/median/point_estimate")?.as_f64()?,
+            throughput,
+        })
+    }
+
+    fn shown_throughput(&self) -> String {
+        let Some((amount, unit)) = self.throughput else {
+            return String::new();
+        };
+        format!("{:.0} {unit}", amount / self.nanoseconds * 1e9)
+    }
+}
+
+fn shown_time(nanoseconds: f64) -> String {
+    let (value, unit) = match nanoseconds {
+        n if n < 1e3 => (n, "ns"),
+        n if n < 1e6 => (n / 1e3, "µs"),
+        n => (n / 1e6, "ms"),
+    };
+    format!("{value:.1} {unit}")
+}
+
+/// The results below criterion's directory that are not older than `start`, by name.
+fn core_figures(dir: &Path, start: SystemTime) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        dirs.extend(
+            fs::read_dir(&dir)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|e| e.path())
+                .filter(|p| p.is_dir()),
+        );
+        let fresh = |file: &PathBuf| {
+            file.metadata()
+                .and_then(|m| m.modified())
+                .is_ok_and(|time| time >= start)
+        };
+        let read = |name: &str| {
+            let file = Some(dir.join(name)).filter(fresh)?;
+            serde_json::from_slice::<Value>(&fs::read(file).ok()?).ok()
+        };
+        if dir.ends_with("new")
+            && let (Some(benchmark), Some(estimates)) = (read("benchmark.json"), read("estimates.json"))
+        {
+            figures.extend(Figure::parse(&benchmark, &estimates));
+        }
+    }
+    figures.sort_by(|a, b| a.name.cmp(&b.name));
+    figures
+}
+
+fn target_dir() -> Result<PathBuf> {
+    let metadata = util::output(util::cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
+    let metadata: Value = serde_json::from_str(&metadata)?;
+    let dir = metadata.get("target_directory").and_then(Value::as_str);
+    dir.map(PathBuf::from)
+        .context("cargo metadata names no target directory")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Scenario: criterion's two files of a bench with bytes as its throughput.
+    /// Guarantees: name, median and bytes a second are what criterion measured.
+    #[test]
+    fn figures_come_from_criterions_files() {
+        let benchmark = json!({"full_id": "resp/lpush", "throughput": {"Bytes": 2000}});
+        let estimates = json!({"median": {"point_estimate": 4000.0}, "mean": {"point_estimate": 9.0}});
+        let figure = Figure::parse(&benchmark, &estimates).expect("a figure");
+        assert_eq!(
+            (figure.name.as_str(), shown_time(figure.nanoseconds).as_str()),
+            ("resp/lpush", "4.0 µs")
+        );
+        assert_eq!(figure.shown_throughput(), "500 MB/s");
+    }
+
+    /// Scenario: a result of this run, and the base line that criterion keeps beside it.
+    /// Guarantees: only the new one is taken, and none when it is older than this run.
+    #[test]
+    fn old_results_are_left_out() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for kind in ["new", "base"] {
+            let result = dir.path().join("resp").join(kind);
+            fs::create_dir_all(&result).expect("a directory");
+            fs::write(result.join("benchmark.json"), r#"{"full_id": "resp"}"#).expect("a file");
+            fs::write(
+                result.join("estimates.json"),
+                r#"{"median": {"point_estimate": 1}}"#,
+            )
+            .expect("a file");
+        }
+        assert_eq!(core_figures(dir.path(), SystemTime::UNIX_EPOCH).len(), 1);
+        let tomorrow = SystemTime::now() + std::time::Duration::from_hours(24);
+        assert_eq!(core_figures(dir.path(), tomorrow), []);
+    }
+}

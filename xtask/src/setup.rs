@@ -1,0 +1,172 @@
+//! `cargo xtask setup`: gets what the other commands need and this machine lacks.
+//!
+//! System packages are installed only where something is missing, only on Debian and Ubuntu, and only those named in
+//! [`NEEDS`]; elsewhere the command says what to install. Everything else lands in the cache directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{privilege, toolchain, util, venv};
+
+/// Package lists older than this are fetched again before installing.
+const LISTS_AGE: Duration = Duration::from_hours(24);
+
+/// A thing of the system, how to see that it is there, and the Debian packages that bring it.
+struct Need {
+    what: &'static str,
+    there: fn() -> bool,
+    packages: &'static [&'static str],
+    /// What else to know about installing it.
+    note: &'static str,
+}
+
+const NEEDS: &[Need] = &[
+    Need {
+        what: "Redis",
+        there: || util::find_program("redis-server").is_some(),
+        packages: &["redis-server"],
+        note: "the package may start a Redis of its own on port 6379; celeryscope's commands don't use that one",
+    },
+    Need {
+        what: "Python 3 with venv",
+        there: python_has_venv,
+        packages: &["python3", "python3-venv"],
+        note: "",
+    },
+];
+
+/// Gets everything.
+pub(crate) fn run() -> Result<()> {
+    for_demo()?;
+    let environments = environments()?;
+    venv::ensure(&environments.iter().map(String::as_str).collect::<Vec<_>>())?;
+    toolchain::ensure()?;
+    util::say(
+        "ready",
+        format!("downloads are kept in {}", util::cache_dir()?.display()),
+    );
+    Ok(())
+}
+
+/// Gets what the demo needs; gives the directory of its Python environment.
+pub(crate) fn for_demo() -> Result<PathBuf> {
+    system_packages()?;
+    venv::ensure(&["demo"])?;
+    venv::path("demo")
+}
+
+/// All Python environments that the repository describes.
+fn environments() -> Result<Vec<String>> {
+    let dir = util::root().join("tests/workload/requirements");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let file = entry?.path();
+        names.extend(file.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn system_packages() -> Result<()> {
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.there)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let what: Vec<&str> = missing.iter().map(|need| need.what).collect();
+    let packages: Vec<&str> = missing.iter().flat_map(|need| need.packages).copied().collect();
+    let (what, packages) = (what.join(" and "), packages);
+    if util::find_program("apt-get").is_none() {
+        bail!(
+            "{what} missing: install with your package manager (Debian's names: {}), then run this again",
+            packages.join(" ")
+        );
+    }
+    util::say("missing", &what);
+    for need in missing.iter().filter(|need| !need.note.is_empty()) {
+        util::say("note", need.note);
+    }
+    privilege::obtain(&format!("`apt-get install {}`", packages.join(" ")))?;
+    if lists_are_old(Path::new("/var/lib/apt/lists")) {
+        util::say("apt-get", "update");
+        apt_get(&["update", "-qq"])?;
+    }
+    util::say("apt-get", format!("install {}", packages.join(" ")));
+    apt_get(
+        &[
+            &["install", "-y", "-qq", "--no-install-recommends"],
+            packages.as_slice(),
+        ]
+        .concat(),
+    )?;
+    match missing.iter().find(|need| !(need.there)()) {
+        Some(need) => bail!(
+            "{} is still missing after apt-get installed {}",
+            need.what,
+            need.packages.join(" ")
+        ),
+        None => Ok(()),
+    }
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let variables = [("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned())];
+    // apt passes for quiet only when its chatter has nowhere to go; its errors still show.
+    util::run(
+        privilege::command("apt-get", &variables)
+            .args(arguments)
+            .stdout(Stdio::null()),
+    )
+}
+
+/// Whether apt's package lists in `dir` were last fetched more than [`LISTS_AGE`] ago, or never.
+fn lists_are_old(dir: &Path) -> bool {
+    let newest = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().contains("Packages"))
+        .filter_map(|entry| entry.metadata().ok()?.modified().ok())
+        .max();
+    newest.is_none_or(|time| {
+        SystemTime::now()
+            .duration_since(time)
+            .is_ok_and(|age| age > LISTS_AGE)
+    })
+}
+
+/// Debian splits `ensurepip` off into a package of its own; without it `python3 -m venv` fails half way.
+fn python_has_venv() -> bool {
+    Command::new("python3")
+        .args(["-c", "import venv, ensurepip"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    /// Scenario: apt's lists were never fetched, were fetched just now, or two days ago.
+    /// Guarantees: `apt-get update` runs in the first and last case only.
+    #[test]
+    fn package_lists_are_fetched_again_when_old() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(lists_are_old(&dir.path().join("absent")));
+        assert!(lists_are_old(dir.path()));
+
+        let list = File::create(dir.path().join("deb.debian.org_main_Packages")).expect("a file");
+        assert!(!lists_are_old(dir.path()));
+
+        let two_days_ago = SystemTime::now() - 2 * LISTS_AGE;
+        list.set_modified(two_days_ago).expect("a time");
+        assert!(lists_are_old(dir.path()));
+    }
+}
