@@ -9,6 +9,9 @@ use crate::rig::{Scene, report};
 use crate::support::compare::{self, Expect, Report};
 use crate::support::truth::Truth;
 
+/// Lines of a report of differences that are worth reading in a test's output.
+const MOST_LINES: usize = 60;
+
 /// Everything equal to the truth and nothing lost, or a panic with the whole list of differences.
 pub(crate) fn all_is_told(scene: &Scene, left: &Left, expect: &Expect) -> Report {
     nothing_lost(left);
@@ -24,8 +27,14 @@ pub(crate) fn spans_equal(scene: &Scene, left: &Left, expect: &Expect) -> Report
     );
     let spans = as_sent(&left.spans, &truth);
     let report = compare::compare(&spans, &truth, expect);
-    report::say(&report.to_string());
-    report.check();
+    let text = report.to_string();
+    let path = scene.folder().join("report.txt");
+    std::fs::write(&path, &text).expect("report.txt");
+    if !report.is_clean() {
+        let some: Vec<_> = text.lines().take(MOST_LINES).collect();
+        panic!("{}\n  … in full: {}", some.join("\n"), path.display());
+    }
+    report::say(text.trim_end());
     report
 }
 
