@@ -12,13 +12,15 @@ use anyhow::{Context as _, Result, bail};
 #[path = "../xtask/src/bpf.rs"]
 mod bpf;
 
+const PREBUILT: &str = "agent-ebpf/prebuilt";
+
 fn main() -> Result<()> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("the package has no workspace around it")?;
     for source in bpf::SOURCES
         .iter()
-        .chain(&["agent-ebpf/prebuilt", "xtask/src/bpf.rs"])
+        .chain(&[PREBUILT, "xtask/src/bpf.rs"])
     {
         println!("cargo:rerun-if-changed={}", workspace.join(source).display());
     }
@@ -30,19 +32,23 @@ fn main() -> Result<()> {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").context("CARGO_CFG_TARGET_ARCH is not set")?;
     let (object, origin) = match env::var("CELERYSCOPE_EBPF").as_deref() {
         Ok("build") => build(workspace, &out, &arch)?,
-        Ok("prebuilt") => prebuilt(workspace, &arch)?,
+        Ok("prebuilt") => {
+            if !is_current(workspace)? {
+                println!("cargo:warning=the prebuilt BPF object is older than its sources");
+            }
+            prebuilt(workspace, &arch)?
+        }
         Ok("") | Err(_) => match build(workspace, &out, &arch) {
             Ok(built) => built,
+            // An old object would not do what the sources say.
+            Err(why) if !is_current(workspace)? => {
+                return Err(why.context("cannot build the BPF object, and the prebuilt one is older than its sources"));
+            }
             Err(why) => {
                 let why = format!("{why:#}");
-                let reason = why
-                    .lines()
-                    .find(|line| line.starts_with("error"))
-                    .or(why.lines().next());
-                println!(
-                    "cargo:warning=embedding the prebuilt BPF object: {}",
-                    reason.unwrap_or("no BPF toolchain")
-                );
+                let error = why.lines().find(|line| line.starts_with("error"));
+                let reason = error.or(why.lines().next()).unwrap_or_default();
+                println!("cargo:warning=embedding the prebuilt BPF object: {reason}");
                 prebuilt(workspace, &arch)?
             }
         },
@@ -64,19 +70,14 @@ fn build(workspace: &Path, out: &Path, arch: &str) -> Result<(Vec<u8>, String)> 
 }
 
 fn prebuilt(workspace: &Path, arch: &str) -> Result<(Vec<u8>, String)> {
-    let file = workspace
-        .join("agent-ebpf/prebuilt")
-        .join(format!("{arch}.bpfel.o"));
-    let object = fs::read(&file).with_context(|| {
-        format!(
-            "no BPF toolchain and no prebuilt object {} (try `cargo xtask setup`)",
-            file.display()
-        )
-    })?;
-    let sources = bpf::sources_hash(workspace)?;
-    let manifest = fs::read_to_string(file.with_file_name("MANIFEST")).unwrap_or_default();
-    if !manifest.contains(&sources) {
-        println!("cargo:warning={} is older than its sources", file.display());
-    }
+    let file = workspace.join(PREBUILT).join(format!("{arch}.bpfel.o"));
+    let object = fs::read(&file)
+        .with_context(|| format!("there is no {} (`cargo xtask setup` gets a BPF toolchain)", file.display()))?;
     Ok((object, "prebuilt".to_owned()))
+}
+
+/// Were the prebuilt objects built from the sources as they are?
+fn is_current(workspace: &Path) -> Result<bool> {
+    let manifest = fs::read_to_string(workspace.join(PREBUILT).join("MANIFEST")).unwrap_or_default();
+    Ok(manifest.contains(&bpf::sources_hash(workspace)?))
 }

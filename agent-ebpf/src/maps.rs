@@ -39,6 +39,10 @@ pub(crate) static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, 
 #[map]
 pub(crate) static IGNORED: HashMap<u64, u8> = HashMap::with_max_entries(16_384, 0);
 
+/// tgid → wait status of a watched process that is about to end. Written once, by what ends it; removed at exit.
+#[map]
+pub(crate) static STATUS: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
+
 /// Remote ports to watch, host order. Written by the user half before it attaches the programs.
 #[map]
 pub(crate) static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(64, 0);
@@ -100,7 +104,7 @@ pub(crate) struct Call {
     /// Transfers: bytes asked for, or iovecs.
     pub(crate) len: u64,
     /// Connect: the peer.
-    pub(crate) addr: [u64; 2],
+    pub(crate) addr: [u32; 4],
     /// The descriptor.
     pub(crate) fd: u32,
     /// Connect: the peer's port.
@@ -115,7 +119,7 @@ impl Call {
         conn: 0,
         ptr: 0,
         len: 0,
-        addr: [0; 2],
+        addr: [0; 4],
         fd: 0,
         port: 0,
     };

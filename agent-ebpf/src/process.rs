@@ -1,9 +1,10 @@
 //! Processes that are watched: those that connected to a broker, and their descendants.
 
+use aya_ebpf::bindings::BPF_NOEXIST;
 use celeryscope_common::Kind;
 use celeryscope_common::maps::{Counter, SLOTS_PER_PROCESS};
 
-use crate::maps::{CALLS, PROCS, count};
+use crate::maps::{CALLS, PROCS, STATUS, count};
 use crate::{conn, emit, filter};
 
 /// The current process made `child`, a process of its own: it has the same descriptors and is watched alike.
@@ -32,7 +33,18 @@ pub(crate) fn executed(tgid: u32) {
     }
     conn::drop_all(tgid);
     let _ = PROCS.insert(tgid, 0, 0);
+    // Its other threads were killed, which looked like its own end.
+    let _ = STATUS.remove(tgid);
     emit::bare(&emit::header(Kind::Exec, 0), true);
+}
+
+/// The current process is about to end with this wait status. The first to say so is right: what follows is the end
+/// of its other threads.
+#[inline(always)]
+pub(crate) fn ending(tgid: u32, status: u32) {
+    if filter::process(tgid).is_some() {
+        let _ = STATUS.insert(tgid, status, u64::from(BPF_NOEXIST));
+    }
 }
 
 /// The current thread ends; with the thread group's leader the process does.
@@ -45,5 +57,8 @@ pub(crate) fn exited(pid_tgid: u64) {
     }
     conn::drop_all(tgid);
     let _ = PROCS.remove(tgid);
-    emit::bare(&emit::header(Kind::Exit, 0), true);
+    // SAFETY: one aligned word.
+    let status = unsafe { STATUS.get(tgid) }.copied().unwrap_or_default();
+    let _ = STATUS.remove(tgid);
+    emit::bare(&emit::header(Kind::Exit, u64::from(status)), true);
 }

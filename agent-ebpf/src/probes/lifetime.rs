@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
+use aya_log_ebpf::debug;
 use celeryscope_common::Addr;
 use celeryscope_common::maps::SLOTS_PER_PROCESS;
 
@@ -39,18 +40,17 @@ fn try_enter_connect(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// The address as `Addr` in two words, and the port, of the struct sockaddr_in or sockaddr_in6 at this user address.
+/// The address as `Addr` in four words, and the port, of the struct sockaddr_in or sockaddr_in6 at this user address.
 #[inline(always)]
-fn peer(at: u64) -> Option<([u64; 2], u16)> {
+fn peer(at: u64) -> Option<([u32; 4], u16)> {
     // SAFETY: the helper checks the address; so below.
     let [family, port] = unsafe { bpf_probe_read_user(at as *const [u16; 2]) }.ok()?;
     let addr = match family {
         AF_INET => {
             let addr = unsafe { bpf_probe_read_user((at + 4) as *const u32) }.ok()?;
-            // ::ffff:a.b.c.d in network order
-            [0, u64::from(0xffff_0000_u32.to_be()) | u64::from(addr) << 32]
+            [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), addr]
         }
-        AF_INET6 => unsafe { bpf_probe_read_user((at + 8) as *const [u64; 2]) }.ok()?,
+        AF_INET6 => unsafe { bpf_probe_read_user((at + 8) as *const [u32; 4]) }.ok()?,
         _ => return None,
     };
     Some((addr, u16::from_be(port)))
@@ -65,7 +65,8 @@ pub(crate) fn exit_connect(ctx: TracePointContext) -> u32 {
         && (result == 0 || result == UNDER_WAY[0] || result == UNDER_WAY[1])
     {
         // SAFETY: both are 16 bytes without padding.
-        let addr = unsafe { core::mem::transmute::<[u64; 2], Addr>(call.addr) };
+        let addr = unsafe { core::mem::transmute::<[u32; 4], Addr>(call.addr) };
+        debug!(&ctx, "process {} connected {} to port {}", filter::tgid(pid_tgid), call.fd, call.port);
         conn::opened(filter::tgid(pid_tgid), call.fd, addr, call.port as u16);
     }
     0

@@ -28,7 +28,9 @@ const fn hook(program: &'static str, category: &'static str, name: &'static str,
 
 /// Returns come before entries, so that no call is left open; `dup2` exists on some architectures only and
 /// `close_range` since Linux 5.9.
-const TRACEPOINTS: [Hook; 31] = [
+const TRACEPOINTS: [Hook; 33] = [
+    hook("enter_exit_group", "syscalls", "sys_enter_exit_group", false),
+    hook("signal_deliver", "signal", "signal_deliver", false),
     hook("exec", "sched", "sched_process_exec", true),
     hook("exit", "sched", "sched_process_exit", true),
     hook("newtask", "task", "task_newtask", true),
@@ -63,7 +65,9 @@ const TRACEPOINTS: [Hook; 31] = [
 ];
 
 /// Fields whose place the programs take for granted.
-const FIELDS: [(&str, &str, usize); 3] = [
+const FIELDS: [(&str, &str, usize); 5] = [
+    ("signal/signal_deliver", "sig", 8),
+    ("signal/signal_deliver", "sa_handler", 24),
     ("task/task_newtask", "pid", 8),
     ("task/task_newtask", "clone_flags", 32),
     ("syscalls/sys_enter_read", "buf", 24),

@@ -166,7 +166,8 @@ impl Live {
         if let Waiter::Idle(_) = self.waiter
             && let Waiter::Idle(fd) = std::mem::replace(&mut self.waiter, Waiter::None)
         {
-            match AsyncFd::with_interest(fd, Interest::READABLE) {
+            // SAFETY: an OwnedFd keeps its descriptor open, and the same one, for as long as it lives.
+            match unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) } {
                 Ok(fd) => self.waiter = Waiter::Registered(fd),
                 Err(error) => tracing::warn!("cannot wait on the ring buffer, polling instead: {error}"),
             }
@@ -297,4 +298,12 @@ fn check_pid_namespace(proc_root: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+impl Live {
+    /// Makes the next drain sweep.
+    pub(super) fn sweep_now(&mut self) {
+        self.swept = 0;
+    }
 }

@@ -1,0 +1,138 @@
+//! Every call that moves bytes, on every kind of address.
+
+use std::net::Ipv6Addr;
+
+use celeryscope_common::{Endpoint, Kind};
+
+use super::rig::{Capture, Server, wanted};
+
+/// All calls of both directions, with vectors, a peek, and buffers larger than what comes.
+const ALL_CALLS: &str = "
+s.sendall(b'E' + bytes(range(100)))
+assert s.recv(50, socket.MSG_PEEK) == bytes(range(50))
+assert exactly(s, 100) == bytes(range(100))
+s.sendmsg([bytes([65 + i]) * (i * 7) for i in range(11)])
+assert len(exactly(s, 385)) == 385
+os.write(s.fileno(), b'w' * 3000)
+got = b''
+while len(got) < 3000: got += os.read(s.fileno(), 1700)
+os.writev(s.fileno(), [b'', b'one', b'', b'two' * 1000, b'three'])
+time.sleep(0.05)
+a, b, c = bytearray(10), bytearray(1000), bytearray(5000)
+assert os.readv(s.fileno(), [a, b, c]) == 3008
+s.send(b'x' * 2000)
+time.sleep(0.05)
+n = s.recvmsg_into([a, b, c])[0]
+assert n == 2000, n
+s.setblocking(False)
+try: s.recv(10)
+except BlockingIOError: pass
+s.setblocking(True)
+fd = s.fileno()
+s.close()
+";
+
+fn all_calls(connect: &str, addr: &str) {
+    if !wanted() {
+        return;
+    }
+    let server = Server::start();
+    let mut capture = Capture::start(server.port);
+    let pid = capture.run(server.port, &format!("s = {connect}\n{ALL_CALLS}"));
+    let [conn] = capture.conns()[..] else {
+        panic!("{:?}", capture.conns())
+    };
+    let open = capture.of(Kind::Open).next().unwrap();
+    assert_eq!(open.header.pid, pid);
+    let endpoint = Endpoint::from_bytes(&open.payload).unwrap();
+    assert_eq!(Ipv6Addr::from(endpoint.addr).to_string(), addr);
+    assert_eq!(endpoint.port, server.port);
+    assert!(endpoint.comm.starts_with(b"python3\0"));
+
+    let truth = server.exchange(0);
+    capture.stream(conn, Kind::Send).check(&truth.received, &[]);
+    capture.stream(conn, Kind::Recv).check(&truth.sent, &[]);
+    assert_eq!(capture.of(Kind::Close).map(|kept| kept.header.conn).collect::<Vec<_>>(), [conn]);
+    assert_eq!(capture.of(Kind::Exit).map(|kept| kept.header.pid).collect::<Vec<_>>(), [pid]);
+    let process = capture.records.iter().position(|kept| kept.kind == Kind::Process).unwrap();
+    let open = capture.records.iter().position(|kept| kept.kind == Kind::Open).unwrap();
+    assert!(process < open, "described before the first record");
+    assert_eq!(capture.of(Kind::Lost).count(), 0);
+    assert_eq!(capture.counter("unreadable"), 0);
+}
+
+/// Scenario: every call that reads or writes, over IPv4.
+/// Guarantees: the captured streams are what the server exchanged, byte for byte; a peek counts for nothing.
+#[test]
+fn ipv4() {
+    all_calls("connect()", "::ffff:127.0.0.1");
+}
+
+/// Scenario: the same over IPv6.
+/// Guarantees: as above.
+#[test]
+fn ipv6() {
+    all_calls("connect('::1', socket.AF_INET6)", "::1");
+}
+
+/// Scenario: the same from an IPv6 socket to an IPv4 address.
+/// Guarantees: as above.
+#[test]
+fn ipv4_mapped() {
+    all_calls("connect('::ffff:127.0.0.1', socket.AF_INET6)", "::ffff:127.0.0.1");
+}
+
+/// Scenario: a non-blocking connect, asked for its result by a second connect, as gevent does.
+/// Guarantees: one connection.
+#[test]
+fn non_blocking_connect() {
+    if !wanted() {
+        return;
+    }
+    let server = Server::start();
+    let mut capture = Capture::start(server.port);
+    capture.run(
+        server.port,
+        "
+s = socket.socket()
+s.setblocking(False)
+print(s.connect_ex(('127.0.0.1', port)))
+select.select([], [s], [])
+print(s.connect_ex(('127.0.0.1', port)))
+s.send(b'Shello')
+s.close()
+",
+    );
+    let [conn] = capture.conns()[..] else {
+        panic!("{:?}", capture.conns())
+    };
+    capture.stream(conn, Kind::Send).check(b"Shello", &[]);
+}
+
+/// Scenario: a connect that is refused, one to a port that is not watched, and one to the watched port.
+/// Guarantees: only the last is a connection; the refused descriptor can be connected again.
+#[test]
+fn only_what_is_watched() {
+    if !wanted() {
+        return;
+    }
+    let (server, other) = (Server::start(), Server::start());
+    let mut capture = Capture::start(server.port);
+    capture.run(
+        server.port,
+        &format!(
+            "
+s = socket.socket()
+s.connect(('127.0.0.1', {}))
+s.send(b'Selsewhere')
+s.close()
+s = connect()
+s.send(b'Shere')
+s.close()
+",
+            other.port
+        ),
+    );
+    assert_eq!(capture.conns().len(), 1);
+    assert_eq!(capture.of(Kind::Send).map(|kept| kept.payload.clone()).collect::<Vec<_>>(), [b"Shere"]);
+}

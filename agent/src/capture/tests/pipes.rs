@@ -1,0 +1,94 @@
+//! Pool pipes: frames as billiard writes them, from processes that are and are not watched.
+
+use celeryscope_common::Kind;
+use celeryscope_core::Output;
+
+use super::rig::{Capture, Program, Server, wanted};
+
+/// A parent and its child, with two pipes between them, and the frames of a pool.
+const POOL: &str = "
+def frame(body):
+    return struct.pack('>I', len(body)) + body
+def pickled(body, protocol=4):
+    return b'\\x80' + bytes([protocol, 0x95]) + struct.pack('<Q', len(body)) + body
+task = pickled(b'K\\x02(K\\x00N' + b't' * 1000, 5)
+ack = pickled(b'K\\x00(K\\x00NG' + b'a' * 20)
+ready = pickled(b'K\\x01(K\\x00N' + bytes(range(200)))
+inr, inw = os.pipe()
+outr, outw = os.pipe()
+child = os.fork()
+if child == 0:
+    got = os.read(inr, 4)
+    got = os.read(inr, struct.unpack('>I', got)[0])
+    assert got == task
+    os.write(outw, frame(ack))
+    os.write(outw, struct.pack('>I', len(ready)))
+    os.write(outw, ready)
+    os.write(outw, b'something else altogether')
+    os.write(outw, frame(pickled(b'K\\x05nothing known')))
+    os._exit(0)
+pause()
+os.write(inw, frame(task)[:4])
+os.write(inw, task)
+os.waitpid(child, 0)
+os.read(outr, 10000)
+";
+
+fn run(watch: bool) -> (Capture, u32) {
+    let server = Server::start();
+    let mut capture = Capture::start(server.port);
+    let mut program = Program::start(server.port, POOL);
+    let pid = program.pid();
+    program.paused();
+    if watch {
+        capture.live.apply(&Output::Worker { pid });
+    }
+    program.go_on();
+    capture.finish(program);
+    (capture, pid)
+}
+
+/// Scenario: a worker is found only after its child was made; the child reads a task and answers.
+/// Guarantees: the child's side alone is captured: the task's first 512 bytes, the answers' first 128 and last 32, from
+/// the pickle's first byte whether or not its length was written with it; nothing else that was written.
+#[test]
+fn a_childs_frames() {
+    if !wanted() {
+        return;
+    }
+    let (capture, parent) = run(true);
+    let frames: Vec<_> = capture
+        .records
+        .iter()
+        .filter(|kept| matches!(kept.kind, Kind::PipeRead | Kind::PipeWrite))
+        .collect();
+    let shape: Vec<_> = frames
+        .iter()
+        .map(|kept| (kept.kind, kept.header.at, kept.header.len, kept.header.total, kept.header.flags))
+        .collect();
+    assert_eq!(
+        shape,
+        [
+            (Kind::PipeRead, 0, 512, 1017, 1),
+            (Kind::PipeWrite, 0, 38, 38, 1),
+            (Kind::PipeWrite, 0, 128, 217, 0),
+            (Kind::PipeWrite, 185, 32, 217, 1),
+        ]
+    );
+    assert!(frames[0].payload.starts_with(b"\x80\x05\x95"));
+    assert!(frames[1].payload.starts_with(b"\x80\x04\x95"));
+    assert_eq!(frames[2].payload[11..17], *b"K\x01(K\x00N");
+    assert_eq!(frames[3].payload, (168..200).collect::<Vec<u8>>());
+    assert!(frames.iter().all(|kept| kept.header.pid != parent && kept.header.start == 0));
+}
+
+/// Scenario: the same program, nobody's worker.
+/// Guarantees: no record at all.
+#[test]
+fn strangers_pipes_are_left_alone() {
+    if !wanted() {
+        return;
+    }
+    let (capture, _) = run(false);
+    assert_eq!(capture.records.iter().filter(|kept| kept.kind != Kind::Clock).count(), 0);
+}
