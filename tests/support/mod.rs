@@ -32,7 +32,7 @@ pub struct Replay {
 
 /// Feeds `records` to a new pipeline the way the agent does: bytes of a connection that was judged to be of no
 /// interest are no longer copied by the kernel half.
-pub fn replay(records: &[Owned]) -> Replay {
+pub fn replay<'a>(records: impl IntoIterator<Item = &'a Owned>) -> Replay {
     let mut pipeline = Pipeline::new(Config::default());
     let mut spans = Vec::new();
     let mut workers = HashSet::new();

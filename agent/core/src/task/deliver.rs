@@ -91,7 +91,7 @@ impl Engine {
             .and_then(|proc| proc.job)
             .map(|(_, id)| id);
         let by_job = own.filter(|id| self.attempts.get(id).is_some_and(|a| a.message.id == task_id));
-        let Some(id) = by_job.or_else(|| self.find(task_id, |a| a.leader == leader)) else {
+        let Some(id) = by_job.or_else(|| self.told_by(task_id, meta.state, leader)) else {
             self.stats.results_unknown += 1;
             return;
         };
@@ -148,6 +148,21 @@ impl Engine {
         } else {
             self.set_deadline(id, call.exit + patience)
         }
+    }
+
+    /// The attempt that a result is about, where no pool's frame says so: the oldest that is not over, because a retry is
+    /// delivered while the attempt that asked for it still runs. That one has been published again; a `RETRY` without
+    /// such a publish is about an attempt that was not seen.
+    fn told_by(&self, task_id: &str, state: ResultState, leader: u32) -> Option<AttemptId> {
+        let task = self.tasks.get(task_id)?;
+        let fits = |attempt: &Attempt| {
+            let again = Some(attempt.message.retries) < task.publishes.iter().map(|p| p.retries).max();
+            attempt.leader == leader
+                && (attempt.end.is_none() || attempt.state == Some(State::Lost))
+                && (state != ResultState::Retry || again)
+        };
+        let mut ids = task.attempts.iter().copied();
+        ids.find(|id| self.attempts.get(id).is_some_and(fits))
     }
 
     pub(super) fn consumer(&mut self, pid: u32) {
