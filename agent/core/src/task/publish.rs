@@ -83,7 +83,9 @@ impl Engine {
     /// The attempt during which `pid` sent this message: of the task that the message names as its parent, or of the
     /// message's own id (a retry, a replacement).
     fn running_for(&self, pid: u32, message: &TaskMessage) -> Option<AttemptId> {
-        let wanted = |id: &str| id == message.id || message.parent_id.as_deref() == Some(id);
+        // Protocol 1 names no parent; in a pool child there is but one that it can be.
+        let nameless = message.root_id.is_none();
+        let wanted = |id: &str| nameless || id == message.id || message.parent_id.as_deref() == Some(id);
         if let Some((_, id)) = self.processes.get(pid).and_then(|proc| proc.job) {
             let attempt = self.attempts.get(&id)?;
             return (attempt.start.is_some() && wanted(&attempt.message.id)).then_some(id);
