@@ -73,11 +73,8 @@ fn a_lost_record_costs_only_what_it_carried() {
         "redis-bigbody",
         "redis-broadcast",
         "redis-chain",
-        "redis-chord",
         "redis-headers",
-        "redis-ignore-result",
         "redis-limits",
-        "redis-otel",
         "redis-resp2-chain",
         "redis-retry",
         "redis-revoke",
@@ -104,10 +101,8 @@ fn an_agent_that_comes_in_the_middle_makes_nothing_up() {
     for name in [
         "redis-retry",
         "redis-revoke",
-        "redis-nested",
         "redis-warm-shutdown",
         "redis-acks-late",
-        "redis-eta",
     ] {
         let fixture = Fixture::load(name);
         let whole = replay(&fixture.records);
