@@ -24,7 +24,6 @@ pub(crate) const SOURCES: [&str; 4] = [
 
 /// A compiler and a linker for BPF.
 pub(crate) struct Toolchain {
-    /// `nightly` of rustup, else this path of a rustc that is told that it may.
     rustc: Rustc,
     linker: PathBuf,
     /// The compiler's version line.
@@ -34,42 +33,63 @@ pub(crate) struct Toolchain {
 }
 
 enum Rustc {
+    /// [`NIGHTLY`] of rustup.
     Nightly,
+    /// A rustc that is told that it may use unstable flags.
     At(PathBuf),
 }
 
+impl Rustc {
+    fn command(&self) -> Command {
+        match self {
+            Self::Nightly => {
+                let mut command = Command::new("rustup");
+                command.args(["run", NIGHTLY, "rustc"]);
+                command
+            }
+            Self::At(path) => Command::new(path),
+        }
+    }
+}
+
 impl Toolchain {
-    /// The first toolchain that is complete.
+    /// The toolchains that are complete, in the order in which to try them: a distribution's before rustup's, because it
+    /// does not change under one's feet. A compiler whose LLVM is newer than the linker's is left out: the linker could
+    /// not read what it writes.
     ///
     /// # Errors
-    /// Says what is missing.
-    pub(crate) fn find() -> Result<Self> {
+    /// Says what is missing when there is none.
+    pub(crate) fn all() -> Result<Vec<Self>> {
         let linker = linker().context("bpf-linker is not installed")?;
         let linker_version =
             output(Command::new(&linker).arg("--version")).context("bpf-linker does not run")?;
-        let nightly = ["run", "nightly", "rustc"];
-        if has_sources(Command::new("rustup").args(nightly))
-            && let Some(version) = output(Command::new("rustup").args(nightly).arg("--version"))
-        {
-            return Ok(Self {
-                rustc: Rustc::Nightly,
-                linker,
-                version,
-                linker_version,
+        let newest = linked_llvm(&linker);
+        let fits = |rustc: &Rustc| {
+            let sources = sysroot(&mut rustc.command())
+                .is_some_and(|root| root.join(LIBRARY).join("core/src/lib.rs").is_file());
+            let llvm = llvm_of(rustc);
+            sources && newest.is_none_or(|newest| llvm.is_none_or(|llvm| llvm <= newest))
+        };
+        let found: Vec<Self> = [Rustc::At(PathBuf::from("/usr/bin/rustc")), Rustc::Nightly]
+            .into_iter()
+            .filter(fits)
+            .filter_map(|rustc| {
+                let version = output(rustc.command().arg("--version"))?;
+                Some(Self {
+                    rustc,
+                    linker: linker.clone(),
+                    version,
+                    linker_version: linker_version.clone(),
+                })
+            })
+            .collect();
+        if found.is_empty() {
+            let llvm = newest.map_or(String::new(), |newest| {
+                format!(", with LLVM {newest} or older for bpf-linker")
             });
+            bail!("neither /usr/bin/rustc nor rustup's nightly has the sources of core (rust-src){llvm}");
         }
-        let system = PathBuf::from("/usr/bin/rustc");
-        if has_sources(&mut Command::new(&system))
-            && let Some(version) = output(Command::new(&system).arg("--version"))
-        {
-            return Ok(Self {
-                rustc: Rustc::At(system),
-                linker,
-                version,
-                linker_version,
-            });
-        }
-        bail!("neither rustup's nightly nor /usr/bin/rustc has the sources of core (rust-src)")
+        Ok(found)
     }
 
     /// Compiles the kernel half of `workspace` for a kernel of architecture `arch`, below `target_dir`, which must
@@ -81,7 +101,7 @@ impl Toolchain {
         let mut cargo = match &self.rustc {
             Rustc::Nightly => {
                 let mut command = Command::new("rustup");
-                command.args(["run", "nightly", "cargo"]).env_remove("RUSTC");
+                command.args(["run", NIGHTLY, "cargo"]).env_remove("RUSTC");
                 command
             }
             Rustc::At(rustc) => {
@@ -143,10 +163,7 @@ impl Toolchain {
     /// same object on every machine.
     fn path_names(&self, workspace: &Path) -> Vec<(PathBuf, &'static str)> {
         let mut names = vec![(workspace.to_owned(), "celeryscope")];
-        let sysroot = match &self.rustc {
-            Rustc::Nightly => sysroot(Command::new("rustup").args(["run", "nightly", "rustc"])),
-            Rustc::At(rustc) => sysroot(&mut Command::new(rustc)),
-        };
+        let sysroot = sysroot(&mut self.rustc.command());
         names.extend(sysroot.map(|root| (root.join(LIBRARY), "library")));
         let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
         let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or(home);
@@ -160,6 +177,9 @@ impl Toolchain {
         names
     }
 }
+
+/// The nightly of rustup that is used: a dated one, whose LLVM is that of the newest bpf-linker.
+pub(crate) const NIGHTLY: &str = "nightly-2026-05-20";
 
 /// Where a toolchain keeps the sources of `core`, below its root.
 const LIBRARY: &str = "lib/rustlib/src/rust/library";
@@ -216,8 +236,29 @@ fn linker() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-fn has_sources(rustc: &mut Command) -> bool {
-    sysroot(rustc).is_some_and(|root| root.join(LIBRARY).join("core/src/lib.rs").is_file())
+/// The major version of LLVM that a linker loads; `None` where it carries its own.
+fn linked_llvm(linker: &Path) -> Option<u32> {
+    const NAME: &[u8] = b"libLLVM.so.";
+    let program = fs::read(linker).ok()?;
+    let at = program.windows(NAME.len()).position(|window| window == NAME)?;
+    leading_number(&String::from_utf8_lossy(
+        program.get(at + NAME.len()..)?.get(..8)?,
+    ))
+}
+
+/// The major version of LLVM that a compiler writes bitcode of.
+fn llvm_of(rustc: &Rustc) -> Option<u32> {
+    let version = output(rustc.command().arg("-vV"))?;
+    leading_number(
+        version
+            .lines()
+            .find_map(|line| line.strip_prefix("LLVM version: "))?,
+    )
+}
+
+fn leading_number(text: &str) -> Option<u32> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text.get(..end)?.parse().ok()
 }
 
 fn sysroot(rustc: &mut Command) -> Option<PathBuf> {

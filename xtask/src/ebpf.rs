@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::bpf::{self, Toolchain};
+use crate::toolchain;
 
 const PREBUILT: &str = "agent-ebpf/prebuilt";
 const MANIFEST: &str = "agent-ebpf/prebuilt/MANIFEST";
@@ -20,7 +21,7 @@ const MANIFEST: &str = "agent-ebpf/prebuilt/MANIFEST";
 /// # Errors
 /// When there is no BPF toolchain, or it fails.
 pub(crate) fn build(workspace: &Path) -> Result<()> {
-    let toolchain = Toolchain::find().context("run `cargo xtask setup` first")?;
+    let toolchain = toolchain::first().context("run `cargo xtask setup` first")?;
     let arch = env::consts::ARCH;
     let object = compile(workspace, &toolchain, arch)?;
     let name = object_name(arch);
@@ -54,7 +55,7 @@ pub(crate) fn verify(workspace: &Path) -> Result<()> {
     if entries.is_empty() {
         bail!("{MANIFEST} names no object: run `cargo xtask ebpf build`");
     }
-    let toolchain = Toolchain::find();
+    let tools = toolchain::first();
     for entry in &entries {
         let path = workspace.join(PREBUILT).join(&entry.name);
         let object = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -73,7 +74,7 @@ pub(crate) fn verify(workspace: &Path) -> Result<()> {
         let Some(arch) = entry.name.strip_suffix(".bpfel.o") else {
             bail!("{} in {MANIFEST} is not named ARCH.bpfel.o", entry.name);
         };
-        match &toolchain {
+        match &tools {
             Ok(tools) if tools.version == entry.rustc && tools.linker_version == entry.linker => {
                 if compile(workspace, tools, arch)? != object {
                     bail!(

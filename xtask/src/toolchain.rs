@@ -24,7 +24,7 @@ const LLVM: &str = "/usr/lib/llvm-22";
 /// # Errors
 /// Never for want of a tool; only when what was installed does not run.
 pub(crate) fn ensure() -> Result<()> {
-    if let Ok(found) = Toolchain::find() {
+    if let Ok(found) = first() {
         println!("BPF toolchain: {}, {}", found.version, found.linker_version);
         return Ok(());
     }
@@ -34,14 +34,25 @@ pub(crate) fn ensure() -> Result<()> {
         );
         return Ok(());
     }
-    let found = Toolchain::find().context("the BPF toolchain was installed but is not complete")?;
+    let found = first().context("the BPF toolchain was installed but is not complete")?;
     println!("BPF toolchain: {}, {}", found.version, found.linker_version);
     Ok(())
 }
 
+/// The toolchain that is tried first.
+///
+/// # Errors
+/// Says what is missing.
+pub(crate) fn first() -> Result<Toolchain> {
+    Toolchain::all()?
+        .into_iter()
+        .next()
+        .context("there is no BPF toolchain")
+}
+
 fn install() -> Result<()> {
     if nightly().is_ok() {
-        println!("installed rustup's nightly with rust-src");
+        println!("installed {} with rust-src", bpf::NIGHTLY);
     } else {
         debian().context("no nightly from rustup, no packages from Debian")?;
         println!("installed {}", DEBIAN.join(", "));
@@ -50,8 +61,9 @@ fn install() -> Result<()> {
 }
 
 fn nightly() -> Result<()> {
-    run(Command::new("rustup").args(["toolchain", "install", "nightly", "--profile", "minimal"]))?;
-    run(Command::new("rustup").args(["component", "add", "rust-src", "--toolchain", "nightly"]))
+    run(Command::new("rustup")
+        .args(["toolchain", "install", bpf::NIGHTLY, "--profile", "minimal"])
+        .args(["--component", "rust-src"]))
 }
 
 fn debian() -> Result<()> {
