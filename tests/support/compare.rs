@@ -342,7 +342,10 @@ impl<'a> Comparison<'a> {
     fn events(&self, check: &mut Check<'_>, publish: Option<&Publish>, run: &Run) {
         let after = publish.map_or(0.0, |publish| publish.before) - self.expect.publish_before.as_secs_f64();
         let before = run.start + self.expect.start_p95.as_secs_f64();
-        for (name, latest) in [("delivered", before), ("acked", f64::MAX)] {
+        // A message that is put back is not acked.
+        let put_back = |retval: &String| retval.starts_with("reject requeue=True");
+        let acks = usize::from(!run.retval.as_ref().is_some_and(put_back));
+        for (name, count, latest) in [("delivered", 1, before), ("acked", acks, f64::INFINITY)] {
             let at: Vec<f64> = check
                 .span
                 .events
@@ -350,8 +353,9 @@ impl<'a> Comparison<'a> {
                 .filter(|event| event.name == name)
                 .map(|event| seconds(event.at.0))
                 .collect();
-            check.that(at.len() == 1 && (after..=latest).contains(&at[0]), || {
-                format!("event {name}: want one between {after:.6} and {latest:.6}, got {at:?}")
+            let in_time = at.iter().all(|at| (after..=latest).contains(at));
+            check.that(at.len() == count && in_time, || {
+                format!("event {name}: want {count} between {after:.6} and {latest:.6}, got {at:?}")
             });
         }
     }
