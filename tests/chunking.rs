@@ -403,10 +403,7 @@ impl<'a> Loss<'a> {
         }
         let excused = self.excused(lost);
         // Its own events are where a worker says its name.
-        let nameless = record
-            .payload
-            .windows(17)
-            .any(|window| window == b"/0.celeryev/worke");
+        let nameless = contains(&record.payload, b"/0.celeryev/worker.");
         for span in &after.spans {
             let candidates = known.entry(key(span)).or_default();
             if let Some(at) = candidates.iter().position(|whole| *whole == span) {
