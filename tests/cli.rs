@@ -107,6 +107,7 @@ fn help_is_complete() {
         code == 0 && stdout.starts_with(concat!("celeryscope ", env!("CARGO_PKG_VERSION"))),
         "{stdout}"
     );
+    assert!(stdout.contains("BPF object"), "{stdout}");
     // Without a command the help is an error.
     assert_eq!(run(&mut celeryscope()).0, 2);
 }

@@ -135,7 +135,7 @@ layered!(RecordingArgs: recording, duration, include_payloads);
 impl CaptureArgs {
     /// The capture side's options, with defaults filled in.
     #[must_use]
-    pub fn options(&self) -> LiveOptions {
+    pub(crate) fn options(&self) -> LiveOptions {
         LiveOptions {
             ports: self.broker_port.clone().unwrap_or_else(|| vec![6379, 5672]),
             ring_bytes: self.ring_size.map_or(16 << 20, |size| size.0),

@@ -25,16 +25,16 @@ const TOTAL_LIMIT: usize = 4096;
 
 /// A process's service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Description {
+pub(crate) struct Description {
     /// The process that leads it; the process itself where nobody else does.
-    pub leader: u32,
+    pub(crate) leader: u32,
     /// Resource attributes of the leader, `service.name` first.
-    pub pairs: Vec<(String, String)>,
+    pub(crate) pairs: Vec<(String, String)>,
 }
 
 /// Describes a process; `proc_root` is `/proc` outside of tests. None when there is no such process (any more).
 #[must_use]
-pub fn describe(proc_root: &Path, pid: u32) -> Option<Description> {
+pub(crate) fn describe(proc_root: &Path, pid: u32) -> Option<Description> {
     let leader = leader_of(proc_root, pid)?;
     let process = Process::read(proc_root, leader)?;
     Some(Description {
@@ -46,7 +46,7 @@ pub fn describe(proc_root: &Path, pid: u32) -> Option<Description> {
 /// The pairs as a record's payload (see [`celeryscope_common::Record::pairs`]). Long texts are cut at 255 bytes; pairs
 /// that don't fit into 4 KiB are left out from the end.
 #[must_use]
-pub fn encode(pairs: &[(String, String)]) -> Vec<u8> {
+pub(crate) fn encode(pairs: &[(String, String)]) -> Vec<u8> {
     let mut payload = Vec::new();
     for (key, value) in pairs {
         let start = payload.len();
