@@ -164,6 +164,8 @@ impl SpanArgs {
                 Some(SpanStyle::Semconv) | None => core::SpanStyle::Semconv,
             },
             capture_args: self.capture_args.unwrap_or(false),
+            old_names: std::env::var("OTEL_SEMCONV_STABILITY_OPT_IN")
+                .is_ok_and(|wanted| wanted.split(',').any(|item| item.trim() == "messaging/dup")),
             ..core::Config::default()
         }
     }
