@@ -190,7 +190,7 @@ proptest! {
         holes in prop::collection::vec((any::<bool>(), 0..1000_u32, prop_oneof![1..20_usize, 1..400_usize, 1..6000_usize]), 1..6),
     ) {
         let connections = alternating();
-        check(*index.get::<&Connection>(&connections), &holes);
+        check(index.get::<&Connection>(&connections), &holes);
     }
 }
 
