@@ -18,10 +18,7 @@ fn main() -> Result<()> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("the package has no workspace around it")?;
-    for source in bpf::SOURCES
-        .iter()
-        .chain(&[PREBUILT, "xtask/src/bpf.rs"])
-    {
+    for source in bpf::SOURCES.iter().chain(&[PREBUILT, "xtask/src/bpf.rs"]) {
         println!("cargo:rerun-if-changed={}", workspace.join(source).display());
     }
     for name in ["CELERYSCOPE_EBPF", "CELERYSCOPE_CACHE"] {
@@ -42,7 +39,8 @@ fn main() -> Result<()> {
             Ok(built) => built,
             // An old object would not do what the sources say.
             Err(why) if !is_current(workspace)? => {
-                return Err(why.context("cannot build the BPF object, and the prebuilt one is older than its sources"));
+                return Err(why
+                    .context("cannot build the BPF object, and the prebuilt one is older than its sources"));
             }
             Err(why) => {
                 let why = format!("{why:#}");
@@ -60,8 +58,7 @@ fn main() -> Result<()> {
 }
 
 fn build(workspace: &Path, out: &Path, arch: &str) -> Result<(Vec<u8>, String)> {
-    let toolchain = bpf::Toolchain::find()?;
-    let file = toolchain.build(workspace, &out.join("ebpf"), arch)?;
+    let (file, toolchain) = bpf::build(workspace, &out.join("ebpf"), arch)?;
     let object = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     Ok((
         object,
@@ -71,8 +68,12 @@ fn build(workspace: &Path, out: &Path, arch: &str) -> Result<(Vec<u8>, String)> 
 
 fn prebuilt(workspace: &Path, arch: &str) -> Result<(Vec<u8>, String)> {
     let file = workspace.join(PREBUILT).join(format!("{arch}.bpfel.o"));
-    let object = fs::read(&file)
-        .with_context(|| format!("there is no {} (`cargo xtask setup` gets a BPF toolchain)", file.display()))?;
+    let object = fs::read(&file).with_context(|| {
+        format!(
+            "there is no {} (`cargo xtask setup` gets a BPF toolchain)",
+            file.display()
+        )
+    })?;
     Ok((object, "prebuilt".to_owned()))
 }
 

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use sha2::{Digest as _, Sha256};
 
 /// What a build of the kernel half is made from, below the workspace.
@@ -24,7 +24,6 @@ pub(crate) const SOURCES: [&str; 4] = [
 
 /// A compiler and a linker for BPF.
 pub(crate) struct Toolchain {
-    /// `nightly` of rustup, else this path of a rustc that is told that it may.
     rustc: Rustc,
     linker: PathBuf,
     /// The compiler's version line.
@@ -34,62 +33,65 @@ pub(crate) struct Toolchain {
 }
 
 enum Rustc {
-    Nightly,
+    /// A rustc that is told that it may use unstable flags.
     At(PathBuf),
+    /// Rustup's.
+    Nightly,
+}
+
+/// Compiles the kernel half of `workspace` for a kernel of architecture `arch`, below `target_dir`, which must not be
+/// the target directory of a cargo that waits for this. Gives the object file and what built it.
+///
+/// # Errors
+/// Says what is missing, or what the last toolchain that was tried said.
+pub(crate) fn build(workspace: &Path, target_dir: &Path, arch: &str) -> Result<(PathBuf, Toolchain)> {
+    let mut failed = None;
+    for toolchain in Toolchain::all()? {
+        match toolchain.build(workspace, target_dir, arch) {
+            Ok(object) => return Ok((object, toolchain)),
+            // Perhaps a compiler whose LLVM is newer than the linker's: the next may do.
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| anyhow!("no BPF toolchain")))
 }
 
 impl Toolchain {
-    /// The first toolchain that is complete.
+    /// Every toolchain that is complete, the one to try first at the front: the distribution's, whose LLVM is the one
+    /// that `cargo xtask setup` builds bpf-linker for.
     ///
     /// # Errors
-    /// Says what is missing.
-    pub(crate) fn find() -> Result<Self> {
+    /// There is none; says what is missing.
+    pub(crate) fn all() -> Result<Vec<Self>> {
         let linker = linker().context("bpf-linker is not installed")?;
         let linker_version =
             output(Command::new(&linker).arg("--version")).context("bpf-linker does not run")?;
-        let nightly = ["run", "nightly", "rustc"];
-        if has_sources(Command::new("rustup").args(nightly))
-            && let Some(version) = output(Command::new("rustup").args(nightly).arg("--version"))
-        {
-            return Ok(Self {
-                rustc: Rustc::Nightly,
-                linker,
-                version,
-                linker_version,
-            });
+        let all: Vec<Self> = [Rustc::At("/usr/bin/rustc".into()), Rustc::Nightly]
+            .into_iter()
+            .filter_map(|rustc| {
+                if !rustc.sysroot()?.join(LIBRARY).join("core/src/lib.rs").is_file() {
+                    return None;
+                }
+                Some(Self {
+                    version: output(rustc.command().arg("--version"))?,
+                    rustc,
+                    linker: linker.clone(),
+                    linker_version: linker_version.clone(),
+                })
+            })
+            .collect();
+        if all.is_empty() {
+            bail!("neither /usr/bin/rustc nor rustup's nightly has the sources of core (rust-src)");
         }
-        let system = PathBuf::from("/usr/bin/rustc");
-        if has_sources(&mut Command::new(&system))
-            && let Some(version) = output(Command::new(&system).arg("--version"))
-        {
-            return Ok(Self {
-                rustc: Rustc::At(system),
-                linker,
-                version,
-                linker_version,
-            });
-        }
-        bail!("neither rustup's nightly nor /usr/bin/rustc has the sources of core (rust-src)")
+        Ok(all)
     }
 
-    /// Compiles the kernel half of `workspace` for a kernel of architecture `arch`, below `target_dir`, which must
-    /// not be the target directory of a cargo that waits for this. Gives the object file.
-    ///
-    /// # Errors
-    /// When cargo fails; the error holds what it printed.
-    pub(crate) fn build(&self, workspace: &Path, target_dir: &Path, arch: &str) -> Result<PathBuf> {
-        let mut cargo = match &self.rustc {
-            Rustc::Nightly => {
-                let mut command = Command::new("rustup");
-                command.args(["run", "nightly", "cargo"]).env_remove("RUSTC");
-                command
-            }
-            Rustc::At(rustc) => {
-                let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-                command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
-                command
-            }
-        };
+    fn build(&self, workspace: &Path, target_dir: &Path, arch: &str) -> Result<PathBuf> {
+        let mut cargo = self.rustc.cargo();
+        let target_dir = target_dir.join(match self.rustc {
+            Rustc::At(_) => "system",
+            Rustc::Nightly => "nightly",
+        });
         // What the outer cargo was told concerns the host's programs.
         for name in [
             "RUSTFLAGS",
@@ -126,7 +128,7 @@ impl Toolchain {
                 target,
             ])
             .args(["-Z", "build-std=core", "--target-dir"])
-            .arg(target_dir);
+            .arg(&target_dir);
         let done = cargo
             .output()
             .with_context(|| format!("cannot run {:?}", cargo.get_program()))?;
@@ -143,11 +145,7 @@ impl Toolchain {
     /// same object on every machine.
     fn path_names(&self, workspace: &Path) -> Vec<(PathBuf, &'static str)> {
         let mut names = vec![(workspace.to_owned(), "celeryscope")];
-        let sysroot = match &self.rustc {
-            Rustc::Nightly => sysroot(Command::new("rustup").args(["run", "nightly", "rustc"])),
-            Rustc::At(rustc) => sysroot(&mut Command::new(rustc)),
-        };
-        names.extend(sysroot.map(|root| (root.join(LIBRARY), "library")));
+        names.extend(self.rustc.sysroot().map(|root| (root.join(LIBRARY), "library")));
         let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
         let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or(home);
         let registries = cargo_home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());
@@ -159,6 +157,41 @@ impl Toolchain {
         );
         names
     }
+}
+
+impl Rustc {
+    fn command(&self) -> Command {
+        match self {
+            Self::At(path) => Command::new(path),
+            Self::Nightly => rustup("rustc"),
+        }
+    }
+
+    /// A cargo that uses this compiler and may use unstable flags.
+    fn cargo(&self) -> Command {
+        match self {
+            Self::At(path) => {
+                let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+                cargo.env("RUSTC", path).env("RUSTC_BOOTSTRAP", "1");
+                cargo
+            }
+            Self::Nightly => {
+                let mut cargo = rustup("cargo");
+                cargo.env_remove("RUSTC");
+                cargo
+            }
+        }
+    }
+
+    fn sysroot(&self) -> Option<PathBuf> {
+        output(self.command().args(["--print", "sysroot"])).map(PathBuf::from)
+    }
+}
+
+fn rustup(tool: &str) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", "nightly", tool]);
+    command
 }
 
 /// Where a toolchain keeps the sources of `core`, below its root.
@@ -214,14 +247,6 @@ fn linker() -> Option<PathBuf> {
         .chain(env::split_paths(&path))
         .map(|dir| dir.join("bpf-linker"))
         .find(|file| file.is_file())
-}
-
-fn has_sources(rustc: &mut Command) -> bool {
-    sysroot(rustc).is_some_and(|root| root.join(LIBRARY).join("core/src/lib.rs").is_file())
-}
-
-fn sysroot(rustc: &mut Command) -> Option<PathBuf> {
-    output(rustc.args(["--print", "sysroot"])).map(PathBuf::from)
 }
 
 fn output(command: &mut Command) -> Option<String> {

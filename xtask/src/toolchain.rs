@@ -24,24 +24,30 @@ const LLVM: &str = "/usr/lib/llvm-22";
 /// # Errors
 /// Never for want of a tool; only when what was installed does not run.
 pub(crate) fn ensure() -> Result<()> {
-    if let Ok(found) = Toolchain::find() {
-        println!("BPF toolchain: {}, {}", found.version, found.linker_version);
-        return Ok(());
+    if !tell() {
+        if let Err(why) = install() {
+            println!(
+                "BPF toolchain: not to be had ({why:#}); the prebuilt object in agent-ebpf/prebuilt is used"
+            );
+        } else if !tell() {
+            bail!("the BPF toolchain was installed but is not complete");
+        }
     }
-    if let Err(why) = install() {
-        println!(
-            "BPF toolchain: not to be had ({why:#}); the prebuilt object in agent-ebpf/prebuilt is used"
-        );
-        return Ok(());
-    }
-    let found = Toolchain::find().context("the BPF toolchain was installed but is not complete")?;
-    println!("BPF toolchain: {}, {}", found.version, found.linker_version);
     Ok(())
+}
+
+/// Says what toolchain there is; false when there is none.
+fn tell() -> bool {
+    let Some(first) = Toolchain::all().ok().and_then(|all| all.into_iter().next()) else {
+        return false;
+    };
+    println!("BPF toolchain: {}, {}", first.version, first.linker_version);
+    true
 }
 
 fn install() -> Result<()> {
     if nightly().is_ok() {
-        println!("installed rustup's nightly with rust-src");
+        println!("installed rust-src of rustup's nightly");
     } else {
         debian().context("no nightly from rustup, no packages from Debian")?;
         println!("installed {}", DEBIAN.join(", "));
@@ -49,8 +55,11 @@ fn install() -> Result<()> {
     linker()
 }
 
+/// A nightly that is there is not exchanged for another: it is the user's.
 fn nightly() -> Result<()> {
-    run(Command::new("rustup").args(["toolchain", "install", "nightly", "--profile", "minimal"]))?;
+    if run(Command::new("rustup").args(["run", "nightly", "rustc", "--version"])).is_err() {
+        run(Command::new("rustup").args(["toolchain", "install", "nightly", "--profile", "minimal"]))?;
+    }
     run(Command::new("rustup").args(["component", "add", "rust-src", "--toolchain", "nightly"]))
 }
 

@@ -66,7 +66,13 @@ pub(crate) fn exit_connect(ctx: TracePointContext) -> u32 {
     {
         // SAFETY: both are 16 bytes without padding.
         let addr = unsafe { core::mem::transmute::<[u32; 4], Addr>(call.addr) };
-        debug!(&ctx, "process {} connected {} to port {}", filter::tgid(pid_tgid), call.fd, call.port);
+        debug!(
+            &ctx,
+            "process {} connected {} to port {}",
+            filter::tgid(pid_tgid),
+            call.fd,
+            call.port
+        );
         conn::opened(filter::tgid(pid_tgid), call.fd, addr, call.port as u16);
     }
     0

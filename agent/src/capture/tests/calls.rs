@@ -52,10 +52,30 @@ fn all_calls(connect: &str, addr: &str) {
     let truth = server.exchange(0);
     capture.stream(conn, Kind::Send).check(&truth.received, &[]);
     capture.stream(conn, Kind::Recv).check(&truth.sent, &[]);
-    assert_eq!(capture.of(Kind::Close).map(|kept| kept.header.conn).collect::<Vec<_>>(), [conn]);
-    assert_eq!(capture.of(Kind::Exit).map(|kept| kept.header.pid).collect::<Vec<_>>(), [pid]);
-    let process = capture.records.iter().position(|kept| kept.kind == Kind::Process).unwrap();
-    let open = capture.records.iter().position(|kept| kept.kind == Kind::Open).unwrap();
+    assert_eq!(
+        capture
+            .of(Kind::Close)
+            .map(|kept| kept.header.conn)
+            .collect::<Vec<_>>(),
+        [conn]
+    );
+    assert_eq!(
+        capture
+            .of(Kind::Exit)
+            .map(|kept| kept.header.pid)
+            .collect::<Vec<_>>(),
+        [pid]
+    );
+    let process = capture
+        .records
+        .iter()
+        .position(|kept| kept.kind == Kind::Process)
+        .unwrap();
+    let open = capture
+        .records
+        .iter()
+        .position(|kept| kept.kind == Kind::Open)
+        .unwrap();
     assert!(process < open, "described before the first record");
     assert_eq!(capture.of(Kind::Lost).count(), 0);
     assert_eq!(capture.counter("unreadable"), 0);
@@ -134,5 +154,11 @@ s.close()
         ),
     );
     assert_eq!(capture.conns().len(), 1);
-    assert_eq!(capture.of(Kind::Send).map(|kept| kept.payload.clone()).collect::<Vec<_>>(), [b"Shere"]);
+    assert_eq!(
+        capture
+            .of(Kind::Send)
+            .map(|kept| kept.payload.clone())
+            .collect::<Vec<_>>(),
+        [b"Shere"]
+    );
 }

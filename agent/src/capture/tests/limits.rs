@@ -30,7 +30,9 @@ for size in (65536, 65537, 10 << 20):
     assert_eq!(conns.len(), 3);
     let gaps: [&[_]; 3] = [&[], &[(16 * K, 48 * K + 1)], &[(16 * K, 10 * K * K - 16 * K)]];
     for (n, gaps) in gaps.into_iter().enumerate() {
-        capture.stream(conns[n], Kind::Send).check(&server.exchange(n).received, gaps);
+        capture
+            .stream(conns[n], Kind::Send)
+            .check(&server.exchange(n).received, gaps);
     }
     let cut = capture.counter("cut_bytes");
     assert_eq!(cut, (32 * K + 1 + 10 * K * K - 32 * K) as u64);
@@ -69,9 +71,15 @@ s.close()
     let (first, last) = (&stream.parts[0], &stream.parts[stream.parts.len() - 1]);
     assert!(first.0 == 0 && first.1.len() >= 16 * K);
     assert!(last.0 + last.1.len() == truth.len());
-    let transfers = capture.of(Kind::Send).filter(|kept| kept.header.flags & 1 != 0).count();
+    let transfers = capture
+        .of(Kind::Send)
+        .filter(|kept| kept.header.flags & 1 != 0)
+        .count();
     assert!(transfers > 1, "it was not sent in pieces");
-    assert!(seen <= 64 * K + transfers * 32 * K, "{seen} bytes of {transfers} pieces");
+    assert!(
+        seen <= 64 * K + transfers * 32 * K,
+        "{seen} bytes of {transfers} pieces"
+    );
 }
 
 /// Scenario: 1 MiB comes back and is read in full buffers of 32 KiB, as a Redis client does; then a short exchange.
@@ -99,7 +107,9 @@ s.close()
     let conn = capture.conns()[0];
     // A run is long once more than 64 KiB of it were read: after the third buffer.
     let gaps: Vec<_> = (3..32).map(|n| (n * 32 * K, n * 32 * K + 16 * K)).collect();
-    capture.stream(conn, Kind::Recv).check(&server.exchange(0).sent, &gaps);
+    capture
+        .stream(conn, Kind::Recv)
+        .check(&server.exchange(0).sent, &gaps);
 }
 
 /// Scenario: a connection is ignored for a while.
@@ -133,7 +143,9 @@ s.close()
     program.paused();
     program.go_on();
     capture.finish(program);
-    capture.stream(conn, Kind::Send).check(&server.exchange(0).received, &[(4, 7)]);
+    capture
+        .stream(conn, Kind::Send)
+        .check(&server.exchange(0).received, &[(4, 7)]);
     assert_eq!(capture.counter("ignored"), 1);
     assert_eq!(capture.of(Kind::Close).count(), 1);
 }

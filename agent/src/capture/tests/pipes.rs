@@ -64,7 +64,15 @@ fn a_childs_frames() {
         .collect();
     let shape: Vec<_> = frames
         .iter()
-        .map(|kept| (kept.kind, kept.header.at, kept.header.len, kept.header.total, kept.header.flags))
+        .map(|kept| {
+            (
+                kept.kind,
+                kept.header.at,
+                kept.header.len,
+                kept.header.total,
+                kept.header.flags,
+            )
+        })
         .collect();
     assert_eq!(
         shape,
@@ -79,7 +87,11 @@ fn a_childs_frames() {
     assert!(frames[1].payload.starts_with(b"\x80\x04\x95"));
     assert_eq!(frames[2].payload[11..17], *b"K\x01(K\x00N");
     assert_eq!(frames[3].payload, (168..200).collect::<Vec<u8>>());
-    assert!(frames.iter().all(|kept| kept.header.pid != parent && kept.header.start == 0));
+    assert!(
+        frames
+            .iter()
+            .all(|kept| kept.header.pid != parent && kept.header.start == 0)
+    );
 }
 
 /// Scenario: the same program, nobody's worker.
@@ -90,5 +102,12 @@ fn strangers_pipes_are_left_alone() {
         return;
     }
     let (capture, _) = run(false);
-    assert_eq!(capture.records.iter().filter(|kept| kept.kind != Kind::Clock).count(), 0);
+    assert_eq!(
+        capture
+            .records
+            .iter()
+            .filter(|kept| kept.kind != Kind::Clock)
+            .count(),
+        0
+    );
 }

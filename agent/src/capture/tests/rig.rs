@@ -85,7 +85,9 @@ fn serve(mut stream: TcpStream, exchange: &Mutex<Exchange>) {
         }
         let answer = match mode {
             b'E' => bytes[usize::from(first)..].to_vec(),
-            b'B' if first => noise(usize::try_from(u64::from_be_bytes(bytes[1..9].try_into().unwrap())).unwrap()),
+            b'B' if first => {
+                noise(usize::try_from(u64::from_be_bytes(bytes[1..9].try_into().unwrap())).unwrap())
+            }
             _ => Vec::new(),
         };
         exchange.lock().unwrap().sent.extend_from_slice(&answer);
@@ -299,7 +301,10 @@ impl Stream {
             if *start > at {
                 missing.push((at, *start));
             }
-            assert!(truth[*start..*start + part.len()] == part[..], "other bytes at {start}");
+            assert!(
+                truth[*start..*start + part.len()] == part[..],
+                "other bytes at {start}"
+            );
             at = start + part.len();
         }
         if at < truth.len() {
