@@ -46,7 +46,7 @@ fn rubbish_on_the_broker_port() {
     for name in [
         "resp_protocol_errors",
         "messages_malformed",
-        "connections_ignored",
+        "resp_skipped_bytes",
     ] {
         assert!(
             counters.get(name).is_some_and(|n| *n > 0),
