@@ -127,7 +127,7 @@ impl Exporters {
     /// Lets every output write what it holds, all of them within `deadline`.
     ///
     /// # Errors
-    /// An output failed, or, in a replay, did not get rid of its spans in time.
+    /// An output failed, or, in a replay, did not get rid of all its spans in time.
     pub fn close(&mut self, deadline: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + deadline;
         for output in &mut self.outputs {
@@ -140,6 +140,10 @@ impl Exporters {
                 result = Err(anyhow!("output {}: {error}", output.name));
             }
             let held = output.counts.settle();
+            let failed = output.counts.read().failed;
+            if failed > 0 && self.mode == Mode::Replay && result.is_ok() {
+                result = Err(anyhow!("output {}: {failed} spans were refused", output.name));
+            }
             if held > 0 {
                 tracing::warn!(
                     "output {}: {held} spans could not be delivered in time",
