@@ -178,6 +178,8 @@ impl Process {
         pairs.add("process.runtime.version", version);
         pairs.add("container.id", container::id(&self.cgroup));
         pairs.add("k8s.pod.uid", container::pod_uid(&self.cgroup));
+        // For the core, which keeps it from the resource.
+        pairs.add("celery.pool", self.command.pool.map(str::to_owned));
         pairs.add("host.name", Some(self.host.clone()));
         pairs.in_order()
     }

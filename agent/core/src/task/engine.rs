@@ -11,7 +11,7 @@ use super::publish::Publish;
 use crate::bounded::Bounded;
 use crate::broker::BrokerEvent;
 use crate::pipeline::{Config, Output};
-use crate::span::Span;
+use crate::span::{Span, host_of};
 use crate::stats::Stats;
 use crate::time::{ClockPair, Mono};
 
@@ -192,6 +192,14 @@ impl Engine {
         self.tasks
             .get_mut(id)
             .unwrap_or_else(|| unreachable!("task was just inserted"))
+    }
+
+    /// Settles when an attempt began: another span is about to name it.
+    pub(super) fn settle_start(&mut self, id: AttemptId) {
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            let process = self.processes.identity(attempt.leader, attempt.leader);
+            attempt.settle_start(&self.clock, host_of(&process));
+        }
     }
 
     pub(super) fn next_id(&mut self) -> u64 {

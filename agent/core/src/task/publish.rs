@@ -28,7 +28,8 @@ impl Engine {
         self.stats.publishes += 1;
         let running = self.running_for(call.pid, &message);
         if let Some(id) = running {
-            self.start_unseen(id, Call { enter: first, ..call });
+            self.begin_unseen(id, Call { enter: first, ..call });
+            self.settle_start(id);
         }
         let (parent, links) = self.parent_of_publish(&message, running);
         let known = Known {
@@ -91,7 +92,7 @@ impl Engine {
         let wanted = |id: &str| nameless || id == message.id || message.parent_id.as_deref() == Some(id);
         if let Some((_, id)) = self.processes.get(pid).and_then(|proc| proc.job) {
             let attempt = self.attempts.get(&id)?;
-            return (attempt.start.is_some() && wanted(&attempt.message.id)).then_some(id);
+            return (attempt.began.is_some() && wanted(&attempt.message.id)).then_some(id);
         }
         // Threads and greenlets: no job is tied to the process, but the task says who it is.
         let leader = self.processes.leader_of(pid);
