@@ -322,7 +322,7 @@ impl File {
         })
     }
 
-    fn group<T: DeserializeOwned>(&self) -> Result<T, UsageError> {
+    pub(crate) fn group<T: DeserializeOwned>(&self) -> Result<T, UsageError> {
         // Key by key, so that the error can say which one is wrong.
         T::deserialize(toml::Value::Table(self.table.clone())).map_err(|error| {
             let culprit = self.table.iter().find(|(key, value)| {

@@ -32,20 +32,20 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// What to capture, and how.
 #[derive(Clone, Debug)]
-pub(crate) struct LiveOptions {
+pub struct LiveOptions {
     /// Remote ports to watch; 1 to 64 of them.
-    pub(crate) ports: Vec<u16>,
+    pub ports: Vec<u16>,
     /// Size of the ring buffer; rounded up to a power of two between 64 KiB and 1 GiB.
-    pub(crate) ring_bytes: u32,
+    pub ring_bytes: u32,
     /// Pass the kernel half's own messages on to the log.
-    pub(crate) kernel_log: bool,
+    pub kernel_log: bool,
     /// Which back end.
-    pub(crate) probes: Probes,
+    pub probes: Probes,
 }
 
 /// The back ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Probes {
+pub enum Probes {
     /// The best that this kernel allows.
     #[default]
     Auto,
@@ -59,19 +59,19 @@ pub(crate) enum Probes {
 
 /// What capture has been attached to.
 #[derive(Clone, Debug)]
-pub(crate) struct Attached {
+pub struct Attached {
     /// Name of the back end.
-    pub(crate) backend: &'static str,
+    pub backend: &'static str,
     /// Remote ports watched.
-    pub(crate) ports: Vec<u16>,
+    pub ports: Vec<u16>,
     /// Processes that held connections to them at the start.
-    pub(crate) processes: usize,
+    pub processes: usize,
     /// Connections that were open at the start.
-    pub(crate) connections: usize,
+    pub connections: usize,
 }
 
 /// A running capture. Dropping it detaches everything.
-pub(crate) struct Live {
+pub struct Live {
     kernel: Kernel,
     ring: RingBuf<MapData>,
     waiter: Waiter,
@@ -104,7 +104,7 @@ impl Live {
     ///
     /// # Errors
     /// When a privilege is missing or the kernel refuses; says what, and what to do.
-    pub(crate) fn start(options: &LiveOptions) -> Result<Self> {
+    pub fn start(options: &LiveOptions) -> Result<Self> {
         let backend = match options.probes {
             Probes::Auto | Probes::Tracepoint => "tracepoint",
             Probes::Fentry => {
@@ -128,13 +128,12 @@ impl Live {
         check_pid_namespace(proc_root)?;
         let (mut kernel, ring) = Kernel::load(&options.ports, options.ring_bytes, options.kernel_log)?;
         let mut scanner = Scanner::new(proc_root, &options.ports);
-        let pids = proc::pids(proc_root);
-        let found = scanner.adopt(&mut kernel, &pids);
-        scanner.watch_workers(&mut kernel, &pids);
+        let found = scanner.adopt(&mut kernel, &proc::pids(proc_root));
+        let processes: HashSet<u32> = found.iter().flat_map(Found::holders).copied().collect();
         let attached = Attached {
             backend,
             ports: options.ports.clone(),
-            processes: found.iter().map(Found::pid).collect::<HashSet<_>>().len(),
+            processes: processes.len(),
             connections: found.len(),
         };
         Ok(Self {
@@ -157,12 +156,12 @@ impl Live {
 
     /// What it has been attached to.
     #[must_use]
-    pub(crate) fn attached(&self) -> &Attached {
+    pub fn attached(&self) -> &Attached {
         &self.attached
     }
 
     /// Resolves when the ring should be drained. May be dropped and called again at any time.
-    pub(crate) async fn ready(&mut self) {
+    pub async fn ready(&mut self) {
         if let Waiter::Idle(_) = self.waiter
             && let Waiter::Idle(fd) = std::mem::replace(&mut self.waiter, Waiter::None)
         {
@@ -184,7 +183,7 @@ impl Live {
     }
 
     /// Gives `sink` everything pending, in order.
-    pub(crate) fn drain(&mut self, sink: &mut dyn FnMut(&Record<'_>)) {
+    pub fn drain(&mut self, sink: &mut dyn FnMut(&Record<'_>)) {
         let before = self.records;
         let mut sink = |record: &Record<'_>| {
             self.records += 1;
@@ -209,7 +208,6 @@ impl Live {
                 Kind::Open => self.scanner.watch_workers(&mut self.kernel, &[pid]),
                 Kind::Exec => {
                     self.scanner.forget(pid);
-                    self.scanner.watch_workers(&mut self.kernel, &[pid]);
                     for found in self.scanner.adopt(&mut self.kernel, &[pid]) {
                         self.notes.pass(&self.proc_root, &found.record(), &mut sink);
                     }
@@ -237,7 +235,7 @@ impl Live {
     }
 
     /// Acts on what the core concluded. Spans are not our business.
-    pub(crate) fn apply(&mut self, output: &Output) {
+    pub fn apply(&mut self, output: &Output) {
         match output {
             Output::Verdict { conn, verdict } => {
                 let ignore = *verdict == Verdict::Ignore;
@@ -256,7 +254,7 @@ impl Live {
     }
 
     /// Name, meaning and value of each counter, of both halves.
-    pub(crate) fn counters(&mut self) -> Vec<(&'static str, &'static str, u64)> {
+    pub fn counters(&mut self) -> Vec<(&'static str, &'static str, u64)> {
         let own = [
             ("records", "records given to the core", self.records),
             (

@@ -132,11 +132,10 @@ mod tests {
         Record::new(kind, header, b"")
     }
 
-    fn passed(
-        notes: &mut Notes,
-        tree: &Tree,
-        record: &Record<'_>,
-    ) -> Vec<(Kind, u32, Vec<(String, String)>)> {
+    /// Kind, process and description of a record.
+    type Seen = (Kind, u32, Vec<(String, String)>);
+
+    fn passed(notes: &mut Notes, tree: &Tree, record: &Record<'_>) -> Vec<Seen> {
         let mut seen = Vec::new();
         notes.pass(tree.root(), record, &mut |record| {
             let pairs = record
@@ -154,7 +153,7 @@ mod tests {
         let tree = Tree::new();
         tree.process(10, 1, "shop", &["shop"]);
         let mut notes = Notes::default();
-        let kinds = |seen: Vec<(Kind, u32, _)>| seen.into_iter().map(|(kind, ..)| kind).collect::<Vec<_>>();
+        let kinds = |seen: Vec<Seen>| seen.into_iter().map(|(kind, ..)| kind).collect::<Vec<_>>();
         let both = [Kind::Process, Kind::Send];
         assert_eq!(kinds(passed(&mut notes, &tree, &record(Kind::Send, 10, 1))), both);
         assert_eq!(

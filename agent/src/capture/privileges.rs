@@ -1,6 +1,7 @@
 //! What the agent must be allowed to do.
 
 use caps::{CapSet, Capability};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// Capabilities that capture needs, with what stands in for them.
 const NEEDED: [(Capability, &str); 4] = [
@@ -14,7 +15,7 @@ const NEEDED: [(Capability, &str); 4] = [
 /// programs (SYS_ADMIN covers both), SYS_PTRACE to see other processes' descriptors and environment,
 /// DAC_READ_SEARCH to read tracefs and their /proc entries.
 #[must_use]
-pub(crate) fn missing_privileges() -> Vec<&'static str> {
+pub fn missing_privileges() -> Vec<&'static str> {
     let holds = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     let admin = holds(Capability::CAP_SYS_ADMIN);
     NEEDED
@@ -30,10 +31,9 @@ pub(crate) fn missing_privileges() -> Vec<&'static str> {
 /// Lifts the limit on locked memory, against which kernels before 5.11 count maps. Later ones don't care, so a refusal
 /// is none of our business.
 pub(super) fn lift_memlock() {
-    let limit = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
     };
-    // SAFETY: reads a struct that lives until the call returns.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+    let _ = setrlimit(Resource::Memlock, unlimited);
 }

@@ -29,6 +29,8 @@ pub(super) struct Scanner {
 pub(super) struct Found {
     header: Header,
     endpoint: [u8; Endpoint::SIZE],
+    /// The processes that hold it, the first of which is the header's.
+    holders: Vec<u32>,
 }
 
 impl Found {
@@ -36,9 +38,9 @@ impl Found {
         Record::new(Kind::Open, self.header, &self.endpoint)
     }
 
-    /// The process that holds it.
-    pub(super) fn pid(&self) -> u32 {
-        self.header.pid
+    /// The processes that hold it.
+    pub(super) fn holders(&self) -> &[u32] {
+        &self.holders
     }
 }
 
@@ -53,8 +55,8 @@ impl Scanner {
         }
     }
 
-    /// Brings in the open connections of these processes. The probes must be attached already, so that nothing falls
-    /// between; what they know is left alone.
+    /// Brings in the open connections of these processes, and watches the pools of those that are workers. The probes
+    /// must be attached already, so that nothing falls between; what they know is left alone.
     pub(super) fn adopt(&mut self, kernel: &mut Kernel, pids: &[u32]) -> Vec<Found> {
         let mut by_socket: BTreeMap<u64, Vec<Held>> = BTreeMap::new();
         let mut tables = Tables::new(&self.proc_root, &self.ports);
@@ -63,13 +65,16 @@ impl Scanner {
                 by_socket.entry(held.inode).or_default().push(held);
             }
         }
-        by_socket
+        let found: Vec<Found> = by_socket
             .into_values()
             .filter_map(|mut holders| {
                 holders.sort_by_key(|held| (held.pid, held.fd));
                 self.adopt_one(kernel, &holders)
             })
-            .collect()
+            .collect();
+        let holders: Vec<u32> = found.iter().flat_map(Found::holders).copied().collect();
+        self.watch_workers(kernel, &holders);
+        found
     }
 
     /// One socket, held by one or more descriptors.
@@ -129,11 +134,12 @@ impl Scanner {
                 comm,
             }
             .to_bytes(),
+            holders: holders.iter().map(|held| held.pid).collect(),
         })
     }
 
-    /// Watches the pool pipes of those of the processes that are Celery workers. Each is looked at once, until
-    /// [`forget`](Self::forget).
+    /// Watches the pool pipes of those of these processes, which have connections, that are Celery workers by their
+    /// command line. Each is looked at once, until [`forget`](Self::forget). Workers of other brokers are let be.
     pub(super) fn watch_workers(&mut self, kernel: &mut Kernel, pids: &[u32]) {
         if self.checked.len() > 65_536 {
             self.checked.clear();

@@ -1,9 +1,9 @@
 //! The file system that names tracepoints.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use rustix::mount::{MountFlags, mount};
 
 const MOUNT_POINT: &str = "/sys/kernel/tracing";
 const DEBUGFS: &str = "/sys/kernel/debug/tracing";
@@ -25,24 +25,13 @@ pub(super) fn ensure() -> Result<PathBuf> {
     if let Some(root) = find() {
         return Ok(root);
     }
-    mount().with_context(|| {
+    mount("tracefs", MOUNT_POINT, "tracefs", MountFlags::empty(), None).with_context(|| {
         format!(
             "tracefs is not mounted and cannot be: run `mount -t tracefs tracefs {MOUNT_POINT}` on the host"
         )
     })?;
     tracing::info!("mounted tracefs at {MOUNT_POINT}");
     find().with_context(|| format!("tracefs at {MOUNT_POINT} has no events: the kernel lacks CONFIG_TRACING"))
-}
-
-fn mount() -> io::Result<()> {
-    let name = c"tracefs".as_ptr();
-    // SAFETY: all pointers are to strings that live as long as the program, or null where mount(2) allows it.
-    let done = unsafe { libc::mount(name, c"/sys/kernel/tracing".as_ptr(), name, 0, std::ptr::null()) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 /// Offset of a field in an event's context, from the event's `format` file.

@@ -1,14 +1,399 @@
-//! `celeryscope doctor`.
+//! `celeryscope doctor`: what this kernel and host allow, tried rather than guessed, and what to do where it is not
+//! enough.
 
+use std::collections::HashSet;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
+use serde::{Deserialize, Serialize};
+
+use super::ConfigArgs;
+use crate::capture::{self, Live, LiveOptions, tracefs};
+use crate::config::CaptureArgs;
+use crate::host::sockets::Tables;
+use crate::host::{celery, proc, resource};
+
+/// The first kernel with BPF ring buffers.
+const OLDEST_KERNEL: (u32, u32) = (5, 8);
+/// Most names in one line.
+const SHOWN: usize = 8;
 
 /// Say what this kernel and host allow, what is missing and how to get it
 #[derive(Args, Debug)]
-pub struct DoctorArgs {}
+pub struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    capture: CaptureArgs,
+    #[command(flatten)]
+    report: ReportArgs,
+}
 
-/// Looks and tells.
-pub fn run(_args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("doctor is not in this build")
+/// How it is told.
+#[derive(Args, Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+struct ReportArgs {
+    /// Print the findings as JSON
+    #[arg(long, env = "CELERYSCOPE_JSON", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    json: Option<bool>,
+}
+
+/// Looks and tells. Exit code 0 when `run` would work.
+///
+/// # Errors
+/// When the settings are wrong or nothing can be printed.
+pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let file = args.config.read()?;
+    let options = args.capture.clone().or_file(&file)?.options();
+    let json = args.report.json.or(file.group::<ReportArgs>()?.json);
+    let report = Report::new(examine(&options));
+    let mut out = std::io::stdout().lock();
+    if json.unwrap_or(false) {
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+    } else {
+        write!(out, "{}", report.to_table())?;
+    }
+    Ok(if report.works {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    /// As it should be.
+    Ok,
+    /// Works, but worth knowing.
+    Note,
+    /// `run` would not work.
+    Fail,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    name: &'static str,
+    level: Level,
+    found: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+impl Finding {
+    fn new(name: &'static str, level: Level, found: impl Into<String>) -> Self {
+        Self {
+            name,
+            level,
+            found: found.into(),
+            advice: None,
+        }
+    }
+
+    fn advice(self, advice: impl Into<String>) -> Self {
+        Self {
+            advice: Some(advice.into()),
+            ..self
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    works: bool,
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    fn new(findings: Vec<Finding>) -> Self {
+        Self {
+            works: findings.iter().all(|finding| finding.level != Level::Fail),
+            findings,
+        }
+    }
+
+    fn to_table(&self) -> String {
+        let width = self
+            .findings
+            .iter()
+            .map(|finding| finding.name.len())
+            .max()
+            .unwrap_or(0);
+        let mut text = String::new();
+        for Finding {
+            name,
+            level,
+            found,
+            advice,
+        } in &self.findings
+        {
+            let level = match level {
+                Level::Ok => "ok",
+                Level::Note => "note",
+                Level::Fail => "FAIL",
+            };
+            text += &format!("{level:<4}  {name:<width$}  {found}\n");
+            if let Some(advice) = advice {
+                text += &format!("{:<4}  {:<width$}  -> {advice}\n", "", "");
+            }
+        }
+        text += if self.works {
+            "celeryscope run works here.\n"
+        } else {
+            "celeryscope run does not work here: see FAIL.\n"
+        };
+        text
+    }
+}
+
+fn examine(options: &LiveOptions) -> Vec<Finding> {
+    let proc_root = Path::new("/proc");
+    let mut findings = vec![
+        kernel(&rustix::system::uname().release().to_string_lossy()),
+        lockdown(
+            fs::read_to_string("/sys/kernel/security/lockdown")
+                .ok()
+                .as_deref(),
+        ),
+        btf(),
+        capabilities(&capture::missing_privileges()),
+        tracing(),
+        object(),
+    ];
+    findings.extend(try_capture(options));
+    findings.push(connections(proc_root, options));
+    findings.push(workers(proc_root));
+    findings
+}
+
+fn kernel(release: &str) -> Finding {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        return Finding::new("kernel", Level::Note, format!("{release}, which is no version"));
+    };
+    if (major, minor) < OLDEST_KERNEL {
+        let (major, minor) = OLDEST_KERNEL;
+        return Finding::new("kernel", Level::Fail, release).advice(format!(
+            "BPF ring buffers need Linux {major}.{minor} or later: upgrade the host"
+        ));
+    }
+    Finding::new(
+        "kernel",
+        Level::Ok,
+        format!("{release} {}", std::env::consts::ARCH),
+    )
+}
+
+/// `none integrity [confidentiality]`
+fn lockdown(modes: Option<&str>) -> Finding {
+    let mode = modes.map(|modes| {
+        let chosen = modes
+            .split_whitespace()
+            .find_map(|mode| mode.strip_prefix('[')?.strip_suffix(']'));
+        chosen.unwrap_or("none")
+    });
+    match mode {
+        None => Finding::new("lockdown", Level::Ok, "not told (securityfs is not mounted)"),
+        Some("confidentiality") => Finding::new(
+            "lockdown",
+            Level::Note,
+            "confidentiality: no reading of kernel memory, so the tracepoint back end only",
+        ),
+        Some(mode) => Finding::new("lockdown", Level::Ok, mode),
+    }
+}
+
+fn btf() -> Finding {
+    if Path::new("/sys/kernel/btf/vmlinux").exists() {
+        Finding::new("BTF", Level::Ok, "/sys/kernel/btf/vmlinux")
+    } else {
+        Finding::new("BTF", Level::Note, "none: the tracepoint back end does without")
+    }
+}
+
+fn capabilities(missing: &[&str]) -> Finding {
+    if missing.is_empty() {
+        return Finding::new("capabilities", Level::Ok, "all that are needed");
+    }
+    let named = missing.join(" ");
+    Finding::new("capabilities", Level::Fail, format!("missing {named}")).advice(format!(
+        "start it as root, set AmbientCapabilities={named} in the systemd unit, or add them to \
+         securityContext.capabilities of the pod"
+    ))
+}
+
+fn tracing() -> Finding {
+    if let Some(root) = tracefs::find() {
+        return Finding::new("tracefs", Level::Ok, root.display().to_string());
+    }
+    Finding::new(
+        "tracefs",
+        Level::Note,
+        "not mounted, or not readable; mounted when capture starts",
+    )
+    .advice("if that fails: mount -t tracefs tracefs /sys/kernel/tracing on the host")
+}
+
+fn object() -> Finding {
+    let sum = &capture::SHA256[..16];
+    Finding::new(
+        "BPF object",
+        Level::Ok,
+        format!("sha256 {sum}…, {}", capture::ORIGIN),
+    )
+}
+
+/// Loads, attaches and scans as `run` does, then lets go.
+fn try_capture(options: &LiveOptions) -> Vec<Finding> {
+    match Live::start(options) {
+        Ok(live) => {
+            let attached = live.attached();
+            let ports: Vec<String> = attached.ports.iter().map(u16::to_string).collect();
+            vec![
+                Finding::new(
+                    "BPF programs",
+                    Level::Ok,
+                    "loaded and attached, ring buffer mapped",
+                ),
+                Finding::new(
+                    "back end",
+                    Level::Ok,
+                    format!("{}, ports {}", attached.backend, ports.join(", ")),
+                ),
+            ]
+        }
+        Err(error) => vec![
+            Finding::new("BPF programs", Level::Fail, format!("{error:#}"))
+                .advice("mend the lines above first; CELERYSCOPE_LOG=debug shows the verifier's log"),
+        ],
+    }
+}
+
+fn connections(proc_root: &Path, options: &LiveOptions) -> Finding {
+    let ports: HashSet<u16> = options.ports.iter().copied().collect();
+    let mut tables = Tables::new(proc_root, &ports);
+    let mut pids = proc::pids(proc_root);
+    pids.sort_unstable();
+    let holders: Vec<String> = pids
+        .into_iter()
+        .filter_map(|pid| {
+            let held = tables.held_by(pid).len();
+            (held > 0).then(|| format!("{} ({held} open)", name(proc_root, pid)))
+        })
+        .collect();
+    if holders.is_empty() {
+        return Finding::new(
+            "broker clients",
+            Level::Note,
+            "no process has an open connection to a watched port",
+        )
+        .advice("start one, or name the broker's port with --broker-port");
+    }
+    Finding::new("broker clients", Level::Ok, list(&holders))
+}
+
+fn workers(proc_root: &Path) -> Finding {
+    let mut pids = proc::pids(proc_root);
+    pids.sort_unstable();
+    let is_worker =
+        |pid: u32| proc::arguments(proc_root, pid).is_some_and(|arguments| celery::is_worker(&arguments));
+    let mains: Vec<String> = pids
+        .into_iter()
+        .filter(|pid| is_worker(*pid))
+        // A pool's children have their parent's command line.
+        .filter(|pid| !proc::parent(proc_root, *pid).is_some_and(is_worker))
+        .map(|pid| name(proc_root, pid))
+        .collect();
+    if mains.is_empty() {
+        return Finding::new("Celery workers", Level::Note, "none known by its command line");
+    }
+    Finding::new("Celery workers", Level::Ok, list(&mains))
+}
+
+/// `service[pid]`
+fn name(proc_root: &Path, pid: u32) -> String {
+    let service = resource::describe(proc_root, pid).and_then(|description| {
+        let service = description
+            .pairs
+            .into_iter()
+            .find(|(key, _)| key == "service.name");
+        service.map(|(_, value)| value)
+    });
+    format!("{}[{pid}]", service.unwrap_or_else(|| "?".to_owned()))
+}
+
+fn list(names: &[String]) -> String {
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: kernel releases, too old, just new enough, new, and no version at all.
+    /// Guarantees: only the too old fails, and says what to do.
+    #[test]
+    fn kernels() {
+        assert_eq!(kernel("5.7.19-generic").level, Level::Fail);
+        assert!(kernel("4.19.0").advice.is_some());
+        assert_eq!(kernel("5.8.0").level, Level::Ok);
+        assert_eq!(kernel("5.10.0-28-amd64").level, Level::Ok);
+        assert_eq!(kernel("6.18.44").level, Level::Ok);
+        assert_eq!(kernel("next").level, Level::Note);
+    }
+
+    /// Scenario: lockdown off, on, and not told.
+    /// Guarantees: none of them stops `run`; confidentiality is noted.
+    #[test]
+    fn lockdown_modes() {
+        assert_eq!(lockdown(Some("[none] integrity confidentiality\n")).found, "none");
+        assert_eq!(
+            lockdown(Some("none integrity [confidentiality]\n")).level,
+            Level::Note
+        );
+        assert_eq!(lockdown(None).level, Level::Ok);
+    }
+
+    /// Scenario: capabilities are missing.
+    /// Guarantees: the report names them, says how to get them, and that `run` does not work.
+    #[test]
+    fn a_failure_is_named() {
+        let report = Report::new(vec![kernel("6.1.0"), capabilities(&["CAP_BPF", "CAP_PERFMON"])]);
+        assert!(!report.works);
+        let table = report.to_table();
+        assert!(
+            table.contains("FAIL  capabilities  missing CAP_BPF CAP_PERFMON"),
+            "{table}"
+        );
+        assert!(
+            table.contains("AmbientCapabilities=CAP_BPF CAP_PERFMON"),
+            "{table}"
+        );
+        assert!(table.ends_with("does not work here: see FAIL.\n"), "{table}");
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["works"], false);
+        assert_eq!(json["findings"][1]["level"], "fail");
+    }
+
+    /// Scenario: more names than fit a line.
+    /// Guarantees: the rest is counted.
+    #[test]
+    fn long_lists_are_counted() {
+        let names: Vec<String> = (0..SHOWN + 3).map(|n| n.to_string()).collect();
+        assert!(list(&names).ends_with(", 7 and 3 more"), "{}", list(&names));
+        assert_eq!(list(&names[..2]), "0, 1");
+    }
 }

@@ -240,7 +240,7 @@ s.close()
             capture.live.attached().processes,
             capture.live.attached().connections
         ),
-        (1, 1)
+        (2, 1)
     );
     let pid = program.pid();
     program.go_on();
