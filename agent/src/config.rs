@@ -44,8 +44,9 @@ pub struct CaptureArgs {
     #[arg(long, env = "CELERYSCOPE_RING_SIZE", hide_env = true, value_name = "SIZE")]
     pub ring_size: Option<RingSize>,
     /// Pass on what the kernel half logs
-    #[arg(long, env = "CELERYSCOPE_KERNEL_LOG", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    #[arg(long, env = "CELERYSCOPE_KERNEL_LOG", hide_env = true, value_name = "BOOL")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub kernel_log: Option<bool>,
 }
 
@@ -62,8 +63,9 @@ pub struct SpanArgs {
     #[arg(long, env = "CELERYSCOPE_SPAN_STYLE", hide_env = true, value_name = "STYLE")]
     pub span_style: Option<SpanStyle>,
     /// Put task arguments on spans, cut
-    #[arg(long, env = "CELERYSCOPE_CAPTURE_ARGS", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    #[arg(long, env = "CELERYSCOPE_CAPTURE_ARGS", hide_env = true, value_name = "BOOL")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub capture_args: Option<bool>,
 }
 
@@ -85,8 +87,9 @@ pub struct OutputArgs {
     #[arg(long, env = "CELERYSCOPE_OTLP_ENDPOINT", hide_env = true, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
     /// Print all counters at the end
-    #[arg(long, env = "CELERYSCOPE_STATS", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    #[arg(long, env = "CELERYSCOPE_STATS", hide_env = true, value_name = "BOOL")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub stats: Option<bool>,
 }
 
@@ -107,8 +110,14 @@ pub struct RecordingArgs {
     #[arg(long, env = "CELERYSCOPE_DURATION", hide_env = true, value_name = "TIME")]
     pub duration: Option<Period>,
     /// Keep passwords, task arguments and results in the file
-    #[arg(long, env = "CELERYSCOPE_INCLUDE_PAYLOADS", hide_env = true, value_name = "BOOL", num_args = 0..=1)]
-    #[arg(require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    #[arg(
+        long,
+        env = "CELERYSCOPE_INCLUDE_PAYLOADS",
+        hide_env = true,
+        value_name = "BOOL"
+    )]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub include_payloads: Option<bool>,
 }
 

@@ -51,8 +51,10 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 
     let exporters = Exporters::start(plan, export::Mode::Live)?;
     let mut sink = Exporting::new(exporters, output.stats.unwrap_or(false));
-    let counters = runtime::watch(&options, config, None, &mut sink)?;
-    sink.finish(counters, runtime::FLUSH)
+    let watched = runtime::watch(&options, config, None, &mut sink)?;
+    let code = sink.finish(&watched.counters, runtime::FLUSH);
+    watched.detached();
+    code
 }
 
 /// Refuses in one line when the kernel will.
