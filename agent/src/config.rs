@@ -135,7 +135,7 @@ layered!(RecordingArgs: recording, duration, include_payloads);
 impl CaptureArgs {
     /// The capture side's options, with defaults filled in.
     #[must_use]
-    pub fn options(&self) -> LiveOptions {
+    pub(crate) fn options(&self) -> LiveOptions {
         LiveOptions {
             ports: self.broker_port.clone().unwrap_or_else(|| vec![6379, 5672]),
             ring_bytes: self.ring_size.map_or(16 << 20, |size| size.0),
@@ -164,6 +164,8 @@ impl SpanArgs {
                 Some(SpanStyle::Semconv) | None => core::SpanStyle::Semconv,
             },
             capture_args: self.capture_args.unwrap_or(false),
+            old_names: std::env::var("OTEL_SEMCONV_STABILITY_OPT_IN")
+                .is_ok_and(|wanted| wanted.split(',').any(|item| item.trim() == "messaging/dup")),
             ..core::Config::default()
         }
     }

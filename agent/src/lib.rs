@@ -2,10 +2,10 @@
 //!
 //! A library only so that integration tests can drive the exporters; the binary is the interface.
 
-pub mod capture;
+mod capture;
 pub mod cli;
 pub mod config;
 pub mod export;
-pub mod host;
+mod host;
 pub mod recording;
 pub mod runtime;

@@ -20,7 +20,7 @@ use crate::capture::{Live, LiveOptions};
 use crate::export::Exporters;
 
 /// How long `run` lets the outputs flush at the end; with the rest it stays under the promised 5 s.
-pub const FLUSH: Duration = Duration::from_secs(4);
+pub(crate) const FLUSH: Duration = Duration::from_secs(4);
 
 /// How often time passes for the core when no record comes.
 const TICK: Duration = Duration::from_millis(100);
@@ -57,7 +57,7 @@ impl Counter {
 }
 
 /// Who takes what a live capture yields.
-pub trait Sink {
+pub(crate) trait Sink {
     /// A record, before the core sees it.
     fn record(&mut self, record: &Record<'_>);
     /// A span is complete.
@@ -73,7 +73,7 @@ pub trait Sink {
 ///
 /// # Errors
 /// The capture can't start.
-pub fn watch(
+pub(crate) fn watch(
     options: &LiveOptions,
     config: Config,
     duration: Option<Duration>,

@@ -7,7 +7,6 @@ use crate::rig::process::Process;
 use crate::rig::report::say;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Publisher, Scene, Worker};
-use crate::support::compare::Expect;
 
 const SET: &[&str] = &[
     "simple 20",
@@ -18,16 +17,6 @@ const SET: &[&str] = &[
     "forking 2 5",
     "paced 40",
 ];
-
-/// On two busy processors a process waits for its turn between the probe and Celery's signal.
-fn on_a_busy_host() -> Expect {
-    Expect {
-        start_p95: Duration::from_millis(50),
-        end_p95: Duration::from_millis(50),
-        publish_after: Duration::from_millis(50),
-        ..Expect::default()
-    }
-}
 
 /// Scenario: beside the workload a process does 20,000 GET and SET of 1 KiB a second on a connection of its own.
 /// Guarantees: the same spans as without it, nothing lost.
@@ -63,7 +52,7 @@ fn beside_a_busy_cache() {
         left.usage.cpu, left.usage.peak_rss
     ));
     assert!(rate >= 18_000, "the cache only made {rate} commands a second");
-    check::all_is_told(&scene, &left, &on_a_busy_host());
+    check::all_is_told(&scene, &left, &check::few_runs());
 }
 
 /// Scenario: each of the two pool children holds a cache connection and does 5,000 GET and SET of 1 KiB a second on it.
@@ -93,5 +82,5 @@ fn with_the_cache_in_the_worker() {
         "cache in the worker: agent {:.2} s CPU, {:.0} MiB",
         left.usage.cpu, left.usage.peak_rss
     ));
-    check::all_is_told(&scene, &left, &on_a_busy_host());
+    check::all_is_told(&scene, &left, &check::few_runs());
 }

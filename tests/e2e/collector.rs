@@ -9,7 +9,6 @@ use crate::rig::collector::{Collector, Ports};
 use crate::rig::process::wait_for;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Publisher, Scene, Worker, agent};
-use crate::support::compare::Expect;
 
 fn start_agent(scene: &Scene, protocol: &str, endpoint: &str) -> Agent {
     let output = scene.folder().join("agent.spans.jsonl");
@@ -50,7 +49,7 @@ fn delivers(name: &str, protocol: &str, endpoint: fn(&Collector) -> String) {
     scene.settle(Duration::from_secs(20));
     drop(worker);
     let left = agent.stop();
-    check::all_is_told(&scene, &left, &Expect::default());
+    check::all_is_told(&scene, &left, &check::few_runs());
     wait_for("the last batch", Duration::from_secs(5), || {
         (collector.received() == told(&left)).then_some(())
     });
@@ -118,7 +117,7 @@ fn collector_goes_and_comes_back() {
         || (second.received().len() >= 12).then_some(()),
     );
     let left = agent.stop();
-    check::all_is_told(&scene, &left, &Expect::default());
+    check::all_is_told(&scene, &left, &check::few_runs());
     received.extend(second.received());
     assert_eq!(received, told(&left));
 }

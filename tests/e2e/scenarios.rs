@@ -71,7 +71,7 @@ fn every_kind_of_task() {
     second.shut_down();
 
     let left = agent.stop();
-    check::all_is_told(&scene, &left, &Expect::default());
+    check::all_is_told(&scene, &left, &check::few_runs());
     resources_are_the_programs(&left.spans);
 }
 

@@ -3,14 +3,22 @@
 //! Ids and parents are worked out here from the rules alone (a hash of what the message says), not with the core's
 //! code. Nothing is passed over in silence: a span that no publish and no run explains is a problem.
 
+mod check;
+mod ids;
+mod report;
+
 use std::collections::{HashMap, HashSet};
-use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
-use celeryscope_core::{Link, Span, SpanId, SpanKind, Status, TraceId, Value};
-use sha2::{Digest, Sha256};
+use celeryscope_core::{Link, Span, SpanId, SpanKind, Status, Value};
 
 use super::truth::{Publish, Run, Task, Truth};
+use check::{Check, label, off, outcome, rfc3339, seconds, shown, states};
+use report::ms;
+
+pub use check::{int, span_label, text};
+pub use ids::{publish_id, trace_id};
+pub use report::{Report, quantile};
 
 /// How near the spans must be to the truth, and what of it the set-up can show.
 #[derive(Clone, Copy, Debug)]
@@ -40,107 +48,6 @@ impl Default for Expect {
             events: true,
         }
     }
-}
-
-/// Where spans and truth differ.
-#[derive(Debug, Default)]
-pub struct Report {
-    scenario: String,
-    counts: String,
-    problems: Vec<[String; 3]>,
-    starts: Vec<Duration>,
-    ends: Vec<Duration>,
-}
-
-impl Report {
-    /// Prints the report; panics with it when there is a problem.
-    pub fn check(&self) {
-        assert!(self.problems.is_empty(), "\n{self}");
-        println!("{self}");
-    }
-
-    /// Adds a finding of the test's own.
-    pub fn problem(&mut self, what: &str, whose: impl Into<String>, detail: impl Into<String>) {
-        self.problems.push([what.to_owned(), whose.into(), detail.into()]);
-    }
-
-    /// How far starts of runs are from the truth.
-    pub fn starts(&self) -> &[Duration] {
-        &self.starts
-    }
-
-    /// How far ends of runs are from the truth.
-    pub fn ends(&self) -> &[Duration] {
-        &self.ends
-    }
-
-    /// Whether spans and truth agree.
-    pub fn is_clean(&self) -> bool {
-        self.problems.is_empty()
-    }
-}
-
-impl Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{}: {}; {} problems",
-            self.scenario,
-            self.counts,
-            self.problems.len()
-        )?;
-        for (what, errors) in [("start", &self.starts), ("end", &self.ends)] {
-            writeln!(
-                f,
-                "  run {what:5} off by ms: median {:7.3}  p95 {:7.3}  max {:7.3}",
-                ms(quantile(errors, 50)),
-                ms(quantile(errors, 95)),
-                ms(quantile(errors, 100))
-            )?;
-        }
-        let width = |i: usize| self.problems.iter().map(|row| row[i].len()).max().unwrap_or(0);
-        let (first, second) = (width(0), width(1));
-        for [what, whose, detail] in &self.problems {
-            writeln!(f, "  {what:first$}  {whose:second$}  {detail}")?;
-        }
-        Ok(())
-    }
-}
-
-fn ms(d: Duration) -> f64 {
-    d.as_secs_f64() * 1e3
-}
-
-/// The smallest value that `percent` of all are not above.
-pub fn quantile(values: &[Duration], percent: usize) -> Duration {
-    let mut sorted = values.to_vec();
-    sorted.sort();
-    let rank = (values.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or_default()
-}
-
-/// The trace of a message: its trace context's, else made of its root.
-pub fn trace_id(publish: &Publish) -> TraceId {
-    TraceId(publish.traceparent.map_or_else(
-        || digest(&format!("celeryscope:trace:{}", publish.root_id)),
-        |context| context.trace,
-    ))
-}
-
-/// The span of a publish, as any agent works it out.
-pub fn publish_id(task_id: &str, retries: i64, name: &str) -> SpanId {
-    SpanId(digest(&format!("celeryscope:publish:{task_id}:{retries}:{name}")))
-}
-
-/// First bytes of a SHA-256; all zero becomes 1.
-fn digest<const N: usize>(text: &str) -> [u8; N] {
-    let hash = Sha256::digest(text.as_bytes());
-    let mut out = [0; N];
-    out.copy_from_slice(&hash[..N]);
-    if out == [0; N] {
-        out[N - 1] = 1;
-    }
-    out
 }
 
 /// Compares everything. The order of `spans` is of no importance.
@@ -435,7 +342,10 @@ impl<'a> Comparison<'a> {
     fn events(&self, check: &mut Check<'_>, publish: Option<&Publish>, run: &Run) {
         let after = publish.map_or(0.0, |publish| publish.before) - self.expect.publish_before.as_secs_f64();
         let before = run.start + self.expect.start_p95.as_secs_f64();
-        for (name, latest) in [("delivered", before), ("acked", f64::MAX)] {
+        // A message that is put back is not acked.
+        let put_back = |retval: &String| retval.starts_with("reject requeue=True");
+        let acks = usize::from(!run.retval.as_ref().is_some_and(put_back));
+        for (name, count, latest) in [("delivered", 1, before), ("acked", acks, f64::INFINITY)] {
             let at: Vec<f64> = check
                 .span
                 .events
@@ -443,8 +353,9 @@ impl<'a> Comparison<'a> {
                 .filter(|event| event.name == name)
                 .map(|event| seconds(event.at.0))
                 .collect();
-            check.that(at.len() == 1 && (after..=latest).contains(&at[0]), || {
-                format!("event {name}: want one between {after:.6} and {latest:.6}, got {at:?}")
+            let in_time = at.iter().all(|at| (after..=latest).contains(at));
+            check.that(at.len() == count && in_time, || {
+                format!("event {name}: want {count} between {after:.6} and {latest:.6}, got {at:?}")
             });
         }
     }
@@ -543,188 +454,9 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// The states that fit: what Celery said, or what stopped it in mid-run.
-fn states<'a>(task: &Task, run: &'a Run) -> Vec<&'a str> {
-    let told = |ev: &str| task.other.iter().any(|other| other.ev == ev);
-    match &run.state {
-        Some(state) => vec![state],
-        None if told("revoked") => vec!["REVOKED"],
-        None if run.end.is_none() && told("failure") => vec!["LOST", "FAILURE"],
-        None if told("failure") => vec!["FAILURE"],
-        None => vec!["LOST"],
-    }
-}
-
-/// Status and error of a run with this state.
-fn outcome(check: &mut Check<'_>, state: &str, task: &Task, run: &Run) {
-    let span = check.span;
-    let failed = matches!(state, "FAILURE" | "LOST");
-    let fits = match state {
-        "SUCCESS" => span.status == Status::Ok,
-        _ if failed => matches!(span.status, Status::Error(_)),
-        _ => span.status == Status::Unset,
-    };
-    check.that(fits, || {
-        format!("status {:?} does not fit state {state}", span.status)
-    });
-    let error = text(span, "error.type");
-    let exceptions = span
-        .events
-        .iter()
-        .filter(|event| event.name == "exception")
-        .count();
-    if !failed {
-        check.that(error.is_none() && exceptions == 0, || {
-            format!("error.type {error:?} without a failure")
-        });
-        return;
-    }
-    let told = task
-        .other
-        .iter()
-        .rev()
-        .find_map(|other| other.exception.as_deref());
-    let class = told
-        .or(run.retval.as_deref())
-        .and_then(|text| text.split('(').next());
-    let want = class.filter(|_| state == "FAILURE").unwrap_or_default();
-    check.that(error.is_some_and(|error| error.ends_with(want)), || {
-        format!("error.type: want {want}, got {error:?}")
-    });
-    check.that(exceptions == 1, || {
-        format!("exception events: want 1, got {exceptions}")
-    });
-}
-
 /// The publish that a run came from.
 fn sent<'a>(task: &'a Task, retries: i64, name: &str) -> Option<&'a Publish> {
     task.publishes
         .iter()
         .find(|publish| publish.retries == retries && publish.name == name)
-}
-
-/// What is wrong with one span.
-struct Check<'a> {
-    whose: String,
-    span: &'a Span,
-    problems: Vec<[String; 3]>,
-}
-
-impl<'a> Check<'a> {
-    fn new(whose: &str, span: &'a Span) -> Self {
-        Self {
-            whose: whose.to_owned(),
-            span,
-            problems: Vec::new(),
-        }
-    }
-
-    fn that(&mut self, holds: bool, detail: impl FnOnce() -> String) {
-        if !holds {
-            self.problems
-                .push(["wrong".to_owned(), self.whose.clone(), detail()]);
-        }
-    }
-
-    fn same<T: PartialEq + fmt::Debug>(&mut self, what: &str, got: T, want: T) {
-        self.that(got == want, || format!("{what}: want {want:?}, got {got:?}"));
-    }
-
-    fn attribute(&mut self, key: &str, want: impl Into<Value>) {
-        let (got, want) = (self.span.attribute(key), want.into());
-        self.that(got == Some(&want), || {
-            format!("{key}: want {}, got {}", shown(Some(&want)), shown(got))
-        });
-    }
-
-    fn optional(&mut self, key: &str, want: Option<&str>) {
-        match want {
-            Some(want) => self.attribute(key, want),
-            None => {
-                let got = self.span.attribute(key);
-                self.that(got.is_none(), || format!("{key}: want none, got {}", shown(got)));
-            }
-        }
-    }
-}
-
-fn shown(value: Option<&Value>) -> String {
-    let mut out = String::new();
-    let written = match value {
-        None => write!(out, "none"),
-        Some(Value::Str(text)) => write!(out, "{text:?}"),
-        Some(Value::Int(n)) => write!(out, "{n}"),
-        Some(Value::Float(n)) => write!(out, "{n}"),
-        Some(Value::Bool(b)) => write!(out, "{b}"),
-    };
-    written.expect("a String takes any text");
-    out
-}
-
-/// A text attribute.
-pub fn text<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
-    match span.attribute(key) {
-        Some(Value::Str(text)) => Some(text),
-        _ => None,
-    }
-}
-
-/// A whole-number attribute.
-pub fn int(span: &Span, key: &str) -> Option<i64> {
-    match span.attribute(key) {
-        Some(Value::Int(n)) => Some(*n),
-        _ => None,
-    }
-}
-
-fn label(kind: &str, id: &str, retries: i64, name: &str) -> String {
-    format!("{kind:7} {} #{retries} {name}", id.get(..8).unwrap_or(id))
-}
-
-/// The same for a span.
-pub fn span_label(span: &Span) -> String {
-    let kind = match span.kind {
-        SpanKind::Publish => "publish",
-        SpanKind::Run => "run",
-    };
-    label(
-        kind,
-        text(span, "messaging.message.id").unwrap_or("-"),
-        int(span, "celery.retry_count").unwrap_or(-1),
-        text(span, "celery.task_name").unwrap_or(&span.name),
-    )
-}
-
-fn seconds(ns: u64) -> f64 {
-    ns as f64 / 1e9
-}
-
-/// How far a time in ns is from one in s.
-fn off(ns: u64, truth: f64) -> Duration {
-    Duration::from_nanos(ns.abs_diff((truth * 1e9) as u64))
-}
-
-/// Seconds since 1970 of `2026-11-20T15:01:40.175904+00:00`.
-fn rfc3339(text: &str) -> Option<f64> {
-    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    // Days since 1970 in the proleptic Gregorian calendar, years counted from March.
-    let (y, m) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let days = y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day - 1 - 719_468;
-    let clock = number(11..13)? * 3600 + number(14..16)? * 60 + number(17..19)?;
-    let fraction: String = text
-        .get(19..)?
-        .chars()
-        .take_while(|c| *c == '.' || c.is_ascii_digit())
-        .collect();
-    let fraction = if fraction.is_empty() {
-        0.0
-    } else {
-        format!("0{fraction}").parse().ok()?
-    };
-    Some((days * 86_400 + clock) as f64 + fraction)
 }

@@ -5,7 +5,7 @@
 //! repeated here: only connections to the broker; ids that are never used twice; stream offsets for each direction;
 //! the capture limit; of the pool's pipes only what the children read and write, known by its first bytes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -112,6 +112,53 @@ impl Fixture {
     }
 }
 
+/// What an agent gets that starts where `records[from]` stands: first what it finds (processes, open connections), then
+/// what happens, stream offsets counted from there.
+pub fn late(records: &[Owned], from: usize) -> Vec<Owned> {
+    let (before, after) = records.split_at(from);
+    let Some(begin) = after.first().map(|record| record.header.exit) else {
+        return Vec::new();
+    };
+    let now = |record: &Owned, flags: u16| Owned {
+        header: Header {
+            enter: begin,
+            exit: begin,
+            flags,
+            ..record.header
+        },
+        ..record.clone()
+    };
+    let mut clock = Vec::new();
+    let mut processes = BTreeMap::new();
+    let mut open = BTreeMap::new();
+    let mut offsets = HashMap::new();
+    for record in before {
+        let header = record.header;
+        match record.kind {
+            Kind::Clock => clock = vec![record.clone()],
+            Kind::Process => _ = processes.insert(header.pid, now(record, 0)),
+            Kind::Exit => _ = processes.remove(&header.pid),
+            Kind::Open => _ = open.insert(header.conn, now(record, flags::MIDSTREAM)),
+            Kind::Close => _ = open.remove(&header.conn),
+            Kind::Send | Kind::Recv => {
+                let next = header.start + u64::from(header.at) + record.payload.len() as u64;
+                offsets.insert((header.conn, record.kind == Kind::Send), next);
+            }
+            _ => {}
+        }
+    }
+    let rebased = after.iter().map(|record| {
+        let mut record = record.clone();
+        let offset = offsets.get(&(record.header.conn, record.kind == Kind::Send));
+        if matches!(record.kind, Kind::Send | Kind::Recv) {
+            record.header.start -= offset.copied().unwrap_or(0).min(record.header.start);
+        }
+        record
+    });
+    let found = processes.into_values().chain(open.into_values());
+    clock.into_iter().chain(found).chain(rebased).collect()
+}
+
 /// Where the recorded runs over this broker are.
 pub fn folder(broker: &str) -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -119,6 +166,24 @@ pub fn folder(broker: &str) -> PathBuf {
         .map(|folder| folder.join("tests/fixtures").join(broker))
         .find(|folder| folder.is_dir())
         .expect("tests/fixtures stands above this package")
+}
+
+/// The names of the recorded runs over this broker, sorted.
+pub fn names(broker: &str) -> Vec<String> {
+    let files = std::fs::read_dir(folder(broker)).expect("fixtures are there");
+    let mut names: Vec<String> = files
+        .filter_map(|file| {
+            Some(
+                file.ok()?
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".truth.json")?
+                    .to_owned(),
+            )
+        })
+        .collect();
+    names.sort();
+    names
 }
 
 fn read_lines(path: &Path) -> Vec<Line> {
@@ -323,8 +388,11 @@ impl<'a> Converter<'a> {
             .first()
             .map_or("", |path| path.rsplit('/').next().unwrap_or(path));
         let pid = line.pid.to_string();
+        let name = argv.iter().skip_while(|arg| *arg != "-n").nth(1);
+        let name = name.map(|name| name.replace("%h", "apphost"));
         let pairs = [
             ("service.name", app.map_or(exe, String::as_str)),
+            ("service.instance.id", name.as_ref().unwrap_or(&pid)),
             ("process.pid", &pid),
             ("process.command", exe),
             ("host.name", "apphost"),

@@ -32,8 +32,13 @@ pub struct Replay {
 
 /// Feeds `records` to a new pipeline the way the agent does: bytes of a connection that was judged to be of no
 /// interest are no longer copied by the kernel half.
-pub fn replay(records: &[Owned]) -> Replay {
-    let mut pipeline = Pipeline::new(Config::default());
+pub fn replay<'a>(records: impl IntoIterator<Item = &'a Owned>) -> Replay {
+    replay_as(records, Config::default())
+}
+
+/// The same with options of the user's.
+pub fn replay_as<'a>(records: impl IntoIterator<Item = &'a Owned>, config: Config) -> Replay {
+    let mut pipeline = Pipeline::new(config);
     let mut spans = Vec::new();
     let mut workers = HashSet::new();
     let mut ignored = HashSet::new();

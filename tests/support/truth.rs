@@ -37,6 +37,8 @@ pub struct Worker {
     pub pid: u32,
     /// Pool children, replaced ones too.
     pub children: Vec<u32>,
+    /// When it said that it was ready, s.
+    pub ready: f64,
 }
 
 /// Both clocks read at one instant.

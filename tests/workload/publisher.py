@@ -153,7 +153,7 @@ def forking(processes="2", n="5"):
     for _ in range(int(processes)):
         pid = os.fork()
         if pid == 0:
-            recorder.publisher()
+            recorder.child()
             simple(n)
             os._exit(0)
         children.append(pid)

@@ -45,6 +45,11 @@ def publisher():
     write("publisher")
 
 
+def child():
+    """Marks this process as forked by its parent: both are one program."""
+    write("child", parent=os.getppid())
+
+
 def _cut(value):
     return repr(value)[:200]
 
@@ -127,7 +132,7 @@ def _worker_ready(sender=None, **_):
 
 @signals.worker_process_init.connect
 def _child(sender=None, **_):
-    write("child", parent=os.getppid())
+    child()
 
 
 def _versions():

@@ -30,6 +30,9 @@ pub struct Config {
     pub style: SpanStyle,
     /// Put task arguments (cut) on spans.
     pub capture_args: bool,
+    /// Put the messaging attributes' names of before 1.17 beside those of today
+    /// (`OTEL_SEMCONV_STABILITY_OPT_IN=messaging/dup`).
+    pub old_names: bool,
 }
 
 /// What a connection proved to be. The capture side acts on it.

@@ -9,10 +9,12 @@ mod trace_id;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::capture;
 use crate::config::{File, UsageError};
 
 const EXAMPLES: &str = "\
@@ -28,9 +30,19 @@ Where spans are sent, how they are batched and sampled follows the standard OTEL
 CELERYSCOPE_LOG sets what is logged to standard error, such as debug or celeryscope=debug.
 Exit codes: 0 done, 1 failed, 2 usage.";
 
+/// The version, and which kernel half is inside.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "{version}\nBPF object {}\nsha256 {}",
+        capture::ORIGIN,
+        capture::SHA256
+    )
+});
+
 /// Traces Celery from the kernel: publish and run spans without touching the application
 #[derive(Debug, Parser)]
-#[command(name = "celeryscope", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "celeryscope", version, long_version = LONG_VERSION.as_str(), after_help = EXAMPLES, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -47,7 +47,12 @@ impl Plan {
         })
     }
 
-    fn with_env(
+    /// As [`Self::new`], with another environment. (Headers, timeout and compression of OTLP are read by its exporter
+    /// from the real one.)
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_env(
         args: &OutputArgs,
         fallback: Fallback,
         env: &dyn Fn(&str) -> Option<String>,

@@ -165,13 +165,14 @@ impl TruthLog {
         })
     }
 
+    /// Programs that fork: the workers, in the order in which they were ready, then publishers.
     fn workers(&self) -> Vec<Value> {
-        let worker = |ready: &Value| {
-            let children = self.of("child").filter(|line| line["parent"] == ready["pid"]);
-            let children: Vec<_> = children.map(|line| line["pid"].clone()).collect();
-            json!({"pid": ready["pid"], "children": children, "ready": ready["t"], "hostname": ready["hostname"]})
+        let leader = |line: &Value| {
+            let children = self.of("child").filter(|child| child["parent"] == line["pid"]);
+            let children: Vec<_> = children.map(|child| child["pid"].clone()).collect();
+            json!({"pid": line["pid"], "children": children, "ready": line["t"], "hostname": line["hostname"]})
         };
-        self.of("ready").map(worker).collect()
+        self.of("ready").chain(self.of("publisher")).map(leader).collect()
     }
 
     fn of<'a>(&'a self, ev: &'a str) -> impl Iterator<Item = &'a Value> {

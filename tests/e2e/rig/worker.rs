@@ -26,7 +26,13 @@ impl Worker {
     /// Starts it and waits until it consumes.
     pub(crate) fn start(scene: &Scene, name: &str, options: &Options) -> Self {
         let mut command = scene.python();
-        command.args(["-m", "celery", "-A", "app", "worker", "--include", "recorder"]);
+        // One option with a comma: a second --include would take the first one's place.
+        let include = if options.cache_rate > 0 {
+            "recorder,cache"
+        } else {
+            "recorder"
+        };
+        command.args(["-m", "celery", "-A", "app", "worker", "--include", include]);
         // A host part that no other test uses, so that workers of several tests never answer each other.
         command.args([
             "-n",
@@ -40,7 +46,6 @@ impl Worker {
             command.arg("-E");
         }
         if options.cache_rate > 0 {
-            command.args(["--include", "cache"]);
             command.env("WORKLOAD_CACHE_RATE", options.cache_rate.to_string());
         }
         command.args(&options.arguments);

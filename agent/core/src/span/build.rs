@@ -60,6 +60,9 @@ pub(crate) fn publish(facts: PublishFacts, answered: Option<Mono>, config: &Conf
         SpanStyle::Semconv => {
             let mut list = common(message, &facts.destination, facts.server, "publish", "send");
             arguments(&mut list, message, config.capture_args);
+            if config.old_names {
+                old_names(&mut list, message, &facts.destination, facts.server, "publish");
+            }
             list
         }
         SpanStyle::Contrib => contrib(message, "apply_async"),
@@ -96,6 +99,15 @@ pub(crate) fn run(facts: RunFacts, config: &Config) -> Span {
         SpanStyle::Semconv => {
             let mut list = common(message, &attempt.destination, attempt.server, "run", "process");
             arguments(&mut list, message, config.capture_args);
+            if config.old_names {
+                old_names(
+                    &mut list,
+                    message,
+                    &attempt.destination,
+                    attempt.server,
+                    "process",
+                );
+            }
             list
         }
         SpanStyle::Contrib => contrib(message, "run"),
@@ -239,6 +251,24 @@ fn common(
         list.push((names::IGNORE_RESULT, Value::Bool(true)));
     }
     list
+}
+
+fn old_names(
+    list: &mut Attributes,
+    message: &TaskMessage,
+    destination: &str,
+    server: Option<Server>,
+    operation: &str,
+) {
+    use names::old;
+    list.push((old::OPERATION, Value::from(operation)));
+    text(list, old::DESTINATION, Some(destination));
+    text(list, old::MESSAGE_ID, Some(&message.id));
+    text(list, old::CONVERSATION_ID, message.correlation_id.as_deref());
+    if let Some((address, port)) = server {
+        list.push((old::PEER_NAME, Value::from(address.to_string())));
+        list.push((old::PEER_PORT, Value::Int(i64::from(port))));
+    }
 }
 
 /// The arguments' own representations, only when the user asked for them, cut and marked.

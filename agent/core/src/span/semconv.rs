@@ -52,6 +52,18 @@ names! {
     END = "celery.end";
 }
 
+/// Names of the messaging conventions 1.11, which some dashboards still want beside those of today.
+pub(crate) mod old {
+    names! {
+        OPERATION = "messaging.operation";
+        DESTINATION = "messaging.destination";
+        MESSAGE_ID = "messaging.message_id";
+        CONVERSATION_ID = "messaging.conversation_id";
+        PEER_NAME = "net.peer.name";
+        PEER_PORT = "net.peer.port";
+    }
+}
+
 /// Names that only `--span-style contrib` uses.
 pub(crate) mod contrib {
     names! {

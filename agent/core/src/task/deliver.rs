@@ -91,7 +91,7 @@ impl Engine {
             .and_then(|proc| proc.job)
             .map(|(_, id)| id);
         let by_job = own.filter(|id| self.attempts.get(id).is_some_and(|a| a.message.id == task_id));
-        let Some(id) = by_job.or_else(|| self.find(task_id, |a| a.leader == leader)) else {
+        let Some(id) = by_job.or_else(|| self.told_by(task_id, meta.state, leader)) else {
             self.stats.results_unknown += 1;
             return;
         };
@@ -108,46 +108,74 @@ impl Engine {
             ResultState::Ignored => State::Ignored,
             ResultState::Rejected => State::Rejected,
         };
-        let prefork = self.processes.get(leader).is_some_and(|proc| proc.prefork);
-        let patience = self.config.limits.run_wait;
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return;
         };
         if meta.exception.is_some() {
             attempt.exception = meta.exception;
         }
-        if by_job.is_some() {
-            // The child's own account comes with its READY frame.
-            return;
+        // A child's own account comes with its READY frame.
+        if by_job.is_none() {
+            attempt.stored = Some(state);
+            self.stored(id, leader, state, call);
         }
-        attempt.stored = Some(state);
+    }
+
+    /// A final result that no frame of the pool goes with: of a task that ran where there are no pipes, or whose frames
+    /// were lost, or that the main process disposed of.
+    fn stored(&mut self, id: AttemptId, leader: u32, state: State, call: Call) {
+        let prefork = self.processes.get(leader).is_some_and(|proc| proc.prefork);
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
         if attempt.runner.is_some() && prefork {
+            // It runs in a child, whose end is still to be seen; this says why it ends.
             return;
         }
-        // Either no pool shows more than this, or the main process disposed of a task that never began.
-        let began = attempt.start.is_some() || (!prefork && state != State::Revoked);
         attempt.state = Some(state);
         attempt.end = Some(End {
             at: call.enter,
             timing: Timing::Result,
         });
-        let (acked, delivered) = (attempt.acked.is_some(), attempt.delivered);
-        if began {
-            self.start(
-                id,
-                delivered.unwrap_or(call.enter),
-                Timing::Estimate,
-                Some((call.pid, call.tid)),
-            );
-            if let Some(attempt) = self.attempts.get_mut(&id) {
-                attempt.runner.get_or_insert((call.pid, call.tid));
-            }
+        let acked = attempt.acked.is_some();
+        let ran_here = !prefork && state != State::Revoked;
+        if attempt.start.is_some() || call.pid != leader || ran_here {
+            self.start_unseen(id, call);
         }
         if acked {
-            self.close(id)
+            self.close(id);
         } else {
-            self.set_deadline(id, call.exit + patience)
+            self.set_deadline(id, call.exit + self.config.limits.run_wait);
         }
+    }
+
+    /// An attempt shows by `call` that it has begun: by its early ack if there was one, else with its delivery.
+    pub(super) fn start_unseen(&mut self, id: AttemptId, call: Call) {
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
+        attempt.runner.get_or_insert((call.pid, call.tid));
+        let (at, timing) = match (attempt.acked, attempt.delivered) {
+            (Some(acked), _) if acked < call.enter => (acked, Timing::Ack),
+            (_, Some(delivered)) => (delivered, Timing::Estimate),
+            _ => (call.enter, Timing::Estimate),
+        };
+        self.start(id, at, timing, None);
+    }
+
+    /// The attempt that a result is about, where no pool's frame says so: the oldest that is not over, because a retry is
+    /// delivered while the attempt that asked for it still runs. That one has been published again; a `RETRY` without
+    /// such a publish is about an attempt that was not seen.
+    fn told_by(&self, task_id: &str, state: ResultState, leader: u32) -> Option<AttemptId> {
+        let task = self.tasks.get(task_id)?;
+        let fits = |attempt: &Attempt| {
+            let again = Some(attempt.message.retries) < task.publishes.iter().map(|p| p.retries).max();
+            attempt.leader == leader
+                && (attempt.end.is_none() || attempt.state == Some(State::Lost))
+                && (state != ResultState::Retry || again)
+        };
+        let mut ids = task.attempts.iter().copied();
+        ids.find(|id| self.attempts.get(id).is_some_and(fits))
     }
 
     pub(super) fn consumer(&mut self, pid: u32) {

@@ -27,6 +27,9 @@ impl Engine {
     ) {
         self.stats.publishes += 1;
         let running = self.running_for(call.pid, &message);
+        if let Some(id) = running {
+            self.start_unseen(id, Call { enter: first, ..call });
+        }
         let (parent, links) = self.parent_of_publish(&message, running);
         let known = Known {
             name: message.name.clone(),
@@ -83,27 +86,21 @@ impl Engine {
     /// The attempt during which `pid` sent this message: of the task that the message names as its parent, or of the
     /// message's own id (a retry, a replacement).
     fn running_for(&self, pid: u32, message: &TaskMessage) -> Option<AttemptId> {
-        let wanted = |id: &str| id == message.id || message.parent_id.as_deref() == Some(id);
+        // Protocol 1 names no parent; in a pool child there is but one that it can be.
+        let nameless = message.root_id.is_none();
+        let wanted = |id: &str| nameless || id == message.id || message.parent_id.as_deref() == Some(id);
         if let Some((_, id)) = self.processes.get(pid).and_then(|proc| proc.job) {
             let attempt = self.attempts.get(&id)?;
             return (attempt.start.is_some() && wanted(&attempt.message.id)).then_some(id);
         }
         // Threads and greenlets: no job is tied to the process, but the task says who it is.
         let leader = self.processes.leader_of(pid);
-        let by_id = |id: &str| {
-            let task = self.tasks.get(id)?;
-            task.attempts.iter().rev().copied().find(|id| {
-                self.attempts
-                    .get(id)
-                    .is_some_and(|a| a.leader == leader && a.end.is_none() && a.start.is_some())
+        let open = |task_id: &str, before: u32| {
+            self.find(task_id, |a| {
+                a.leader == leader && a.end.is_none() && a.message.retries < before
             })
         };
-        let again = if message.retries > 0 {
-            by_id(&message.id)
-        } else {
-            None
-        };
-        again.or_else(|| message.parent_id.as_deref().and_then(by_id))
+        open(&message.id, message.retries).or_else(|| open(message.parent_id.as_deref()?, u32::MAX))
     }
 
     /// Parent and links of a publish (design §6).

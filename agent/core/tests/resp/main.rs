@@ -4,5 +4,6 @@ mod cuts;
 mod gaps;
 mod hostile;
 mod oracle;
+mod records;
 mod support;
 mod trees;

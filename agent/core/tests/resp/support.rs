@@ -75,6 +75,7 @@ pub(crate) trait Decoder: Sized {
     fn make(limits: &Limits) -> Self;
     fn step(&mut self, segment: &mut Segment<'_>) -> Option<Item<Self::Value>>;
     fn miss(&mut self, len: u64) -> Option<Item<Self::Value>>;
+    fn desync(&mut self);
     fn counts(&self) -> (DecoderStats, u64);
 }
 
@@ -88,6 +89,9 @@ impl Decoder for RequestDecoder {
     }
     fn miss(&mut self, len: u64) -> Option<Item<Command>> {
         self.gap(len)
+    }
+    fn desync(&mut self) {
+        self.lose_sync();
     }
     fn counts(&self) -> (DecoderStats, u64) {
         (*self.stats(), self.pending())
@@ -104,6 +108,9 @@ impl Decoder for ReplyDecoder {
     }
     fn miss(&mut self, len: u64) -> Option<Item<Value>> {
         self.gap(len)
+    }
+    fn desync(&mut self) {
+        self.lose_sync();
     }
     fn counts(&self) -> (DecoderStats, u64) {
         (*self.stats(), self.pending())

@@ -10,6 +10,7 @@ use crate::broker::BrokerEvent;
 use crate::limits::Limits;
 use crate::pipeline::Verdict;
 use crate::stream::{Call, Chunk, Half};
+use crate::time::Mono;
 use crate::wire::resp::{Command, Item, ReplyDecoder, RequestDecoder, Value};
 
 /// Commands of another kind that prove a connection not to be Celery's. Set-up commands don't count.
@@ -36,6 +37,8 @@ pub struct RedisConnection {
     /// Commands whose reply is to come, in order.
     waiting: VecDeque<Waiting>,
     waiting_cap: usize,
+    /// When a reply came that no whole command waited for, while one was half read: the rest of that one is missing.
+    answered: Option<Mono>,
     /// An open transaction's events: they hold when it is run.
     transaction: Option<Vec<BrokerEvent>>,
     last_token: u64,
@@ -67,6 +70,7 @@ impl RedisConnection {
             replies: ReplyDecoder::new(limits),
             waiting: VecDeque::new(),
             waiting_cap: limits.in_flight,
+            answered: None,
             transaction: None,
             last_token: 0,
             verdict: Verdict::Unknown,
@@ -97,12 +101,19 @@ impl RedisConnection {
                         self.begins_call(out);
                     }
                     while let Some(item) = self.requests.next(&mut segment) {
+                        self.answered = None;
                         self.command(&item, context, out);
                     }
                 }
                 Chunk::Gap { len } => {
+                    let answered = self.answered.take();
                     if let Some(item) = self.requests.gap(len) {
                         self.command(&item, context, out);
+                        if let Some(at) = answered
+                            && let Some(Waiting::Publishes(tokens)) = self.waiting.pop_back()
+                        {
+                            answer(tokens, at, out);
+                        }
                     }
                 }
                 Chunk::Break => self.requests.lose_sync(),
@@ -126,6 +137,10 @@ impl RedisConnection {
         for chunk in self.received.record(record) {
             match chunk {
                 Chunk::Bytes(mut segment) => {
+                    if segment.begins && !self.replies.is_synced() && begins_push(segment.data) {
+                        self.subscribed = true;
+                        self.replies.mark_boundary();
+                    }
                     while let Some(item) = self.replies.next(&mut segment) {
                         self.reply(&item, context, out);
                     }
@@ -258,11 +273,7 @@ impl RedisConnection {
         }
         match self.waiting.pop_front() {
             Some(Waiting::Publishes(tokens)) => {
-                out.extend(
-                    tokens
-                        .into_iter()
-                        .map(|token| BrokerEvent::Answered { token, at: item.last }),
-                );
+                answer(tokens, item.last, out);
             }
             Some(Waiting::Pop) => {
                 let event = command::delivery(item, context, &mut self.stats);
@@ -271,6 +282,9 @@ impl RedisConnection {
             Some(Waiting::Other) => {}
             None => {
                 self.stats.replies_unpaired += 1;
+                if self.requests.pending() > 0 {
+                    self.answered = Some(item.last);
+                }
                 // The poll was under way before the capture began: its shape tells what it is.
                 let event = command::delivery(item, context, &mut self.stats);
                 self.deliver(event, out);
@@ -328,6 +342,26 @@ fn is_push(value: &Value, subscribed: bool) -> bool {
         }),
         _ => false,
     }
+}
+
+/// A transfer that begins with a whole published message's head, in RESP3 or RESP2: a boundary on a subscribed connection,
+/// which never sends and so has no other.
+fn begins_push(data: &[u8]) -> bool {
+    const HEADS: [&[u8]; 4] = [
+        b">3\r\n$7\r\nmessage\r\n",
+        b">4\r\n$8\r\npmessage\r\n",
+        b"*3\r\n$7\r\nmessage\r\n",
+        b"*4\r\n$8\r\npmessage\r\n",
+    ];
+    HEADS.iter().any(|head| data.starts_with(head))
+}
+
+fn answer(tokens: Vec<u64>, at: Mono, out: &mut Vec<BrokerEvent>) {
+    out.extend(
+        tokens
+            .into_iter()
+            .map(|token| BrokerEvent::Answered { token, at }),
+    );
 }
 
 fn tokens(events: &[BrokerEvent]) -> Vec<u64> {

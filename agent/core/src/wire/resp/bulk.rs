@@ -59,6 +59,12 @@ impl Bulk {
         }
     }
 
+    /// Bytes of memory behind it.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.head.capacity() + self.tail.capacity()
+    }
+
     /// Its first bytes, owned.
     pub(super) fn into_head(self) -> Vec<u8> {
         self.head
@@ -114,6 +120,16 @@ pub(super) struct BulkReader {
 const CRLF: [u8; 2] = *b"\r\n";
 
 impl BulkReader {
+    /// A string of `len` bytes that is to be kept whole, if all of it and its CRLF are in `data`: taken from its front.
+    pub(super) fn at_once(data: &mut &[u8], len: u64, keep: Keep) -> Option<Bulk> {
+        if keep.head < len {
+            return None;
+        }
+        let (payload, rest) = data.split_at_checked(usize::try_from(len).ok()?)?;
+        *data = rest.strip_prefix(&CRLF)?;
+        Some(Bulk::from(payload))
+    }
+
     /// Starts a string of `len` bytes. Reserves nothing.
     pub(super) fn start(&mut self, len: u64, keep: Keep) {
         let edge = if keep.head < len { keep.tail } else { 0 };
@@ -174,6 +190,12 @@ impl BulkReader {
         } else {
             Gap::Inside
         }
+    }
+
+    /// Bytes of memory behind the string being read.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.bulk.held()
     }
 
     fn take(&mut self) -> Bulk {

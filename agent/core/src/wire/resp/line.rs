@@ -47,6 +47,12 @@ impl LineReader {
         self.carry.shrink_to(SHORT.saturating_mul(4));
     }
 
+    /// Bytes of memory behind it.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.carry.capacity()
+    }
+
     /// Takes the line, or what there is of it, from the front of `data`.
     pub(super) fn read<'l, 'd: 'l>(&'l mut self, data: &mut &'d [u8], form: Form) -> Line<'l> {
         if self.done {
@@ -85,7 +91,7 @@ impl LineReader {
     /// Where in `window` the line's end is over, if it is there. `None` outside when the line is bad.
     fn find_end(&self, window: &[u8], form: Form) -> Option<Option<usize>> {
         let mut from = 0;
-        while let Some(lf) = memchr(b'\n', window.get(from..).unwrap_or_default()) {
+        while let Some(lf) = find_lf(window.get(from..)?, form) {
             let lf = lf.saturating_add(from);
             let before = match lf.checked_sub(1) {
                 Some(at) => window.get(at),
@@ -107,6 +113,14 @@ impl LineReader {
 
     fn carried(&self) -> &[u8] {
         if self.done { &[] } else { &self.carry }
+    }
+}
+
+fn find_lf(window: &[u8], form: Form) -> Option<usize> {
+    match form {
+        // A handful of bytes: a search of wide steps would cost more to begin than this does.
+        Form::Short => window.iter().position(|&b| b == b'\n'),
+        Form::Text(_) | Form::Inline(_) => memchr(b'\n', window),
     }
 }
 

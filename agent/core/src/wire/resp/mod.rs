@@ -53,6 +53,8 @@ mod line;
 mod progress;
 mod reply;
 mod request;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use bulk::Bulk;

@@ -176,6 +176,17 @@ impl ReplyDecoder {
         self.progress.pending()
     }
 
+    /// Bytes of memory behind it.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let list = self.open.capacity() * size_of::<Open>();
+        let values = self.open.iter().map(|open| {
+            open.values.capacity() * size_of::<Value>() + open.values.iter().map(Value::held).sum::<usize>()
+        });
+        let pieces = self.pieces.as_ref().map_or(0, |pieces| pieces.head.capacity());
+        list + values.sum::<usize>() + pieces + self.line.held() + self.bulk.held()
+    }
+
     /// Out of sync: finds it again if this is the boundary that was marked.
     fn at_boundary(&mut self, segment: &Segment<'_>) -> bool {
         let found = std::mem::take(&mut self.boundary) && segment.begins;
@@ -204,22 +215,21 @@ impl ReplyDecoder {
             Line::Whole(line) => Some(Head::parse(line).ok_or(NotResp)?),
             Line::Bad => return Err(NotResp),
         };
+        let value = head.map_or(Ok(None), |head| self.head(head, &mut data));
         self.progress
             .consume(len.saturating_sub(data.len()), segment.call);
         segment.advance_to(data);
-        head.map_or(Ok(None), |head| self.head(head))
+        value
     }
 
-    fn head(&mut self, head: Head) -> Result<Option<Value>, NotResp> {
+    /// A line is read; `data` is what follows, of which a whole string may be taken.
+    fn head(&mut self, head: Head, data: &mut &[u8]) -> Result<Option<Value>, NotResp> {
         if self.pieces.is_some() && !matches!(head, Head::Piece(_)) {
             return Err(NotResp);
         }
         match head {
             Head::Value(value) => Ok(self.add(value)),
-            Head::Bulk(text, len) => {
-                self.payload(text, len);
-                Ok(None)
-            }
+            Head::Bulk(text, len) => Ok(self.payload(text, len, data)),
             Head::Pieces => {
                 self.pieces = Some(Pieces::default());
                 Ok(None)
@@ -228,20 +238,21 @@ impl ReplyDecoder {
                 let pieces = self.pieces.take().ok_or(NotResp)?;
                 Ok(self.add(Value::Bulk(pieces.into())))
             }
-            Head::Piece(len) if self.pieces.is_some() => {
-                self.payload(Text::Bulk, len);
-                Ok(None)
-            }
+            Head::Piece(len) if self.pieces.is_some() => Ok(self.payload(Text::Bulk, len, data)),
             Head::Piece(_) => Err(NotResp),
             Head::Aggregate(kind, left) => self.aggregate(kind, left),
             Head::End => self.end(),
         }
     }
 
-    fn payload(&mut self, text: Text, len: u64) {
+    fn payload(&mut self, text: Text, len: u64, data: &mut &[u8]) -> Option<Value> {
         let keep = self.progress.keep(len);
+        if let Some(bulk) = BulkReader::at_once(data, len, keep) {
+            return self.string(text, bulk);
+        }
         self.bulk.start(len, keep);
         self.state = State::Payload(text);
+        None
     }
 
     /// A bulk string or a piece of one is read.

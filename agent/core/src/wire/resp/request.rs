@@ -166,6 +166,14 @@ impl RequestDecoder {
         self.progress.pending()
     }
 
+    /// Bytes of memory behind it.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let args = self.args.iter().map(Bulk::held).sum::<usize>();
+        let list = self.args.capacity() * size_of::<Bulk>();
+        args + list + self.line.held() + self.bulk.held() + self.probe.capacity()
+    }
+
     /// Reads one line or one argument, as far as it goes.
     fn step(&mut self, segment: &mut Segment<'_>) -> Result<Option<Item<Command>>, NotResp> {
         match self.state {
@@ -180,6 +188,11 @@ impl RequestDecoder {
                     return Ok(None);
                 };
                 let keep = self.progress.keep(len);
+                let mut data = segment.data;
+                if let Some(bulk) = BulkReader::at_once(&mut data, len, keep) {
+                    self.consumed(segment, data);
+                    return Ok(self.argument(bulk, left));
+                }
                 self.bulk.start(len, keep);
                 self.state = State::Payload { left };
                 Ok(None)

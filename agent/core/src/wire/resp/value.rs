@@ -73,6 +73,19 @@ impl Value {
         }
     }
 
+    /// Bytes of memory behind it.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::Simple(text) | Self::Error(text) | Self::Big(text) => text.capacity(),
+            Self::Bulk(bulk) | Self::Verbatim(bulk) => bulk.held(),
+            Self::Array(v) | Self::Push(v) | Self::Map(v) | Self::Set(v) => {
+                v.capacity() * size_of::<Self>() + v.iter().map(Self::held).sum::<usize>()
+            }
+            _ => 0,
+        }
+    }
+
     /// An error, of either kind.
     #[must_use]
     pub fn is_error(&self) -> bool {

@@ -211,6 +211,31 @@ fn resp2_subscription() {
     assert!(rig.recv(&control).is_empty());
 }
 
+/// Scenario: a subscribed connection that is older than the agent, in both protocols.
+/// Guarantees: the first message that begins a read is delivered, though nothing is ever sent.
+#[test]
+fn subscribed_before_the_agent_came() {
+    for message in [
+        command(&[b"message", b"/0.bcast/celery", envelope("1", false).as_bytes()]),
+        [
+            b">4\r\n".to_vec(),
+            command(&[
+                b"pmessage",
+                b"/0.*",
+                b"/0.bcast/celery",
+                envelope("1", false).as_bytes(),
+            ])
+            .split_off(4),
+        ]
+        .concat(),
+    ] {
+        let mut rig = Rig::new();
+        rig.connection = RedisConnection::new(&Limits::default(), true);
+        assert!(rig.recv(b"end of something\r\n").is_empty());
+        assert_eq!(rig.recv(&message), ["delivered 1 from bcast"]);
+    }
+}
+
 /// Scenario: the reply to a publish was not captured.
 /// Guarantees: that publish is reported unanswered; the next pair is right.
 #[test]

@@ -1,0 +1,446 @@
+use super::*;
+
+use celeryscope_common::Header;
+
+const SECRETS: [&str; 7] = [
+    "hunter2",
+    "SECRET",
+    "c2VjcmV0",
+    "4242",
+    "sekret",
+    "Traceback",
+    "tenant-7",
+];
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+fn command(args: &[&str]) -> Vec<u8> {
+    let mut out = format!("*{}\r\n", args.len());
+    for arg in args {
+        out += &format!("${}\r\n{arg}\r\n", arg.len());
+    }
+    out.into_bytes()
+}
+
+fn envelope() -> String {
+    format!(
+        r#"{{"body": "c2VjcmV0c2VjcmV0", "content-encoding": "utf-8", "content-type": "application/json", "headers": {{"lang": "py", "task": "shop.pay", "id": "d5706acd", "shadow": null, "retries": 0, "timelimit": [null, 30], "root_id": "d5706acd", "argsrepr": "('sekret', \"quo\\\"ted SECRET\", 4242)", "kwargsrepr": "{{'k': 'sekret'}}", "origin": "gen1@h", "stamps": {{"tenant": "tenant-7"}}, "x-custom": ["sekret", 4242], "traceparent": "{TRACEPARENT}", "baggage": "k=sekret"}}, "properties": {{"correlation_id": "d5706acd", "delivery_info": {{"exchange": "", "routing_key": "celery"}}, "priority": 0, "body_encoding": "base64", "delivery_tag": "d8f9c8ab"}}}}"#
+    )
+}
+
+/// What a client sends: everything that may hold a secret, and what must survive.
+fn requests() -> Vec<u8> {
+    let envelope = envelope();
+    let meta = r#"{"status": "SUCCESS", "result": {"pid": "sekret", "SECRET": [4242]}, "traceback": null, "children": [[["c1d2", null], null]], "task_id": "d5706acd"}"#;
+    let failure = r#"{"status": "FAILURE", "result": {"exc_type": "ValueError", "exc_message": ["SECRET", 4242], "exc_module": "builtins"}, "traceback": "Traceback SECRET", "task_id": "d5706acd"}"#;
+    let started =
+        r#"{"status": "STARTED", "result": {"pid": 19450, "hostname": "w1@h"}, "task_id": "d5706acd"}"#;
+    let unacked = format!(r#"[{envelope}, "", "celery"]"#);
+    [
+        command(&["AUTH", "app", "hunter2"]),
+        command(&["HELLO", "3", "AUTH", "hunter2", "hunter2", "SETNAME", "shop"]),
+        command(&["auth", "hunter2"]),
+        command(&["CONFIG", "SET", "requirepass", "hunter2"]),
+        command(&["LPUSH", "celery\x06\x163", &envelope]),
+        command(&["HSET", "unacked", "d8f9c8ab", &unacked]),
+        command(&["ZADD", "unacked_index", "1795186876.5", "d8f9c8ab"]),
+        command(&["SETEX", "celery-task-meta-d5706acd", "86400", meta]),
+        command(&["PUBLISH", "celery-task-meta-d5706acd", failure]),
+        command(&["SETEX", "celery-task-meta-d5706acd", "86400", started]),
+        command(&[
+            "ZADD",
+            "celery-taskset-meta-g1.j",
+            "1",
+            r#"[1, "d5706acd", "SUCCESS", "SECRET"]"#,
+        ]),
+        command(&[
+            "EVALSHA",
+            "abc123",
+            "2",
+            "celery-taskset-meta-g1.j",
+            "k2",
+            "hunter2",
+        ]),
+        command(&[
+            "SET",
+            "session:1",
+            r#"{"user": "sekret", "card": 4242, "body": "SECRET"}"#,
+        ]),
+        command(&["SET", "session:2", "hunter2", "EX", "60"]),
+        command(&["SADD", "emails", "sekret"]),
+        command(&["FROB", "sekret"]),
+        command(&["BRPOP", "celery", "celery\x06\x163", "1"]),
+    ]
+    .concat()
+}
+
+fn replies() -> Vec<u8> {
+    let envelope = envelope();
+    [
+        b"+OK\r\n:1\r\n_\r\n*-1\r\n$-1\r\n-ERR unknown command 'hunter2'\r\n".to_vec(),
+        format!("*2\r\n$6\r\ncelery\r\n${}\r\n{envelope}\r\n", envelope.len()).into_bytes(),
+        format!(
+            ">3\r\n$7\r\nmessage\r\n$4\r\nchan\r\n${}\r\n{envelope}\r\n",
+            envelope.len()
+        )
+        .into_bytes(),
+    ]
+    .concat()
+}
+
+/// One transfer, as records cut at these places.
+fn transfer(kind: Kind, start: usize, bytes: &[u8], cuts: &[usize]) -> Vec<(Header, Kind, Vec<u8>)> {
+    let mut places = vec![0];
+    places.extend(cuts);
+    places.push(bytes.len());
+    places
+        .windows(2)
+        .map(|pair| {
+            let header = Header {
+                conn: 1,
+                start: start as u64,
+                at: u32::try_from(pair[0]).unwrap(),
+                total: u32::try_from(bytes.len()).unwrap(),
+                ..Header::default()
+            };
+            (header, kind, bytes[pair[0]..pair[1]].to_vec())
+        })
+        .collect()
+}
+
+fn open(redactor: &mut Redactor, flags: u16) {
+    let header = Header {
+        conn: 1,
+        flags,
+        ..Header::default()
+    };
+    redactor.mask(&Record::new(Kind::Open, header, &[]));
+}
+
+fn run(redactor: &mut Redactor, records: &[(Header, Kind, Vec<u8>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (header, kind, payload) in records {
+        let record = Record::new(*kind, *header, payload);
+        let masked = redactor.mask(&record);
+        assert_eq!(masked.payload.len(), payload.len());
+        out.extend_from_slice(masked.payload);
+    }
+    out
+}
+
+fn assert_clean(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for secret in SECRETS {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+}
+
+/// Scenario: all that a client sends, in one piece.
+/// Guarantees: no secret is left; framing, names, ids, keys, statuses, the exception's class and the trace context are.
+#[test]
+fn requests_are_masked() {
+    let mut redactor = Redactor::default();
+    open(&mut redactor, 0);
+    let bytes = requests();
+    let masked = run(&mut redactor, &transfer(Kind::Send, 0, &bytes, &[]));
+    assert_clean(&masked);
+    let text = String::from_utf8(masked).unwrap();
+    for kept in [
+        "$5\r\nLPUSH\r\n$9\r\ncelery\x06\x163\r\n",
+        "*7\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$4\r\nAUTH\r\n$7\r\nxxxxxxx\r\n$7\r\nxxxxxxx\r\n$7\r\nSETNAME\r\n$4\r\nshop\r\n",
+        r#"{"body": "xxxxxxxxxxxxxxxx", "content-encoding": "utf-8""#,
+        r#""task": "shop.pay", "id": "d5706acd", "shadow": null, "retries": 0, "timelimit": [null, 30]"#,
+        r#""argsrepr": "xxxx"#,
+        r#""stamps": {"#,
+        r#""x-custom": ["xxxxxx", 1111]"#,
+        r#""delivery_info": {"exchange": "", "routing_key": "celery"}"#,
+        r#"}}, "", "celery"]"#,
+        TRACEPARENT,
+        r#""result": {"exc_type": "ValueError", "exc_message": ["xxxxxx", 1111], "exc_module": "builtins"}"#,
+        r#""result": {"pid": 19450, "hostname": "w1@h"}"#,
+        r#""children": [[["c1d2", null], null]]"#,
+        "1795186876.5\r\n",
+        "\r\n86400\r\n",
+        "celery-taskset-meta-g1.j\r\n$2\r\nk2\r\n",
+    ] {
+        assert!(text.contains(kept), "{kept:?} is not in {text}");
+    }
+    // JSON stays JSON.
+    let start = text.find("{\"body\"").unwrap();
+    let length = envelope().len();
+    serde_json::from_str::<serde_json::Value>(&text[start..start + length]).unwrap();
+}
+
+/// Scenario: replies to BRPOP and pushed messages; then the reply to a GET of another program's value.
+/// Guarantees: queue and channel stay where the command's replies hold such names, the other value goes.
+#[test]
+fn replies_are_masked() {
+    let mut redactor = Redactor::default();
+    open(&mut redactor, 0);
+    run(
+        &mut redactor,
+        &transfer(Kind::Send, 0, &command(&["BRPOP", "celery", "1"]), &[]),
+    );
+    let bytes = replies();
+    let masked = run(&mut redactor, &transfer(Kind::Recv, 0, &bytes, &[]));
+    assert_clean(&masked);
+    let text = String::from_utf8(masked).unwrap();
+    for kept in [
+        "+OK\r\n:1\r\n_\r\n*-1\r\n$-1\r\n-ERR xxx",
+        "$6\r\ncelery\r\n",
+        "$4\r\nchan\r\n",
+        "shop.pay",
+        TRACEPARENT,
+    ] {
+        assert!(text.contains(kept), "{kept:?} is not in {text}");
+    }
+    let get = command(&["GET", "session"]);
+    run(&mut redactor, &transfer(Kind::Send, 40, &get, &[]));
+    let reply = run(
+        &mut redactor,
+        &transfer(Kind::Recv, bytes.len(), b"$7\r\nhunter2\r\n", &[]),
+    );
+    // The gap in the requests (40) is one more reason to mask; the framing is known all the same.
+    assert_clean(&reply);
+}
+
+/// Scenario: both directions cut into two records at every byte.
+/// Guarantees: exactly the bytes that come out uncut.
+#[test]
+fn cuts_change_nothing() {
+    let brpop = command(&["BRPOP", "celery", "1"]);
+    for (kind, bytes) in [(Kind::Send, requests()), (Kind::Recv, replies())] {
+        let masked = |cuts: &[usize]| {
+            let mut redactor = Redactor::default();
+            open(&mut redactor, 0);
+            let mut start = 0;
+            if kind == Kind::Recv {
+                run(&mut redactor, &transfer(Kind::Send, 0, &brpop, &[]));
+            } else {
+                start = brpop.len();
+                run(&mut redactor, &transfer(Kind::Send, 0, &brpop, &[]));
+            }
+            run(&mut redactor, &transfer(kind, start, &bytes, cuts))
+        };
+        let whole = masked(&[]);
+        assert_clean(&whole);
+        for cut in 1..bytes.len() {
+            assert_eq!(masked(&[cut]), whole, "cut at {cut}");
+        }
+    }
+}
+
+/// Scenario: any stretch of either stream is missing.
+/// Guarantees: no secret comes out, wherever the gap lies and however long it is.
+#[test]
+fn gaps_leak_nothing() {
+    let brpop = command(&["BRPOP", "celery", "1"]);
+    for (kind, bytes) in [(Kind::Send, requests()), (Kind::Recv, replies())] {
+        for from in (1..bytes.len()).step_by(5) {
+            for length in [1, 2, 7, 40, 300, 1000] {
+                let to = (from + length).min(bytes.len());
+                let mut redactor = Redactor::default();
+                open(&mut redactor, 0);
+                run(&mut redactor, &transfer(Kind::Send, 0, &brpop, &[]));
+                let start = if kind == Kind::Send { brpop.len() } else { 0 };
+                let mut records = transfer(kind, start, &bytes, &[from, to]);
+                records.remove(1);
+                assert_clean(&run(&mut redactor, &records));
+            }
+        }
+    }
+}
+
+/// Scenario: the middle of a big body was not captured.
+/// Guarantees: the headers after it are clear again, the body's end is not.
+#[test]
+fn headers_survive_a_gap_in_the_body() {
+    let mut big = envelope();
+    big.insert_str(big.find("c2Vj").unwrap(), &"c2VjcmV0".repeat(100));
+    let bytes = command(&["LPUSH", "celery", &big]);
+    let mut redactor = Redactor::default();
+    open(&mut redactor, 0);
+    let mut records = transfer(Kind::Send, 0, &bytes, &[100, 700]);
+    records.remove(1);
+    let masked = run(&mut redactor, &records);
+    assert_clean(&masked);
+    let text = String::from_utf8(masked).unwrap();
+    assert!(text.contains(
+        r#"xxxx", "content-encoding": "utf-8", "content-type": "application/json", "headers": {"lang""#
+    ));
+    assert!(text.contains(TRACEPARENT) && text.contains("shop.pay"));
+}
+
+/// Scenario: a connection entered in the middle, one that speaks AMQP, and one whose id was never opened.
+/// Guarantees: all is masked until a transfer begins with a command, and AMQP for good.
+#[test]
+fn unknown_streams_are_masked_whole() {
+    let mut redactor = Redactor::default();
+    open(&mut redactor, flags::MIDSTREAM);
+    let tail = b"hunter2\", \"task\": \"shop.pay\"}\r\n";
+    assert!(
+        run(&mut redactor, &transfer(Kind::Send, 0, tail, &[]))
+            .iter()
+            .all(|byte| *byte == MASK)
+    );
+    let brpop = command(&["BRPOP", "celery", "1"]);
+    assert_eq!(
+        run(&mut redactor, &transfer(Kind::Send, tail.len(), &brpop, &[])),
+        brpop
+    );
+
+    let mut redactor = Redactor::default();
+    let amqp =
+        b"\x01\x00\x00\x00\x00\x00\x2d\x00\x0a\x00\x0b\x05PLAIN\x00\x00\x00\x0c\x00guest\x00hunter2\xce";
+    for kind in [Kind::Send, Kind::Recv] {
+        assert!(
+            run(&mut redactor, &transfer(kind, 0, amqp, &[]))
+                .iter()
+                .all(|byte| *byte == MASK)
+        );
+    }
+}
+
+/// A TASK frame in pickle protocol 5, in the shape billiard and celery 5.7 give it.
+fn task_frame() -> Vec<u8> {
+    let mut out = b"\x80\x05\x95\xd9\x03\0\0\0\0\0\0K\x02(K\x00N".to_vec();
+    let text = |out: &mut Vec<u8>, text: &str| {
+        out.extend([0x8c, u8::try_from(text.len()).unwrap()]);
+        out.extend(text.bytes());
+        out.push(0x94);
+    };
+    text(&mut out, "celery.app.trace");
+    text(&mut out, "fast_trace_task");
+    out.extend(b"\x93\x94(");
+    text(&mut out, "shop.pay");
+    text(&mut out, "d5706acd");
+    out.extend(b"}\x94(");
+    for (key, value) in [
+        ("lang", "py"),
+        ("argsrepr", "('sekret', 4242)"),
+        ("origin", "gen1@h"),
+        ("custom", "SECRET"),
+    ] {
+        text(&mut out, key);
+        text(&mut out, value);
+    }
+    text(&mut out, "timelimit");
+    out.extend(b"]\x94(NNe");
+    text(&mut out, "stamps");
+    out.extend(b"}\x94");
+    text(&mut out, "tenant");
+    text(&mut out, "tenant-7");
+    out.extend(b"s");
+    text(&mut out, "traceparent");
+    text(&mut out, TRACEPARENT);
+    text(&mut out, "properties");
+    out.extend(b"}\x94(");
+    text(&mut out, "delivery_info");
+    out.extend(b"}\x94(");
+    text(&mut out, "routing_key");
+    text(&mut out, "celery");
+    text(&mut out, "exchange");
+    out.extend(b"h\x0bu");
+    text(&mut out, "reply_to");
+    text(&mut out, "0feca74f");
+    out.extend(b"u");
+    text(&mut out, "hostname");
+    text(&mut out, "w1@h");
+    text(&mut out, "args");
+    out.extend(b"]\x94");
+    text(&mut out, "sekret");
+    out.extend(b"a");
+    text(&mut out, "kwargs");
+    out.extend(b"}\x94");
+    text(&mut out, "retries");
+    out.extend(b"K\x03uC\x1c[[\"sekret\", 4242], {}, SECRET]\x94");
+    text(&mut out, "application/json");
+    out.extend(b"t\x94}\x94t\x94\x86\x94.");
+    out
+}
+
+fn pipe(kind: Kind, at: u32, flags: u16, payload: &[u8]) -> Vec<u8> {
+    let header = Header {
+        conn: 9,
+        at,
+        flags,
+        ..Header::default()
+    };
+    Redactor::default()
+        .mask(&Record::new(kind, header, payload))
+        .payload
+        .to_vec()
+}
+
+/// Scenario: a TASK frame, captured whole and to every shorter length.
+/// Guarantees: no secret at any length; name, ids, listed headers, queue, worker and trace context stay as far as they
+/// were captured.
+#[test]
+fn task_frames_are_masked() {
+    let frame = task_frame();
+    let masked = pipe(Kind::PipeRead, 0, flags::LAST, &frame);
+    assert_clean(&masked);
+    let text = String::from_utf8_lossy(&masked);
+    for kept in [
+        "shop.pay",
+        "d5706acd",
+        "gen1@h",
+        TRACEPARENT,
+        "celery",
+        "0feca74f",
+        "w1@h",
+        "custom",
+        "kwargs",
+    ] {
+        assert!(text.contains(kept), "{kept} is not in {text}");
+    }
+    assert!(
+        masked.windows(4).any(|window| window == b"\x94K\x03u"),
+        "retries after the containers"
+    );
+    for length in 0..frame.len() {
+        let cut = pipe(Kind::PipeRead, 0, 0, &frame[..length]);
+        assert_clean(&cut);
+        let same = cut.iter().zip(&masked).take_while(|(a, b)| a == b).count();
+        // A container cut in its first element can't be told from an empty one; nothing else may differ.
+        assert!(same + 40 >= length, "{same} of {length}");
+    }
+    assert!(
+        pipe(Kind::PipeRead, 0, 0, b"\x80\x05\x95hunter2")
+            .iter()
+            .all(|byte| *byte == MASK)
+    );
+    assert!(
+        pipe(Kind::PipeRead, 512, 0, b"hunter2")
+            .iter()
+            .all(|byte| *byte == MASK)
+    );
+}
+
+/// Scenario: what children answer: accepted, done, failed, and the last bytes of a long success.
+/// Guarantees: results and messages go; type, job, times, pid, outcome, exception class and runtime stay.
+#[test]
+fn answers_are_masked() {
+    let ack = b"\x80\x04\x95\x18\0\0\0\0\0\0\0K\x00(K\x05NG\x40\x94\x1c\x5d\xb1\xd1\xa7\x5bM\x31\x30Nt\x94\x86\x94.";
+    assert_eq!(pipe(Kind::PipeWrite, 0, flags::LAST, ack), ack);
+
+    let end = b"\x94G\x3f\xf0\0\0\0\0\0\0\x87\x94\x86\x94K\x08t\x94\x86\x94.";
+    let done = [
+        b"\x80\x04\x95\x20\0\0\0\0\0\0\0K\x01(K\x05N\x88K\x00\x8c\x07hunter2".as_slice(),
+        end,
+    ]
+    .concat();
+    let masked = pipe(Kind::PipeWrite, 0, flags::LAST, &done);
+    assert_clean(&masked);
+    assert_eq!(&masked[..22], &done[..22]);
+    assert_eq!(&masked[masked.len() - end.len() + 1..], &end[1..]);
+
+    let failed = b"\x80\x04\x95\x20\0\0\0\0\0\0\0K\x01(K\x05N\x88K\x01\x8c\x0ebilliard.einfo\x94\x8c\x0dExceptionInfo\x94\x93\x94)\x81\x94}\x94(\x8c\x04type\x94\x8c\x08builtins\x94\x8c\x0aValueError\x94\x93\x94\x8c\x09exception\x94\x8c\x06SECRET\x94";
+    let masked = pipe(Kind::PipeWrite, 0, 0, failed);
+    assert_clean(&masked);
+    assert!(masked.windows(10).any(|window| window == b"ValueError"));
+
+    let tail = [b"hunter2hunter2".as_slice(), end].concat();
+    let masked = pipe(Kind::PipeWrite, 4000, flags::LAST, &tail[tail.len() - 32..]);
+    assert_clean(&masked);
+    assert_eq!(&masked[32 - end.len() + 1..], &end[1..]);
+}
