@@ -56,7 +56,7 @@ impl TraceParent {
     }
 
     fn new(trace_id: [u8; 16], span_id: [u8; 8], sampled: bool) -> Option<Self> {
-        (trace_id != [0; 16] && span_id != [0; 8]).then(|| Self {
+        (trace_id != [0; 16] && span_id != [0; 8]).then_some(Self {
             trace_id: TraceId(trace_id),
             span_id: SpanId(span_id),
             sampled,
