@@ -52,6 +52,10 @@ impl Engine {
             return;
         };
         attempt.acked = Some(call.exit);
+        if attempt.state == Some(State::Lost) {
+            // The main process has yet to say why its child is gone.
+            return;
+        }
         let disposed_of = attempt.began.is_none() && attempt.stored.is_some();
         if attempt.end.is_some() || disposed_of {
             self.complete(id, call.exit);
