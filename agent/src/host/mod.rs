@@ -5,7 +5,7 @@
 
 pub(crate) mod celery;
 pub(crate) mod proc;
-pub mod resource;
+pub(crate) mod resource;
 pub(crate) mod sockets;
 
 #[cfg(test)]
