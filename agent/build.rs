@@ -7,7 +7,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 #[path = "../xtask/src/bpf.rs"]
 mod bpf;
@@ -58,12 +58,18 @@ fn main() -> Result<()> {
 }
 
 fn build(workspace: &Path, out: &Path, arch: &str) -> Result<(Vec<u8>, String)> {
-    let (file, toolchain) = bpf::build(workspace, &out.join("ebpf"), arch)?;
-    let object = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok((
-        object,
-        format!("built by {}, {}", toolchain.version, toolchain.linker_version),
-    ))
+    let mut failed = None;
+    for toolchain in bpf::Toolchain::all()? {
+        match toolchain.build(workspace, &out.join("ebpf"), arch) {
+            Ok(file) => {
+                let object = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                let origin = format!("built by {}, {}", toolchain.version, toolchain.linker_version);
+                return Ok((object, origin));
+            }
+            Err(why) => failed = Some(why),
+        }
+    }
+    Err(failed.unwrap_or_else(|| anyhow!("there is no BPF toolchain")))
 }
 
 fn prebuilt(workspace: &Path, arch: &str) -> Result<(Vec<u8>, String)> {

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
 /// What a build of the kernel half is made from, below the workspace.
@@ -33,65 +33,83 @@ pub(crate) struct Toolchain {
 }
 
 enum Rustc {
+    /// [`NIGHTLY`] of rustup.
+    Nightly,
     /// A rustc that is told that it may use unstable flags.
     At(PathBuf),
-    /// Rustup's.
-    Nightly,
 }
 
-/// Compiles the kernel half of `workspace` for a kernel of architecture `arch`, below `target_dir`, which must not be
-/// the target directory of a cargo that waits for this. Gives the object file and what built it.
-///
-/// # Errors
-/// Says what is missing, or what the last toolchain that was tried said.
-pub(crate) fn build(workspace: &Path, target_dir: &Path, arch: &str) -> Result<(PathBuf, Toolchain)> {
-    let mut failed = None;
-    for toolchain in Toolchain::all()? {
-        match toolchain.build(workspace, target_dir, arch) {
-            Ok(object) => return Ok((object, toolchain)),
-            // Perhaps a compiler whose LLVM is newer than the linker's: the next may do.
-            Err(error) => failed = Some(error),
+impl Rustc {
+    fn command(&self) -> Command {
+        match self {
+            Self::Nightly => {
+                let mut command = Command::new("rustup");
+                command.args(["run", NIGHTLY, "rustc"]);
+                command
+            }
+            Self::At(path) => Command::new(path),
         }
     }
-    Err(failed.unwrap_or_else(|| anyhow!("no BPF toolchain")))
 }
 
 impl Toolchain {
-    /// Every toolchain that is complete, the one to try first at the front: the distribution's, whose LLVM is the one
-    /// that `cargo xtask setup` builds bpf-linker for.
+    /// The toolchains that are complete, in the order in which to try them: a distribution's before rustup's, because it
+    /// does not change under one's feet. A compiler whose LLVM is newer than the linker's is left out: the linker could
+    /// not read what it writes.
     ///
     /// # Errors
-    /// There is none; says what is missing.
+    /// Says what is missing when there is none.
     pub(crate) fn all() -> Result<Vec<Self>> {
         let linker = linker().context("bpf-linker is not installed")?;
         let linker_version =
             output(Command::new(&linker).arg("--version")).context("bpf-linker does not run")?;
-        let all: Vec<Self> = [Rustc::At("/usr/bin/rustc".into()), Rustc::Nightly]
+        let newest = linked_llvm(&linker);
+        let fits = |rustc: &Rustc| {
+            let sources = sysroot(&mut rustc.command())
+                .is_some_and(|root| root.join(LIBRARY).join("core/src/lib.rs").is_file());
+            let llvm = llvm_of(rustc);
+            sources && newest.is_none_or(|newest| llvm.is_none_or(|llvm| llvm <= newest))
+        };
+        let found: Vec<Self> = [Rustc::At(PathBuf::from("/usr/bin/rustc")), Rustc::Nightly]
             .into_iter()
+            .filter(fits)
             .filter_map(|rustc| {
-                if !rustc.sysroot()?.join(LIBRARY).join("core/src/lib.rs").is_file() {
-                    return None;
-                }
+                let version = output(rustc.command().arg("--version"))?;
                 Some(Self {
-                    version: output(rustc.command().arg("--version"))?,
                     rustc,
                     linker: linker.clone(),
+                    version,
                     linker_version: linker_version.clone(),
                 })
             })
             .collect();
-        if all.is_empty() {
-            bail!("neither /usr/bin/rustc nor rustup's nightly has the sources of core (rust-src)");
+        if found.is_empty() {
+            let llvm = newest.map_or(String::new(), |newest| {
+                format!(", with LLVM {newest} or older for bpf-linker")
+            });
+            bail!("neither /usr/bin/rustc nor rustup's nightly has the sources of core (rust-src){llvm}");
         }
-        Ok(all)
+        Ok(found)
     }
 
-    fn build(&self, workspace: &Path, target_dir: &Path, arch: &str) -> Result<PathBuf> {
-        let mut cargo = self.rustc.cargo();
-        let target_dir = target_dir.join(match self.rustc {
-            Rustc::At(_) => "system",
-            Rustc::Nightly => "nightly",
-        });
+    /// Compiles the kernel half of `workspace` for a kernel of architecture `arch`, below `target_dir`, which must
+    /// not be the target directory of a cargo that waits for this. Gives the object file.
+    ///
+    /// # Errors
+    /// When cargo fails; the error holds what it printed.
+    pub(crate) fn build(&self, workspace: &Path, target_dir: &Path, arch: &str) -> Result<PathBuf> {
+        let mut cargo = match &self.rustc {
+            Rustc::Nightly => {
+                let mut command = Command::new("rustup");
+                command.args(["run", NIGHTLY, "cargo"]).env_remove("RUSTC");
+                command
+            }
+            Rustc::At(rustc) => {
+                let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+                command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
+                command
+            }
+        };
         // What the outer cargo was told concerns the host's programs.
         for name in [
             "RUSTFLAGS",
@@ -128,7 +146,7 @@ impl Toolchain {
                 target,
             ])
             .args(["-Z", "build-std=core", "--target-dir"])
-            .arg(&target_dir);
+            .arg(target_dir);
         let done = cargo
             .output()
             .with_context(|| format!("cannot run {:?}", cargo.get_program()))?;
@@ -145,7 +163,8 @@ impl Toolchain {
     /// same object on every machine.
     fn path_names(&self, workspace: &Path) -> Vec<(PathBuf, &'static str)> {
         let mut names = vec![(workspace.to_owned(), "celeryscope")];
-        names.extend(self.rustc.sysroot().map(|root| (root.join(LIBRARY), "library")));
+        let sysroot = sysroot(&mut self.rustc.command());
+        names.extend(sysroot.map(|root| (root.join(LIBRARY), "library")));
         let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
         let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or(home);
         let registries = cargo_home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());
@@ -159,40 +178,8 @@ impl Toolchain {
     }
 }
 
-impl Rustc {
-    fn command(&self) -> Command {
-        match self {
-            Self::At(path) => Command::new(path),
-            Self::Nightly => rustup("rustc"),
-        }
-    }
-
-    /// A cargo that uses this compiler and may use unstable flags.
-    fn cargo(&self) -> Command {
-        match self {
-            Self::At(path) => {
-                let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-                cargo.env("RUSTC", path).env("RUSTC_BOOTSTRAP", "1");
-                cargo
-            }
-            Self::Nightly => {
-                let mut cargo = rustup("cargo");
-                cargo.env_remove("RUSTC");
-                cargo
-            }
-        }
-    }
-
-    fn sysroot(&self) -> Option<PathBuf> {
-        output(self.command().args(["--print", "sysroot"])).map(PathBuf::from)
-    }
-}
-
-fn rustup(tool: &str) -> Command {
-    let mut command = Command::new("rustup");
-    command.args(["run", "nightly", tool]);
-    command
-}
+/// The nightly of rustup that is used: a dated one, whose LLVM is that of the newest bpf-linker.
+pub(crate) const NIGHTLY: &str = "nightly-2026-05-20";
 
 /// Where a toolchain keeps the sources of `core`, below its root.
 const LIBRARY: &str = "lib/rustlib/src/rust/library";
@@ -247,6 +234,35 @@ fn linker() -> Option<PathBuf> {
         .chain(env::split_paths(&path))
         .map(|dir| dir.join("bpf-linker"))
         .find(|file| file.is_file())
+}
+
+/// The major version of LLVM that a linker loads; `None` where it carries its own.
+fn linked_llvm(linker: &Path) -> Option<u32> {
+    const NAME: &[u8] = b"libLLVM.so.";
+    let program = fs::read(linker).ok()?;
+    let at = program.windows(NAME.len()).position(|window| window == NAME)?;
+    leading_number(&String::from_utf8_lossy(
+        program.get(at + NAME.len()..)?.get(..8)?,
+    ))
+}
+
+/// The major version of LLVM that a compiler writes bitcode of.
+fn llvm_of(rustc: &Rustc) -> Option<u32> {
+    let version = output(rustc.command().arg("-vV"))?;
+    leading_number(
+        version
+            .lines()
+            .find_map(|line| line.strip_prefix("LLVM version: "))?,
+    )
+}
+
+fn leading_number(text: &str) -> Option<u32> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text.get(..end)?.parse().ok()
+}
+
+fn sysroot(rustc: &mut Command) -> Option<PathBuf> {
+    output(rustc.args(["--print", "sysroot"])).map(PathBuf::from)
 }
 
 fn output(command: &mut Command) -> Option<String> {

@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::bpf::{self, Toolchain};
+use crate::toolchain;
 
 const PREBUILT: &str = "agent-ebpf/prebuilt";
 const MANIFEST: &str = "agent-ebpf/prebuilt/MANIFEST";
@@ -20,9 +21,9 @@ const MANIFEST: &str = "agent-ebpf/prebuilt/MANIFEST";
 /// # Errors
 /// When there is no BPF toolchain, or it fails.
 pub(crate) fn build(workspace: &Path) -> Result<()> {
+    let toolchain = toolchain::first().context("run `cargo xtask setup` first")?;
     let arch = env::consts::ARCH;
-    let (object, toolchain) =
-        compile(workspace, arch).context("without tools, run `cargo xtask setup` first")?;
+    let object = compile(workspace, &toolchain, arch)?;
     let name = object_name(arch);
     fs::create_dir_all(workspace.join(PREBUILT)).context("cannot make the folder of prebuilt objects")?;
     fs::write(workspace.join(PREBUILT).join(&name), &object)
@@ -54,6 +55,7 @@ pub(crate) fn verify(workspace: &Path) -> Result<()> {
     if entries.is_empty() {
         bail!("{MANIFEST} names no object: run `cargo xtask ebpf build`");
     }
+    let tools = toolchain::first();
     for entry in &entries {
         let path = workspace.join(PREBUILT).join(&entry.name);
         let object = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -72,9 +74,9 @@ pub(crate) fn verify(workspace: &Path) -> Result<()> {
         let Some(arch) = entry.name.strip_suffix(".bpfel.o") else {
             bail!("{} in {MANIFEST} is not named ARCH.bpfel.o", entry.name);
         };
-        match compile(workspace, arch) {
-            Ok((rebuilt, tools)) if tools.version == entry.rustc && tools.linker_version == entry.linker => {
-                if rebuilt != object {
+        match &tools {
+            Ok(tools) if tools.version == entry.rustc && tools.linker_version == entry.linker => {
+                if compile(workspace, tools, arch)? != object {
                     bail!(
                         "{} is not what its sources build: run `cargo xtask ebpf build`",
                         entry.name
@@ -82,23 +84,16 @@ pub(crate) fn verify(workspace: &Path) -> Result<()> {
                 }
                 println!("{}: hashes match, rebuilt and equal", entry.name);
             }
-            Ok((_, tools)) => println!("{}: hashes match; builds with {} too", entry.name, tools.version),
-            Err(why) => {
-                let why = format!("{why:#}");
-                println!(
-                    "{}: hashes match (not rebuilt: {})",
-                    entry.name,
-                    why.lines().next().unwrap_or_default()
-                );
-            }
+            Ok(_) => println!("{}: hashes match (not rebuilt: built by other tools)", entry.name),
+            Err(why) => println!("{}: hashes match (not rebuilt: {why})", entry.name),
         }
     }
     Ok(())
 }
 
-/// The object without debug information (BTF stays), and what built it.
-fn compile(workspace: &Path, arch: &str) -> Result<(Vec<u8>, Toolchain)> {
-    let (built, toolchain) = bpf::build(workspace, &workspace.join("target/ebpf"), arch)?;
+/// The object without debug information; BTF stays.
+fn compile(workspace: &Path, toolchain: &Toolchain, arch: &str) -> Result<Vec<u8>> {
+    let built = toolchain.build(workspace, &workspace.join("target/ebpf"), arch)?;
     let strip = llvm_strip().context("llvm-strip is not installed (package llvm, or llvm-VERSION)")?;
     let stripped = built.with_extension("stripped");
     let done = Command::new(&strip)
@@ -109,8 +104,7 @@ fn compile(workspace: &Path, arch: &str) -> Result<(Vec<u8>, Toolchain)> {
     if !done.success() {
         bail!("{} failed on {}", strip.display(), built.display());
     }
-    let object = fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))?;
-    Ok((object, toolchain))
+    fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))
 }
 
 /// On PATH, else the newest of the distribution's.

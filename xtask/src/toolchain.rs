@@ -24,30 +24,35 @@ const LLVM: &str = "/usr/lib/llvm-22";
 /// # Errors
 /// Never for want of a tool; only when what was installed does not run.
 pub(crate) fn ensure() -> Result<()> {
-    if !tell() {
-        if let Err(why) = install() {
-            println!(
-                "BPF toolchain: not to be had ({why:#}); the prebuilt object in agent-ebpf/prebuilt is used"
-            );
-        } else if !tell() {
-            bail!("the BPF toolchain was installed but is not complete");
-        }
+    if let Ok(found) = first() {
+        println!("BPF toolchain: {}, {}", found.version, found.linker_version);
+        return Ok(());
     }
+    if let Err(why) = install() {
+        println!(
+            "BPF toolchain: not to be had ({why:#}); the prebuilt object in agent-ebpf/prebuilt is used"
+        );
+        return Ok(());
+    }
+    let found = first().context("the BPF toolchain was installed but is not complete")?;
+    println!("BPF toolchain: {}, {}", found.version, found.linker_version);
     Ok(())
 }
 
-/// Says what toolchain there is; false when there is none.
-fn tell() -> bool {
-    let Some(first) = Toolchain::all().ok().and_then(|all| all.into_iter().next()) else {
-        return false;
-    };
-    println!("BPF toolchain: {}, {}", first.version, first.linker_version);
-    true
+/// The toolchain that is tried first.
+///
+/// # Errors
+/// Says what is missing.
+pub(crate) fn first() -> Result<Toolchain> {
+    Toolchain::all()?
+        .into_iter()
+        .next()
+        .context("there is no BPF toolchain")
 }
 
 fn install() -> Result<()> {
     if nightly().is_ok() {
-        println!("installed rust-src of rustup's nightly");
+        println!("installed {} with rust-src", bpf::NIGHTLY);
     } else {
         debian().context("no nightly from rustup, no packages from Debian")?;
         println!("installed {}", DEBIAN.join(", "));
@@ -55,12 +60,10 @@ fn install() -> Result<()> {
     linker()
 }
 
-/// A nightly that is there is not exchanged for another: it is the user's.
 fn nightly() -> Result<()> {
-    if run(Command::new("rustup").args(["run", "nightly", "rustc", "--version"])).is_err() {
-        run(Command::new("rustup").args(["toolchain", "install", "nightly", "--profile", "minimal"]))?;
-    }
-    run(Command::new("rustup").args(["component", "add", "rust-src", "--toolchain", "nightly"]))
+    run(Command::new("rustup")
+        .args(["toolchain", "install", bpf::NIGHTLY, "--profile", "minimal"])
+        .args(["--component", "rust-src"]))
 }
 
 fn debian() -> Result<()> {

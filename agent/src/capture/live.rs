@@ -32,20 +32,20 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// What to capture, and how.
 #[derive(Clone, Debug)]
-pub struct LiveOptions {
+pub(crate) struct LiveOptions {
     /// Remote ports to watch; 1 to 64 of them.
-    pub ports: Vec<u16>,
+    pub(crate) ports: Vec<u16>,
     /// Size of the ring buffer; rounded up to a power of two between 64 KiB and 1 GiB.
-    pub ring_bytes: u32,
+    pub(crate) ring_bytes: u32,
     /// Pass the kernel half's own messages on to the log.
-    pub kernel_log: bool,
+    pub(crate) kernel_log: bool,
     /// Which back end.
-    pub probes: Probes,
+    pub(crate) probes: Probes,
 }
 
 /// The back ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Probes {
+pub(crate) enum Probes {
     /// The best that this kernel allows.
     #[default]
     Auto,
@@ -59,19 +59,19 @@ pub enum Probes {
 
 /// What capture has been attached to.
 #[derive(Clone, Debug)]
-pub struct Attached {
+pub(crate) struct Attached {
     /// Name of the back end.
-    pub backend: &'static str,
+    pub(crate) backend: &'static str,
     /// Remote ports watched.
-    pub ports: Vec<u16>,
+    pub(crate) ports: Vec<u16>,
     /// Processes that held connections to them at the start.
-    pub processes: usize,
+    pub(crate) processes: usize,
     /// Connections that were open at the start.
-    pub connections: usize,
+    pub(crate) connections: usize,
 }
 
 /// A running capture. Dropping it detaches everything.
-pub struct Live {
+pub(crate) struct Live {
     kernel: Kernel,
     ring: RingBuf<MapData>,
     waiter: Waiter,
@@ -104,7 +104,7 @@ impl Live {
     ///
     /// # Errors
     /// When a privilege is missing or the kernel refuses; says what, and what to do.
-    pub fn start(options: &LiveOptions) -> Result<Self> {
+    pub(crate) fn start(options: &LiveOptions) -> Result<Self> {
         let backend = match options.probes {
             Probes::Auto | Probes::Tracepoint => "tracepoint",
             Probes::Fentry => {
@@ -156,12 +156,12 @@ impl Live {
 
     /// What it has been attached to.
     #[must_use]
-    pub fn attached(&self) -> &Attached {
+    pub(crate) fn attached(&self) -> &Attached {
         &self.attached
     }
 
     /// Resolves when the ring should be drained. May be dropped and called again at any time.
-    pub async fn ready(&mut self) {
+    pub(crate) async fn ready(&mut self) {
         if let Waiter::Idle(_) = self.waiter
             && let Waiter::Idle(fd) = std::mem::replace(&mut self.waiter, Waiter::None)
         {
@@ -183,7 +183,7 @@ impl Live {
     }
 
     /// Gives `sink` everything pending, in order.
-    pub fn drain(&mut self, sink: &mut dyn FnMut(&Record<'_>)) {
+    pub(crate) fn drain(&mut self, sink: &mut dyn FnMut(&Record<'_>)) {
         let before = self.records;
         let mut sink = |record: &Record<'_>| {
             self.records += 1;
@@ -235,7 +235,7 @@ impl Live {
     }
 
     /// Acts on what the core concluded. Spans are not our business.
-    pub fn apply(&mut self, output: &Output) {
+    pub(crate) fn apply(&mut self, output: &Output) {
         match output {
             Output::Verdict { conn, verdict } => {
                 let ignore = *verdict == Verdict::Ignore;
@@ -254,7 +254,7 @@ impl Live {
     }
 
     /// Name, meaning and value of each counter, of both halves.
-    pub fn counters(&mut self) -> Vec<(&'static str, &'static str, u64)> {
+    pub(crate) fn counters(&mut self) -> Vec<(&'static str, &'static str, u64)> {
         let own = [
             ("records", "records given to the core", self.records),
             (

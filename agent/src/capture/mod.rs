@@ -1,8 +1,8 @@
 //! Live capture: the kernel half is loaded, attached and told what to watch; its records come out in order, with what
 //! the core must know besides (processes, clocks, losses) put in before them.
 //!
-//! What is `unsafe` in this program is here (the layout of shared values, one descriptor) and in the kernel half. Process ids are those of the initial pid
-//! namespace, which the agent must share.
+//! What is `unsafe` in this program is here (the layout of shared values, one descriptor) and in the kernel half.
+//! Process ids are those of the initial pid namespace, which the agent must share.
 
 mod attach;
 mod clock;
@@ -16,6 +16,6 @@ mod scan;
 mod tests;
 pub(crate) mod tracefs;
 
-pub use live::{Attached, Live, LiveOptions, Probes};
-pub use object::{ORIGIN, SHA256};
-pub use privileges::missing_privileges;
+pub(crate) use live::{Live, LiveOptions, Probes};
+pub(crate) use object::{ORIGIN, SHA256};
+pub(crate) use privileges::missing_privileges;

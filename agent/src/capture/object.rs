@@ -4,7 +4,7 @@
 pub(super) static BYTES: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/celeryscope.bpf.o"));
 
 /// SHA-256 of the embedded object, in hex.
-pub const SHA256: &str = env!("CELERYSCOPE_EBPF_SHA256");
+pub(crate) const SHA256: &str = env!("CELERYSCOPE_EBPF_SHA256");
 
 /// What it was built by, or `prebuilt`.
-pub const ORIGIN: &str = env!("CELERYSCOPE_EBPF_ORIGIN");
+pub(crate) const ORIGIN: &str = env!("CELERYSCOPE_EBPF_ORIGIN");

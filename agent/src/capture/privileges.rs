@@ -15,7 +15,7 @@ const NEEDED: [(Capability, &str); 4] = [
 /// programs (SYS_ADMIN covers both), SYS_PTRACE to see other processes' descriptors and environment,
 /// DAC_READ_SEARCH to read tracefs and their /proc entries.
 #[must_use]
-pub fn missing_privileges() -> Vec<&'static str> {
+pub(crate) fn missing_privileges() -> Vec<&'static str> {
     let holds = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     let admin = holds(Capability::CAP_SYS_ADMIN);
     NEEDED

@@ -76,14 +76,13 @@ impl Image {
         let stat = read(&dir.join("stat"))?;
         // pid (comm) state ppid …; the name may hold parentheses and blanks itself.
         let after_name = stat.get(stat.iter().rposition(|byte| *byte == b')')? + 1..)?;
-        let parent = std::str::from_utf8(after_name)
-            .ok()?
-            .split_ascii_whitespace()
-            .nth(1)?
-            .parse()
-            .ok()?;
+        let mut fields = std::str::from_utf8(after_name).ok()?.split_ascii_whitespace();
+        // Nothing but its number is left of a process that waits to be reaped.
+        if matches!(fields.next()?, "Z" | "X" | "x") {
+            return None;
+        }
         Some(Self {
-            parent,
+            parent: fields.next()?.parse().ok()?,
             exe: fs::read_link(dir.join("exe")).ok(),
             auxv: read(&dir.join("auxv")).unwrap_or_default(),
             cmdline: read(&dir.join("cmdline")).unwrap_or_default(),

@@ -19,6 +19,7 @@ impl Engine {
         self.stats.deliveries += 1;
         let leader = self.processes.leader_of(call.pid);
         self.process(leader).consumes = true;
+        self.join_group(&message);
         let tag: Box<str> = Box::from(message.delivery_tag.as_str());
         // The pool's frame may have come first, where the delivery's record was late.
         let early = self.find(&message.id, |a| {
@@ -51,6 +52,10 @@ impl Engine {
             return;
         };
         attempt.acked = Some(call.exit);
+        if attempt.state == Some(State::Lost) {
+            // The main process has yet to say why its child is gone.
+            return;
+        }
         let disposed_of = attempt.began.is_none() && attempt.stored.is_some();
         if attempt.end.is_some() || disposed_of {
             self.complete(id, call.exit);
@@ -197,16 +202,20 @@ impl Engine {
     /// The attempt that a result is about, where no pool's frame says so: the oldest that is not over, because a retry is
     /// delivered while the attempt that asked for it still runs. That one has been published again; a `RETRY` without
     /// such a publish is about an attempt that was not seen.
-    fn told_by(&self, task_id: &str, state: ResultState, leader: u32) -> Option<AttemptId> {
+    pub(super) fn told_by(&self, task_id: &str, state: ResultState, leader: u32) -> Option<AttemptId> {
         let task = self.tasks.get(task_id)?;
-        let fits = |attempt: &Attempt| {
-            let again = Some(attempt.message.retries) < task.publishes.iter().map(|p| p.retries).max();
+        let published = task.publishes.iter().map(|p| p.retries).max();
+        self.oldest(task_id, |attempt| {
             attempt.leader == leader
                 && (attempt.end.is_none() || attempt.state == Some(State::Lost))
-                && (state != ResultState::Retry || again)
-        };
-        let mut ids = task.attempts.iter().copied();
-        ids.find(|id| self.attempts.get(id).is_some_and(fits))
+                && (state != ResultState::Retry || Some(attempt.message.retries) < published)
+        })
+    }
+
+    /// The oldest open attempt of a task that fits.
+    pub(super) fn oldest(&self, task_id: &str, fits: impl Fn(&Attempt) -> bool) -> Option<AttemptId> {
+        let mut ids = self.tasks.get(task_id)?.attempts.iter().copied();
+        ids.find(|id| self.attempts.get(id).is_some_and(&fits))
     }
 
     pub(super) fn consumer(&mut self, pid: u32) {

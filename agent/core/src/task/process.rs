@@ -18,6 +18,8 @@ pub(super) struct Proc {
     pub(super) info: Option<Arc<Process>>,
     /// A pool child's job: its number in the main process, and its attempt.
     pub(super) job: Option<(u32, AttemptId)>,
+    /// The header of a chord whose parts it has just fetched: what it publishes next is the callback.
+    pub(super) chord: Option<String>,
     /// Leaders: the pool, as the command line names it or a pipe shows it.
     pub(super) pool: Option<Pool>,
     /// Leaders: it sends task events.

@@ -31,7 +31,9 @@ impl Engine {
             self.begin_unseen(id, Call { enter: first, ..call });
             self.settle_start(id);
         }
-        let (parent, links) = self.parent_of_publish(&message, running);
+        let (parent, mut links) = self.parent_of_publish(&message, running);
+        self.link_chord(call.pid, &message, running, &mut links);
+        self.join_group(&message);
         let known = Known {
             name: message.name.clone(),
             retries: message.retries,
@@ -82,6 +84,28 @@ impl Engine {
         self.stats.publishes_unanswered += u64::from(answered.is_none());
         let span = build::publish(publish.facts, answered, &self.config);
         self.put(span);
+    }
+
+    /// Links a chord's callback to the tasks of its header, but for the one whose run sends it.
+    fn link_chord(
+        &mut self,
+        pid: u32,
+        message: &TaskMessage,
+        running: Option<AttemptId>,
+        links: &mut Vec<Link>,
+    ) {
+        let Some(group) = self.processes.get_mut(pid).and_then(|proc| proc.chord.take()) else {
+            return;
+        };
+        let sender = running
+            .and_then(|id| self.attempts.get(&id))
+            .map(|run| &run.message);
+        if sender.is_none_or(|sender| message.parent_id.as_ref() != Some(&sender.id)) {
+            return;
+        }
+        let own = sender.map(|sender| ids::publish_span_id(&sender.id, sender.retries, &sender.name));
+        let header = self.groups.get(group.as_str()).into_iter().flatten();
+        links.extend(header.filter(|link| Some(link.span_id) != own));
     }
 
     /// The attempt during which `pid` sent this message: of the task that the message names as its parent, or of the
