@@ -41,7 +41,7 @@ impl Columns {
     fn of(width: usize) -> Self {
         let width = width.clamp(72, 240);
         let (service, bar, state) = match width {
-            ..100 => (10, 10, 8),
+            ..100 => (10, 10, 7),
             100..130 => (14, 18, 8),
             _ => (18, 30, 8),
         };
