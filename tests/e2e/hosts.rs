@@ -10,7 +10,7 @@ use crate::rig::agent::Left;
 use crate::rig::hosts::Hosts;
 use crate::rig::redis::Redis;
 use crate::rig::worker::Options;
-use crate::rig::{Agent, Publisher, Scene, Worker};
+use crate::rig::{Agent, Publisher, Scene, Worker, report};
 use crate::support::compare::{Expect, int, text};
 
 /// Task, attempt and name of a message.
@@ -72,11 +72,16 @@ fn two_hosts_make_one_tree() {
     let (client, worker) = (client_agent.stop(), worker_agent.stop());
     for left in [&client, &worker] {
         check::nothing_lost(left);
-        let foreign = check::counters(&left.log)["foreign"];
+        let counters = check::counters(&left.log);
+        let (foreign, not_copied) = (counters["foreign"], counters["ignored"]);
+        report::say(&format!(
+            "{foreign} records of the other host, {not_copied} transfers not copied"
+        ));
         assert!(
             foreign > 0,
             "nothing left out: the other host was not seen at all"
         );
+        assert!(foreign < not_copied, "bytes of the other host go on being copied");
     }
 
     let truth = scene.whole_truth();
