@@ -131,10 +131,8 @@ impl Live {
         }
         let proc_root = Path::new("/proc");
         check_pid_namespace(proc_root)?;
-        let mut netns = match options.own_netns {
-            true => Some(Netns::of(proc_root, "self")?),
-            false => None,
-        };
+        let own = || Netns::of(proc_root, "self");
+        let mut netns = options.own_netns.then(own).transpose()?;
         let (mut kernel, ring) = Kernel::load(&options.ports, options.ring_bytes, options.kernel_log)?;
         let mut scanner = Scanner::new(proc_root, &options.ports);
         let mut pids = proc::pids(proc_root);
@@ -219,12 +217,11 @@ impl Live {
                 self.notes.pass(&self.proc_root, &record, &mut sink);
             }
             drop(item);
+            if foreign && matches!(kind, Kind::Open | Kind::Send | Kind::Recv) && self.ignored.insert(conn) {
+                self.kernel.ignore(conn, true);
+            }
             match kind {
-                Kind::Open | Kind::Send | Kind::Recv if foreign => {
-                    if self.ignored.insert(conn) {
-                        self.kernel.ignore(conn, true);
-                    }
-                }
+                Kind::Open if foreign => {}
                 Kind::Open => self.scanner.watch_workers(&mut self.kernel, &[pid]),
                 Kind::Exec => {
                     self.scanner.forget(pid);
