@@ -241,3 +241,37 @@ fn set(span: &mut Span, key: &str, value: impl Into<Value>) {
         .expect("the attribute is there");
     *slot = value.into();
 }
+
+/// Scenario: two chords; each callback is sent by whichever header task ended last.
+/// Guarantees: the callback's publish links to the publishes of the other header tasks, and nothing else links.
+#[test]
+fn a_chords_callback_links_to_its_header() {
+    let spans = replay(&Fixture::load("redis-chord").records).spans;
+    let task = |span: &Span| match span.attribute("celery.task_id") {
+        Some(Value::Str(id)) => id[..8].to_owned(),
+        _ => String::new(),
+    };
+    let name_of = |id: SpanId| spans.iter().find(|span| span.span_id == id).map(&task);
+    let mut linked: Vec<(String, Vec<String>)> = spans
+        .iter()
+        .filter(|span| !span.links.is_empty())
+        .map(|span| {
+            (
+                task(span),
+                span.links
+                    .iter()
+                    .filter_map(|link| name_of(link.span_id))
+                    .collect(),
+            )
+        })
+        .collect();
+    linked.sort();
+    let header = |ids: [&str; 2]| ids.map(str::to_owned).to_vec();
+    assert_eq!(
+        linked,
+        [
+            ("13e85799".to_owned(), header(["98303b44", "6b13bdfd"])),
+            ("2938da54".to_owned(), vec!["0c69194f".to_owned()]),
+        ]
+    );
+}

@@ -11,8 +11,8 @@ use std::time::Duration;
 use celeryscope_core as core;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 
 use crate::capture::{self, LiveOptions};
 use crate::export::OutputSpec;
@@ -36,6 +36,7 @@ pub struct CaptureArgs {
         value_delimiter = ','
     )]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    #[serde(deserialize_with = "one_or_many")]
     pub broker_port: Option<Vec<u16>>,
     /// Kernel hooks to use [default: auto, the best that load]
     #[arg(long, env = "CELERYSCOPE_PROBES", hide_env = true, value_name = "KIND")]
@@ -44,8 +45,9 @@ pub struct CaptureArgs {
     #[arg(long, env = "CELERYSCOPE_RING_SIZE", hide_env = true, value_name = "SIZE")]
     pub ring_size: Option<RingSize>,
     /// Pass on what the kernel half logs
-    #[arg(long, env = "CELERYSCOPE_KERNEL_LOG", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    #[arg(long, env = "CELERYSCOPE_KERNEL_LOG", hide_env = true, value_name = "BOOL")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub kernel_log: Option<bool>,
 }
 
@@ -62,8 +64,9 @@ pub struct SpanArgs {
     #[arg(long, env = "CELERYSCOPE_SPAN_STYLE", hide_env = true, value_name = "STYLE")]
     pub span_style: Option<SpanStyle>,
     /// Put task arguments on spans, cut
-    #[arg(long, env = "CELERYSCOPE_CAPTURE_ARGS", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    #[arg(long, env = "CELERYSCOPE_CAPTURE_ARGS", hide_env = true, value_name = "BOOL")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub capture_args: Option<bool>,
 }
 
@@ -80,13 +83,15 @@ pub struct OutputArgs {
         value_name = "OUTPUT",
         value_delimiter = ','
     )]
+    #[serde(deserialize_with = "one_or_many")]
     pub output: Option<Vec<OutputSpec>>,
     /// Collector for --output otlp, before OTEL_EXPORTER_OTLP_ENDPOINT
     #[arg(long, env = "CELERYSCOPE_OTLP_ENDPOINT", hide_env = true, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
     /// Print all counters at the end
-    #[arg(long, env = "CELERYSCOPE_STATS", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    #[arg(long, env = "CELERYSCOPE_STATS", hide_env = true, value_name = "BOOL")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub stats: Option<bool>,
 }
 
@@ -107,8 +112,14 @@ pub struct RecordingArgs {
     #[arg(long, env = "CELERYSCOPE_DURATION", hide_env = true, value_name = "TIME")]
     pub duration: Option<Period>,
     /// Keep passwords, task arguments and results in the file
-    #[arg(long, env = "CELERYSCOPE_INCLUDE_PAYLOADS", hide_env = true, value_name = "BOOL", num_args = 0..=1)]
-    #[arg(require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    #[arg(
+        long,
+        env = "CELERYSCOPE_INCLUDE_PAYLOADS",
+        hide_env = true,
+        value_name = "BOOL"
+    )]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub include_payloads: Option<bool>,
 }
 
@@ -330,6 +341,20 @@ impl File {
     }
 }
 
+/// A list, or its only element without brackets.
+fn one_or_many<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    let many = match toml::Value::deserialize(deserializer)? {
+        toml::Value::Array(many) => many,
+        one => vec![one],
+    };
+    let many: Result<Vec<T>, _> = many.into_iter().map(T::deserialize).collect();
+    many.map(Some).map_err(|error| D::Error::custom(error.message()))
+}
+
 impl fmt::Display for OutputSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -382,7 +407,7 @@ mod tests {
             broker_port: Some(vec![7000]),
             ..CaptureArgs::default()
         };
-        let file = file("broker-port = [1, 2]\nring-size = \"1M\"\nprobes = \"kprobe\"\noutput = [\"tree\"]");
+        let file = file("broker-port = [1, 2]\nring-size = \"1M\"\nprobes = \"kprobe\"\noutput = \"tree\"");
         let options = flags.or_file(&file).unwrap().options();
         assert_eq!(options.ports, [7000]);
         assert_eq!(options.ring_bytes, 1 << 20);
@@ -402,6 +427,23 @@ mod tests {
             error.starts_with("config file agent.toml, key `ring-size`: give a power of two"),
             "{error}"
         );
+    }
+
+    /// Scenario: a list with a wrong element, and one where a single value stands for it.
+    /// Guarantees: the error says what the element may be; the single value is a list of one.
+    #[test]
+    fn lists_of_one_need_no_brackets() {
+        let error = OutputArgs::default()
+            .or_file(&file("output = [\"tree\", \"paper\"]"))
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("key `output`: give otlp, tree"),
+            "{error}"
+        );
+        let one = CaptureArgs::default()
+            .or_file(&file("broker-port = 6380"))
+            .unwrap();
+        assert_eq!(one.broker_port, Some(vec![6380]));
     }
 
     /// Scenario: sizes and times as people write them, right and wrong.

@@ -2,7 +2,7 @@
 //!
 //! A library only so that integration tests can drive the exporters; the binary is the interface.
 
-mod capture;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod export;

@@ -1,12 +1,13 @@
 //! The live loop: records from the kernel to the core, the core's outputs to whoever wants them, until told to stop.
 //!
 //! One thread, and nothing in it waits for an exporter: each output has a thread and a bounded queue of its own
-//! ([`crate::export`]). The order at the end: stop capture, drain what it held, let the core finish, flush the outputs
-//! against a deadline.
+//! ([`crate::export`]). The order at the end: drain what capture holds, let the core finish, flush the outputs against a
+//! deadline; meanwhile the probes are detached, which takes the kernel a second or two.
 
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -68,8 +69,23 @@ pub(crate) trait Sink {
     fn ended(&mut self) -> bool;
 }
 
-/// Captures until a signal, until `duration` is over or the sink has ended. Returns the capture's and the core's
-/// counters.
+/// A capture that has come to its end.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    /// The capture's and the core's counters.
+    pub(crate) counters: Vec<Counter>,
+    detaching: JoinHandle<()>,
+}
+
+impl Watched {
+    /// Waits until the probes are detached.
+    pub(crate) fn detached(self) {
+        // A panic in there has been reported by its thread.
+        let _ = self.detaching.join();
+    }
+}
+
+/// Captures until a signal, until `duration` is over or the sink has ended.
 ///
 /// # Errors
 /// The capture can't start.
@@ -78,14 +94,12 @@ pub(crate) fn watch(
     config: Config,
     duration: Option<Duration>,
     sink: &mut dyn Sink,
-) -> anyhow::Result<Vec<Counter>> {
+) -> anyhow::Result<Watched> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("can't start the event loop")?;
-    let counters = runtime.block_on(watch_until_told(options, config, duration, sink));
-    runtime.shutdown_background();
-    counters
+    runtime.block_on(watch_until_told(options, config, duration, sink))
 }
 
 async fn watch_until_told(
@@ -93,7 +107,7 @@ async fn watch_until_told(
     config: Config,
     duration: Option<Duration>,
     sink: &mut dyn Sink,
-) -> anyhow::Result<Vec<Counter>> {
+) -> anyhow::Result<Watched> {
     let mut signals = Signals::new()?;
     let mut live = Live::start(options)?;
     let attached = live.attached();
@@ -129,7 +143,11 @@ async fn watch_until_told(
     hand_out(&mut live, &mut pipeline, sink);
     let mut counters = Counter::of_core(&pipeline.stats());
     counters.extend(of_capture(&mut live));
-    Ok(counters)
+    let detaching = thread::Builder::new()
+        .name("detach".to_owned())
+        .spawn(move || drop(live))
+        .context("can't start a thread")?;
+    Ok(Watched { counters, detaching })
 }
 
 /// Everything that has come, through the core, out.
@@ -245,9 +263,10 @@ impl Exporting {
     ///
     /// # Errors
     /// An output could not write what it had.
-    pub fn finish(mut self, mut counters: Vec<Counter>, flush: Duration) -> anyhow::Result<ExitCode> {
+    pub fn finish(mut self, counters: &[Counter], flush: Duration) -> anyhow::Result<ExitCode> {
         let result = self.exporters.close(flush);
         let totals = self.exporters.totals();
+        let mut counters = counters.to_vec();
         counters.extend(self.counters());
         if self.stats {
             print_counters(&counters);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use celeryscope_core::SpanKind;
+use celeryscope_core::{Span, SpanKind};
 
 use crate::check;
 use crate::rig::report::table;
@@ -14,29 +14,24 @@ const PUBLISHERS: usize = 4;
 const EACH: usize = 5000;
 const RATE_EACH: usize = 500;
 
-/// Scenario: four clients publish 20,000 messages at 2,000 a second.
-/// Guarantees: a publish span for each, none twice, nothing lost; the table shows the agent's time and memory.
+/// Scenario: four clients publish 4,000 messages at 2,000 a second, an agent comes, and they publish 20,000 more.
+/// Guarantees: a publish span for each of these, none twice, nothing lost, and the clients keep their pace; the table
+/// shows the agent's time and memory.
 #[test]
 fn two_thousand_publishes_a_second() {
     let Some(scene) = Scene::set("load", "hiredis") else {
         return;
     };
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
     let names: Vec<String> = (1..=PUBLISHERS).map(|n| format!("p{n}")).collect();
     let mut publishers: Vec<Publisher> = names.iter().map(|name| Publisher::start(&scene, name)).collect();
-    let command = format!("load {EACH} {RATE_EACH}");
-    let begin = (agent.usage(), scene.redis().usage(), Instant::now());
-    for publisher in &mut publishers {
-        publisher.begin(&command);
-    }
-    for publisher in &mut publishers {
-        publisher.finish(&command);
-    }
-    let took = begin.2.elapsed().as_secs_f64();
-    let (agent_cpu, redis_cpu) = (
-        agent.usage().cpu - begin.0.cpu,
-        scene.redis().usage().cpu - begin.1.cpu,
-    );
+    // What this machine can do just now, other work on it included.
+    let alone = publish(&mut publishers, EACH / 5);
+    scene.truth().forget_tasks();
+
+    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let begin = (agent.usage().cpu, scene.redis().usage().cpu);
+    let rate = publish(&mut publishers, EACH);
+    let (agent_cpu, redis_cpu) = (agent.usage().cpu - begin.0, scene.redis().usage().cpu - begin.1);
     // The agent waits that long for an answer to a publish before it lets the span go.
     std::thread::sleep(Duration::from_secs(2));
     let left = agent.stop();
@@ -44,16 +39,18 @@ fn two_thousand_publishes_a_second() {
     let count = PUBLISHERS * EACH;
     let row = vec![
         count.to_string(),
-        format!("{:.0}", count as f64 / took),
+        format!("{alone:.0}"),
+        format!("{rate:.0}"),
         format!("{agent_cpu:.2}"),
-        format!("{:.1}", agent_cpu / took * 100.0),
+        format!("{:.1}", agent_cpu / (count as f64 / rate) * 100.0),
         format!("{:.0}", agent_cpu / count as f64 * 1e6),
         format!("{:.0}", left.usage.peak_rss),
         format!("{redis_cpu:.2}"),
     ];
     let head = [
         "publishes",
-        "a second",
+        "a second without",
+        "with agent",
         "agent CPU s",
         "% of a core",
         "us a publish",
@@ -77,14 +74,24 @@ fn two_thousand_publishes_a_second() {
         (0, 0),
         "publishes without a span, spans without a publish"
     );
-    assert!(
-        left.spans
-            .iter()
-            .all(|span| span.kind == SpanKind::Publish && span.name == "publish app.noop")
-    );
+    let publish = |span: &Span| span.kind == SpanKind::Publish && span.name == "publish app.noop";
+    assert!(left.spans.iter().all(publish), "a span of another kind");
     assert_eq!(left.spans.len(), count, "spans told twice");
     assert!(
-        took < 12.0,
-        "20,000 publishes took {took:.1} s: the load was not 2,000 a second"
+        rate > alone * 0.8,
+        "{rate:.0} publishes a second with the agent, {alone:.0} without"
     );
+}
+
+/// Lets each publish `each` messages; gives the rate of all together.
+fn publish(publishers: &mut [Publisher], each: usize) -> f64 {
+    let command = format!("load {each} {RATE_EACH}");
+    let begin = Instant::now();
+    for publisher in &mut *publishers {
+        publisher.begin(&command);
+    }
+    for publisher in &mut *publishers {
+        publisher.finish(&command);
+    }
+    (each * publishers.len()) as f64 / begin.elapsed().as_secs_f64()
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::check;
-use crate::rig::redis::Family;
+use crate::rig::redis::{Family, free_port};
 use crate::rig::report::say;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Publisher, Scene, Worker};
@@ -88,4 +88,30 @@ fn resp2() {
 #[test]
 fn resp2_and_agent_comes_last() {
     run("resp2-last", "redis64", Family::V4, Comes::Last);
+}
+
+/// Scenario: agents that watch another port, one from before a worker started and one that comes later.
+/// Guarantees: neither makes a span of what goes over a broker that it was not told to watch, pool pipes included.
+#[test]
+fn other_brokers_are_left_alone() {
+    let Some(scene) = Scene::set("other", "celery57") else {
+        return;
+    };
+    let start_agent = |name| Agent::start(scene.folder(), name, &[free_port()], &["--stats"]);
+    let early = start_agent("early");
+    let worker = Worker::start(&scene, "w1", &Options::default());
+    let mut publisher = Publisher::start(&scene, "publisher");
+    publisher.publish("simple 3");
+    scene.settle(Duration::from_secs(20));
+    let late = start_agent("late");
+    for scenario in ["simple 3", "chained", "retries"] {
+        publisher.publish(scenario);
+    }
+    scene.settle(Duration::from_secs(20));
+    drop(worker);
+    for agent in [early, late] {
+        let left = agent.stop();
+        check::nothing_lost(&left);
+        assert_eq!(left.spans, [], "{}", left.log);
+    }
 }

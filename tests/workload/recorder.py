@@ -42,7 +42,7 @@ def write(ev, **fields):
 
 def publisher():
     """Marks this process as one that publishes."""
-    write("publisher")
+    write("publisher", t=time.time())
 
 
 def child():

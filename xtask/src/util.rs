@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 
 /// The repository's root: the parent of this package's directory.
 pub(crate) fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package)
 }
 
 /// Where downloads and virtual environments are kept between runs: `$CELERYSCOPE_CACHE`, else

@@ -9,6 +9,8 @@ pub struct Limits {
     pub connections: usize,
     /// Tasks known at once.
     pub tasks: usize,
+    /// Groups known at once.
+    pub groups: usize,
     /// Processes known at once.
     pub processes: usize,
     /// Bytes of one bulk string kept whole; beyond it head and tail are kept.
@@ -34,6 +36,7 @@ impl Default for Limits {
         Self {
             connections: 4096,
             tasks: 100_000,
+            groups: 4096,
             processes: 16_384,
             bulk: 64 * 1024,
             bulk_edge: 16 * 1024,

@@ -125,6 +125,8 @@ counters! {
     results,
     /// Results of attempts that are not known.
     results_unknown,
+    /// Events about tasks that workers sent.
+    task_events,
     /// Attempts seen: each becomes a run or is unstarted, or is still under way.
     attempts,
     /// Attempts whose delivery was not seen.

@@ -10,6 +10,8 @@ use crate::host::{proc, resource};
 
 /// Most processes that are remembered; beyond, all are forgotten and told again.
 const LIMIT: usize = 65_536;
+/// Most bytes of a key or a value.
+const TEXT_LIMIT: usize = 4096;
 
 /// Processes the core knows.
 #[derive(Debug, Default)]
@@ -77,7 +79,7 @@ impl Notes {
         let note = if let Some(description) = resource::describe(proc_root, pid) {
             Arc::new(Note {
                 leader: description.leader,
-                payload: resource::encode(&description.pairs),
+                payload: encode(&description.pairs),
             })
         } else if let Some(parent) = self.parents.get(&pid).and_then(|parent| self.told.get(parent)) {
             // A forked child that is gone already was what its parent is.
@@ -96,12 +98,24 @@ impl Notes {
                 .unwrap_or_else(|| "unknown".to_owned());
             Arc::new(Note {
                 leader: pid,
-                payload: resource::encode(&[("service.name".to_owned(), name)]),
+                payload: encode(&[("service.name".to_owned(), name)]),
             })
         };
         self.told.insert(pid, Arc::clone(&note));
         note
     }
+}
+
+/// Pairs as [`Record::pairs`] reads them. Text that is too long is cut.
+fn encode(pairs: &[(String, String)]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for text in pairs.iter().flat_map(|(key, value)| [key, value]) {
+        let text = &text[..text.floor_char_boundary(TEXT_LIMIT)];
+        let len = u16::try_from(text.len()).unwrap_or(0);
+        payload.extend_from_slice(&len.to_ne_bytes());
+        payload.extend_from_slice(text.as_bytes());
+    }
+    payload
 }
 
 #[cfg(test)]
@@ -191,5 +205,21 @@ mod tests {
         let open = Record::new(Kind::Open, record(Kind::Open, 12, 1).header, &endpoint);
         let seen = passed(&mut notes, &tree, &open);
         assert_eq!(seen[0].2, [("service.name".to_owned(), "gone".to_owned())]);
+    }
+
+    /// Scenario: a value longer than a record may hold, cut inside a character.
+    /// Guarantees: it is cut before the character and the next pair is still read.
+    #[test]
+    fn long_text_is_cut() {
+        let long = "é".repeat(TEXT_LIMIT);
+        let payload = encode(&[
+            ("a".to_owned(), format!("x{long}")),
+            ("b".to_owned(), "c".to_owned()),
+        ]);
+        let record = Record::new(Kind::Process, Header::default(), &payload);
+        let pairs: Vec<_> = record.pairs().collect();
+        assert_eq!(pairs.len(), 2);
+        assert_eq!(pairs[0].1.len(), TEXT_LIMIT - 1);
+        assert_eq!(pairs[1], ("b", "c"));
     }
 }

@@ -42,7 +42,8 @@ static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
 
 /// Traces Celery from the kernel: publish and run spans without touching the application
 #[derive(Debug, Parser)]
-#[command(name = "celeryscope", version, long_version = LONG_VERSION.as_str(), after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "celeryscope", version, long_version = LONG_VERSION.as_str())]
+#[command(after_help = EXAMPLES, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

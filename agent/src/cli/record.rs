@@ -16,9 +16,11 @@ use crate::recording::{Redactor, Writer};
 use crate::runtime::{self, Counter, Sink};
 
 const HELP: &str = "\
-The file holds what the kernel half saw, byte for byte, with secrets overwritten before they reach the disk: Redis
-passwords, message bodies, argsrepr and kwargsrepr, results and tracebacks. Task names, ids, queue names, the headers'
-other values and process names stay. Read it with `celeryscope replay`.
+The file holds what the kernel half saw, with secrets overwritten byte for byte before they reach the disk: Redis
+passwords, message bodies, argsrepr and kwargsrepr, results, tracebacks and exception messages, values of headers that
+are neither Celery's nor a tracer's, values of other programs on the same Redis. Task names, ids, queues, statuses,
+exception classes, host and process names and trace context stay. RabbitMQ's traffic is masked whole. The file is
+readable by its owner only; `celeryscope replay` shows it.
 
 Example:
   celeryscope record -o shop.rec --duration 1m";
@@ -54,19 +56,15 @@ pub(super) fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
     };
     // The core runs along: its verdicts tell the kernel half what not to copy.
     let config = SpanArgs::default().config();
-    runtime::watch(
-        &options,
-        config,
-        recording.duration.map(|period| period.0),
-        &mut sink,
-    )?;
-    if let Some(error) = sink.failed {
-        return Err(error).with_context(|| format!("can't write the recording {}", path.display()));
-    }
-    let (records, bytes) = sink
-        .writer
-        .finish()
-        .with_context(|| format!("can't write the recording {}", path.display()))?;
+    let duration = recording.duration.map(|period| period.0);
+    let watched = runtime::watch(&options, config, duration, &mut sink)?;
+    let written = match sink.failed {
+        Some(error) => Err(error),
+        None => sink.writer.finish().map_err(Into::into),
+    };
+    let (records, bytes) =
+        written.with_context(|| format!("can't write the recording {}", path.display()))?;
+    watched.detached();
     eprintln!("recorded records={records} bytes={bytes} file={}", path.display());
     Ok(ExitCode::SUCCESS)
 }

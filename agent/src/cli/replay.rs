@@ -67,7 +67,7 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     }
     pipeline.finish();
     take_spans(&mut pipeline, &mut sink);
-    let code = sink.finish(Counter::of_core(&pipeline.stats()), FLUSH)?;
+    let code = sink.finish(&Counter::of_core(&pipeline.stats()), FLUSH)?;
     match damage {
         Some(error) => Err(error).with_context(|| format!("can't replay all of {shown}")),
         None => Ok(code),

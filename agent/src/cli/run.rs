@@ -15,8 +15,8 @@ const HELP: &str = "\
 Without --output spans go to OTLP where an endpoint is set (--otlp-endpoint, OTEL_EXPORTER_OTLP_ENDPOINT or
 OTEL_EXPORTER_OTLP_TRACES_ENDPOINT), else they are shown as trees.
 
-OTLP follows OTEL_EXPORTER_OTLP_{ENDPOINT,PROTOCOL,HEADERS,TIMEOUT,COMPRESSION} and their _TRACES_ forms; protocol
-is grpc or http/protobuf (default grpc; http/protobuf for port 4318). OTEL_TRACES_SAMPLER and _ARG,
+OTLP follows OTEL_EXPORTER_OTLP_{ENDPOINT,PROTOCOL,HEADERS,TIMEOUT,COMPRESSION,CERTIFICATE,CLIENT_CERTIFICATE,
+CLIENT_KEY} and their _TRACES_ forms; protocol is grpc or http/protobuf (default grpc; http/protobuf for port 4318). OTEL_TRACES_SAMPLER and _ARG,
 OTEL_BSP_SCHEDULE_DELAY (1000 ms), OTEL_BSP_MAX_QUEUE_SIZE (16384) and OTEL_BSP_MAX_EXPORT_BATCH_SIZE (512) hold too.
 
 A line `ready probes=… ports=… processes=… connections=…` on standard error tells that capture has begun. Ctrl-C or
@@ -51,8 +51,10 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 
     let exporters = Exporters::start(plan, export::Mode::Live)?;
     let mut sink = Exporting::new(exporters, output.stats.unwrap_or(false));
-    let counters = runtime::watch(&options, config, None, &mut sink)?;
-    sink.finish(counters, runtime::FLUSH)
+    let watched = runtime::watch(&options, config, None, &mut sink)?;
+    let code = sink.finish(&watched.counters, runtime::FLUSH);
+    watched.detached();
+    code
 }
 
 /// Refuses in one line when the kernel will.

@@ -26,6 +26,8 @@ pub(super) struct Reading {
     pub(super) failed: u64,
     pub(super) dropped: u64,
     pub(super) unsampled: u64,
+    /// Accepted, and nothing has become of it.
+    pub(super) held: u64,
 }
 
 fn add(counter: &AtomicU64, n: usize) {
@@ -58,22 +60,24 @@ impl Counts {
     }
 
     pub(super) fn read(&self) -> Reading {
+        let (accepted, exported) = (self.accepted.load(Relaxed), self.exported.load(Relaxed));
+        let failed = self.failed.load(Relaxed);
         Reading {
-            accepted: self.accepted.load(Relaxed),
-            exported: self.exported.load(Relaxed),
-            failed: self.failed.load(Relaxed),
+            accepted,
+            exported,
+            failed,
             dropped: self.dropped.load(Relaxed),
             unsampled: self.unsampled.load(Relaxed),
+            held: accepted.saturating_sub(exported.saturating_add(failed)),
         }
     }
 
-    /// At the end: what was accepted and came to nothing is dropped. Returns how many these are.
-    pub(super) fn settle(&self) -> u64 {
+    /// At the end: what is held then is dropped. Returns how it stood before.
+    pub(super) fn settle(&self) -> Reading {
         let now = self.read();
-        let held = now.accepted.saturating_sub(now.exported + now.failed);
-        self.accepted.fetch_sub(held, Relaxed);
-        self.dropped.fetch_add(held, Relaxed);
-        held
+        self.accepted.fetch_sub(now.held, Relaxed);
+        self.dropped.fetch_add(now.held, Relaxed);
+        now
     }
 }
 

@@ -127,7 +127,7 @@ impl Exporters {
     /// Lets every output write what it holds, all of them within `deadline`.
     ///
     /// # Errors
-    /// An output failed, or, in a replay, did not get rid of its spans in time.
+    /// An output failed, or, in a replay, did not get rid of all its spans in time.
     pub fn close(&mut self, deadline: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + deadline;
         for output in &mut self.outputs {
@@ -136,18 +136,25 @@ impl Exporters {
         }
         let mut result = Ok(());
         for output in &mut self.outputs {
-            if let Err(error) = output.wait(end) {
-                result = Err(anyhow!("output {}: {error}", output.name));
-            }
-            let held = output.counts.settle();
-            if held > 0 {
-                tracing::warn!(
-                    "output {}: {held} spans could not be delivered in time",
-                    output.name
-                );
-                if self.mode == Mode::Replay && result.is_ok() {
-                    result = Err(anyhow!("output {}: {held} spans were not delivered", output.name));
+            let ended = output.wait(end);
+            let counts = output.counts.settle();
+            let trouble = match ended {
+                Some(Err(error)) => Some(error),
+                None if counts.held > 0 => {
+                    tracing::warn!(
+                        "output {}: {} spans could not be delivered in time",
+                        output.name,
+                        counts.held
+                    );
+                    (self.mode == Mode::Replay).then(|| format!("{} spans were not delivered", counts.held))
                 }
+                // Its reader has gone, or everything was delivered.
+                Some(Ok(())) | None => None,
+            };
+            let refused = (self.mode == Mode::Replay && counts.failed > 0)
+                .then(|| format!("{} spans were refused", counts.failed));
+            if let Some(trouble) = trouble.or(refused) {
+                result = Err(anyhow!("output {}: {trouble}", output.name));
             }
         }
         result
@@ -284,18 +291,18 @@ impl Running {
         }
     }
 
-    /// Waits for the output's end; running out of time is no error of the output.
-    fn wait(&mut self, end: Instant) -> Result<(), String> {
-        if let Some(end) = self.end.clone() {
-            return end;
+    /// Waits for the output's end; None when it takes too long.
+    fn wait(&mut self, end: Instant) -> Option<Result<(), String>> {
+        if self.end.is_some() {
+            return self.end.clone();
         }
         match self
             .done
             .recv_timeout(end.saturating_duration_since(Instant::now()))
         {
-            Ok(result) => result.map_err(|error| format!("{error:#}")),
-            Err(RecvTimeoutError::Timeout) => Ok(()),
-            Err(RecvTimeoutError::Disconnected) => Err("its thread died".to_owned()),
+            Ok(result) => Some(result.map_err(|error| format!("{error:#}"))),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Err("its thread died".to_owned())),
         }
     }
 }

@@ -18,10 +18,12 @@ use command::Command;
 const DEEPEST: usize = 8;
 /// Bytes read of one file in /proc.
 const FILE_LIMIT: u64 = 1 << 20;
-/// Bytes of one key or value.
+/// Bytes of one key or value; the rest is cut off.
 const TEXT_LIMIT: usize = 255;
-/// Bytes of all pairs together.
-const TOTAL_LIMIT: usize = 4096;
+/// Pairs of one process; those of the environment beyond it are left out.
+const PAIR_LIMIT: usize = 64;
+/// Pairs that are found out here, for which room is kept.
+const OWN_PAIRS: usize = 11;
 
 /// A process's service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,26 +43,6 @@ pub(crate) fn describe(proc_root: &Path, pid: u32) -> Option<Description> {
         leader,
         pairs: process.pairs(),
     })
-}
-
-/// The pairs as a record's payload (see [`celeryscope_common::Record::pairs`]). Long texts are cut at 255 bytes; pairs
-/// that don't fit into 4 KiB are left out from the end.
-#[must_use]
-pub(crate) fn encode(pairs: &[(String, String)]) -> Vec<u8> {
-    let mut payload = Vec::new();
-    for (key, value) in pairs {
-        let start = payload.len();
-        for text in [key, value] {
-            let text = &text[..text.floor_char_boundary(TEXT_LIMIT)];
-            payload.extend_from_slice(&u16::try_from(text.len()).unwrap_or(0).to_ne_bytes());
-            payload.extend_from_slice(text.as_bytes());
-        }
-        if payload.len() > TOTAL_LIMIT {
-            payload.truncate(start);
-            break;
-        }
-    }
-    payload
 }
 
 fn leader_of(proc_root: &Path, pid: u32) -> Option<u32> {
@@ -94,14 +76,13 @@ impl Image {
         let stat = read(&dir.join("stat"))?;
         // pid (comm) state ppid …; the name may hold parentheses and blanks itself.
         let after_name = stat.get(stat.iter().rposition(|byte| *byte == b')')? + 1..)?;
-        let parent = std::str::from_utf8(after_name)
-            .ok()?
-            .split_ascii_whitespace()
-            .nth(1)?
-            .parse()
-            .ok()?;
+        let mut fields = std::str::from_utf8(after_name).ok()?.split_ascii_whitespace();
+        // Nothing but its number is left of a process that waits to be reaped.
+        if matches!(fields.next()?, "Z" | "X" | "x") {
+            return None;
+        }
         Some(Self {
-            parent,
+            parent: fields.next()?.parse().ok()?,
             exe: fs::read_link(dir.join("exe")).ok(),
             auxv: read(&dir.join("auxv")).unwrap_or_default(),
             cmdline: read(&dir.join("cmdline")).unwrap_or_default(),
@@ -164,9 +145,8 @@ impl Process {
         let mut pairs = Pairs::default();
         pairs.add("service.name", self.variable("OTEL_SERVICE_NAME"));
         // The user's own words outrank what is found out below.
-        for (key, value) in
-            resource_attributes(&self.variable("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default())
-        {
+        let attributes = self.variable("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+        for (key, value) in resource_attributes(&attributes).take(PAIR_LIMIT - OWN_PAIRS) {
             pairs.add(&key, Some(value));
         }
         let executable = self.exe.clone().unwrap_or_else(|| self.comm.clone());
@@ -197,6 +177,8 @@ impl Process {
         pairs.add("process.runtime.version", version);
         pairs.add("container.id", container::id(&self.cgroup));
         pairs.add("k8s.pod.uid", container::pod_uid(&self.cgroup));
+        // For the core, which keeps it from the resource.
+        pairs.add("celery.pool", self.command.pool.map(str::to_owned));
         pairs.add("host.name", Some(self.host.clone()));
         pairs.in_order()
     }
@@ -208,11 +190,12 @@ struct Pairs(Vec<(String, String)>);
 
 impl Pairs {
     fn add(&mut self, key: &str, value: Option<String>) {
+        let cut = |text: &str| text[..text.floor_char_boundary(TEXT_LIMIT)].to_owned();
         let Some(value) = value.filter(|value| !value.is_empty()) else {
             return;
         };
         if !self.0.iter().any(|(known, _)| known == key) {
-            self.0.push((key.to_owned(), value));
+            self.0.push((cut(key), cut(&value)));
         }
     }
 
@@ -223,12 +206,11 @@ impl Pairs {
 }
 
 /// `OTEL_RESOURCE_ATTRIBUTES`: `key=value` pairs with commas between, percent-encoded.
-fn resource_attributes(text: &str) -> Vec<(String, String)> {
+fn resource_attributes(text: &str) -> impl Iterator<Item = (String, String)> {
     text.split(',')
         .filter_map(|pair| pair.split_once('='))
         .map(|(key, value)| (key.trim().to_owned(), percent_decoded(value.trim())))
         .filter(|(key, _)| !key.is_empty())
-        .collect()
 }
 
 fn percent_decoded(text: &str) -> String {

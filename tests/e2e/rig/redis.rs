@@ -33,9 +33,11 @@ impl Redis {
         let data = folder.join(format!("redis-{port}"));
         std::fs::create_dir_all(&data).expect("a folder for Redis");
         let mut command = Command::new("redis-server");
-        // A leading "-" lets Redis start where there is no ::1.
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
+        if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+            command.arg("::1");
+        }
         command
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "-::1"])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
             .arg("--dir")
             .arg(&data);

@@ -1,6 +1,6 @@
 //! What a broker connection tells about tasks.
 
-use crate::celery::{ResultMeta, TaskMessage};
+use crate::celery::{ResultMeta, TaskEvent, TaskMessage};
 use crate::stream::Call;
 use crate::time::Mono;
 
@@ -63,6 +63,20 @@ pub enum BrokerEvent {
         /// What it says.
         meta: Box<ResultMeta>,
         /// Of the write.
+        call: Call,
+    },
+    /// A worker tells of tasks (`-E`).
+    Told {
+        /// What it tells.
+        events: Vec<TaskEvent>,
+        /// Of the message.
+        call: Call,
+    },
+    /// The parts of a chord's header are complete and were fetched: what is published next is its callback.
+    ChordComplete {
+        /// The header's group id.
+        group: String,
+        /// Of the command that fetches them.
         call: Call,
     },
     /// The process consumes tasks.

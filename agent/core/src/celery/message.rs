@@ -1,10 +1,15 @@
 //! A task message: what its sender said about it, in either protocol.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::body::{self, Body};
 use super::envelope::{Contiguous, Envelope, Text};
+use super::event::{self, TaskEvent};
 use super::traceparent::TraceParent;
+
+/// Bytes of stamps that are kept.
+const LONGEST_STAMPS: usize = 4096;
 
 /// One task message, owned: it outlives the bytes it came in.
 ///
@@ -57,6 +62,8 @@ pub struct TaskMessage {
     pub args_count: Option<u64>,
     /// Keyword arguments, where they could be counted.
     pub kwargs_count: Option<u64>,
+    /// Stamps as the JSON object that was sent, where there are any.
+    pub stamps: Option<String>,
     /// `argsrepr` and `kwargsrepr`, kept only on request.
     pub reprs: Option<(String, String)>,
 }
@@ -73,8 +80,13 @@ pub enum Content {
         /// JSON of the result.
         meta: Vec<u8>,
     },
-    /// An event or a control message of the worker with this name.
-    FromWorker(String),
+    /// Events of the worker (or client) with this name, maybe about tasks.
+    Events {
+        /// `w1@host`.
+        hostname: String,
+        /// Those about tasks.
+        events: Vec<TaskEvent>,
+    },
     /// Something else that is no task: control traffic, a message of another program.
     Other,
     /// Claims to be a task but isn't a readable one.
@@ -110,11 +122,37 @@ struct Headers<'a> {
     #[serde(borrow, default)]
     tracestate: Option<Text<'a>>,
     #[serde(borrow, default)]
+    b3: Option<Text<'a>>,
+    #[serde(borrow, default, rename = "x-b3-traceid", alias = "X-B3-TraceId")]
+    b3_trace_id: Option<Text<'a>>,
+    #[serde(borrow, default, rename = "x-b3-spanid", alias = "X-B3-SpanId")]
+    b3_span_id: Option<Text<'a>>,
+    #[serde(borrow, default, rename = "x-b3-sampled", alias = "X-B3-Sampled")]
+    b3_sampled: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    stamps: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     hostname: Option<Text<'a>>,
     #[serde(borrow, default)]
     argsrepr: Option<Text<'a>>,
     #[serde(borrow, default)]
     kwargsrepr: Option<Text<'a>>,
+}
+
+impl Headers<'_> {
+    /// The sender's trace context: W3C's before B3's.
+    fn context(&self) -> Option<TraceParent> {
+        let w3c = || TraceParent::parse(self.traceparent.as_ref()?.as_str());
+        let single = || TraceParent::parse_b3(self.b3.as_ref()?.as_str());
+        let several = || {
+            TraceParent::parse_b3_fields(
+                self.b3_trace_id.as_ref()?.as_str(),
+                self.b3_span_id.as_ref()?.as_str(),
+                self.b3_sampled.as_ref().map(Text::as_str),
+            )
+        };
+        w3c().or_else(single).or_else(several)
+    }
 }
 
 /// Reads what an envelope of `envelope_size` bytes holds. Argument representations are kept only when `keep_args`.
@@ -140,7 +178,11 @@ pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool) -> C
         (Some(_), Some(_)) => protocol_2(&headers, &envelope, &body, keep_args),
         (None, None) => {
             if let Some(name) = &headers.hostname {
-                return Content::FromWorker(name.as_str().to_owned());
+                let events = body.decoded().map_or_else(Vec::new, |json| event::parse(&json));
+                return Content::Events {
+                    hostname: name.as_str().to_owned(),
+                    events,
+                };
             }
             match without_headers(&envelope, &body) {
                 Ok(message) => message,
@@ -191,13 +233,15 @@ fn protocol_2(
         expires: owned(&headers.expires),
         origin: owned(&headers.origin),
         ignore_result: headers.ignore_result.unwrap_or(false),
-        traceparent: headers
-            .traceparent
-            .as_ref()
-            .and_then(|t| TraceParent::parse(t.as_str())),
+        traceparent: headers.context(),
         tracestate: owned(&headers.tracestate),
         args_count: counts.map(|c| c.0),
         kwargs_count: counts.map(|c| c.1),
+        stamps: headers
+            .stamps
+            .map(RawValue::get)
+            .filter(|json| json.len() > 2 && json.len() <= LONGEST_STAMPS)
+            .map(str::to_owned),
         reprs,
         ..TaskMessage::default()
     }
@@ -230,5 +274,50 @@ fn address(message: &mut TaskMessage, envelope: &Envelope<'_>) {
         message.exchange = owned(&info.exchange).unwrap_or_default();
         message.routing_key = owned(&info.routing_key).unwrap_or_default();
         message.redelivered = info.redelivered.unwrap_or(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(headers: &str) -> TaskMessage {
+        let json = format!(r#"{{"headers": {{"task": "t", "id": "1", {headers}}}}}"#);
+        match read(&Contiguous::whole(json.as_bytes()), 0, false) {
+            Content::Task(message) => *message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Scenario: each carrier of trace context, and two at once.
+    /// Guarantees: the context is found; W3C's comes before B3's.
+    #[test]
+    fn carriers_of_context() {
+        const TRACE: &str = "80f198ee56343ba864fe8b2a57d3eff7";
+        let w3c = format!(r#""traceparent": "00-{TRACE}-e457b5a2e4d86bd1-01""#);
+        let single = format!(r#""b3": "{TRACE}-e457b5a2e4d86bd1-1""#);
+        let several =
+            format!(r#""x-b3-traceid": "{TRACE}", "x-b3-spanid": "e457b5a2e4d86bd1", "x-b3-sampled": "1""#);
+        for headers in [&w3c, &single, &several] {
+            let context = task(headers).traceparent.expect("a context");
+            assert_eq!(
+                (context.trace_id.to_string().as_str(), context.sampled),
+                (TRACE, true)
+            );
+        }
+        let both = task(&format!(
+            r#"{w3c}, "b3": "00000000000000000000000000000001-0000000000000001-0""#
+        ));
+        assert_eq!(both.traceparent, task(&w3c).traceparent);
+        assert_eq!(task(r#""traceparent": "00-0-0-0""#).traceparent, None);
+    }
+
+    /// Scenario: stamps, none, and an empty object as Celery sends it by default.
+    /// Guarantees: kept as sent where there are any.
+    #[test]
+    fn stamps() {
+        let stamped = task(r#""stamped_headers": ["tenant"], "stamps": {"tenant": "acme"}"#);
+        assert_eq!(stamped.stamps.as_deref(), Some(r#"{"tenant": "acme"}"#));
+        assert_eq!(task(r#""stamps": {}"#).stamps, None);
     }
 }

@@ -5,11 +5,13 @@
 pub mod body;
 pub mod datetime;
 pub mod envelope;
+pub mod event;
 pub mod message;
 pub mod result;
 pub mod traceparent;
 
 pub use envelope::{Envelope, EnvelopeError};
+pub use event::{EventKind, TaskEvent};
 pub use message::TaskMessage;
 pub use result::{ResultMeta, ResultState};
 pub use traceparent::TraceParent;

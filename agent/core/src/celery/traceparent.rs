@@ -1,8 +1,8 @@
-//! W3C trace context, level 1, as OpenTelemetry puts it into Celery headers.
+//! Trace context in Celery headers: W3C (level 1) and Zipkin's B3.
 
 use crate::span::{SpanId, TraceId};
 
-/// A parsed `traceparent` header.
+/// The sender's trace context, whichever header carried it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
     /// The trace.
@@ -26,13 +26,40 @@ impl TraceParent {
         if version == [0xff] || (version == [0] && fields.next().is_some()) {
             return None;
         }
-        if trace_id == [0; 16] || span_id == [0; 8] {
-            return None;
-        }
-        Some(Self {
+        Self::new(trace_id, span_id, flags[0] & 1 == 1)
+    }
+
+    /// Reads B3's single header: `{trace id}-{span id}[-{sampled}[-{parent}]]`; a lone `0` carries no ids.
+    #[must_use]
+    pub fn parse_b3(text: &str) -> Option<Self> {
+        let mut fields = text.split('-');
+        Self::parse_b3_fields(fields.next()?, fields.next()?, fields.next())
+    }
+
+    /// Reads B3's separate headers. Without a decision the sampled flag counts as set: it is left to the receiver.
+    #[must_use]
+    pub fn parse_b3_fields(trace_id: &str, span_id: &str, sampled: Option<&str>) -> Option<Self> {
+        // 64-bit trace ids are the lower half of 128-bit ones.
+        let trace_id = match trace_id.len() {
+            16 => {
+                let mut wide = [0; 16];
+                wide[8..].copy_from_slice(&hex::<8>(trace_id)?);
+                wide
+            }
+            _ => hex::<16>(trace_id)?,
+        };
+        Self::new(
+            trace_id,
+            hex::<8>(span_id)?,
+            !matches!(sampled, Some("0" | "false")),
+        )
+    }
+
+    fn new(trace_id: [u8; 16], span_id: [u8; 8], sampled: bool) -> Option<Self> {
+        (trace_id != [0; 16] && span_id != [0; 8]).then_some(Self {
             trace_id: TraceId(trace_id),
             span_id: SpanId(span_id),
-            sampled: flags[0] & 1 == 1,
+            sampled,
         })
     }
 }
@@ -80,5 +107,22 @@ mod tests {
         ] {
             assert_eq!(TraceParent::parse(bad), None, "{bad}");
         }
+    }
+
+    /// Scenario: B3 in one header and in several, with short trace ids, without a decision, and broken.
+    /// Guarantees: the same ids as the sender's; what has none is no context.
+    #[test]
+    fn b3() {
+        let long = "80f198ee56343ba864fe8b2a57d3eff7";
+        let parsed = TraceParent::parse_b3(&format!("{long}-e457b5a2e4d86bd1-0-05e3ac9a4f6e3b90")).unwrap();
+        assert_eq!(
+            (parsed.trace_id.to_string().as_str(), parsed.sampled),
+            (long, false)
+        );
+        let short = TraceParent::parse_b3_fields("64fe8b2a57d3eff7", "e457b5a2e4d86bd1", None).unwrap();
+        assert_eq!(short.trace_id.to_string(), "000000000000000064fe8b2a57d3eff7");
+        assert!(short.sampled);
+        assert_eq!(TraceParent::parse_b3("0"), None);
+        assert_eq!(TraceParent::parse_b3("zz-e457b5a2e4d86bd1"), None);
     }
 }

@@ -247,6 +247,7 @@ fn common(
     }
     text(&mut list, names::ORIGIN, message.origin.as_deref());
     text(&mut list, names::REPLY_TO, message.reply_to.as_deref());
+    text(&mut list, names::STAMPS, message.stamps.as_deref());
     if message.ignore_result {
         list.push((names::IGNORE_RESULT, Value::Bool(true)));
     }

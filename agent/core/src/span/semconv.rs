@@ -42,6 +42,7 @@ names! {
     PRIORITY = "celery.priority";
     ORIGIN = "celery.origin";
     REPLY_TO = "celery.reply_to";
+    STAMPS = "celery.stamps";
     IGNORE_RESULT = "celery.ignore_result";
     STATE = "celery.state";
     QUEUE_TIME = "celery.queue_time";

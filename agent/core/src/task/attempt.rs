@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use crate::celery::TaskMessage;
 use crate::celery::result::Exception;
-use crate::span::{SpanId, TraceId};
-use crate::time::{Mono, Wall};
+use crate::span::{SpanId, TraceId, ids};
+use crate::time::{ClockPair, Mono, Wall};
 
 /// Number of an attempt; never used twice.
 pub(super) type AttemptId = u64;
@@ -44,6 +44,7 @@ impl State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timing {
     Pool,
+    Event,
     Result,
     Ack,
     Estimate,
@@ -53,6 +54,7 @@ impl Timing {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Pool => "pool",
+            Self::Event => "event",
             Self::Result => "result",
             Self::Ack => "ack",
             Self::Estimate => "estimate",
@@ -91,6 +93,9 @@ pub(crate) struct Attempt {
     /// The pool child (or process) and thread that runs it.
     pub(crate) runner: Option<(u32, u32)>,
     pub(crate) delivered: Option<Mono>,
+    /// The best evidence of its beginning so far.
+    pub(crate) began: Option<(Mono, Timing)>,
+    /// Its beginning, once it may no longer change.
     pub(crate) start: Option<Start>,
     pub(crate) end: Option<End>,
     pub(crate) state: Option<State>,
@@ -112,6 +117,7 @@ impl Attempt {
             leader,
             runner: None,
             delivered: None,
+            began: None,
             start: None,
             end: None,
             state: None,
@@ -120,6 +126,37 @@ impl Attempt {
             acked: None,
             deadline: Mono(u64::MAX),
         }
+    }
+}
+
+impl Attempt {
+    /// Takes evidence of its beginning, unless there is better.
+    pub(super) fn begins(&mut self, at: Mono, timing: Timing) {
+        if self.start.is_none() && self.began.is_none_or(|(_, known)| timing < known) {
+            self.began = Some((at, timing));
+        }
+    }
+
+    /// Takes evidence of its end, unless there is better.
+    pub(super) fn ends(&mut self, at: Mono, timing: Timing) {
+        if self.end.is_none_or(|known| timing < known.timing) {
+            self.end = Some(End { at, timing });
+        }
+    }
+
+    /// Settles when it began, since a span id is about to depend on it.
+    pub(super) fn settle_start(&mut self, clock: &ClockPair, host: &str) -> Option<&Start> {
+        if let (None, Some((at, timing))) = (&self.start, self.began) {
+            let (wall, message) = (clock.wall_of(at), &self.message);
+            self.start = Some(Start {
+                at,
+                wall,
+                timing,
+                span_id: ids::run_span_id(&message.id, message.retries, host, wall),
+                own_trace: ids::run_trace_id(&message.id, message.retries, host, wall),
+            });
+        }
+        self.start.as_ref()
     }
 }
 

@@ -1,10 +1,10 @@
 //! What the broker and the result backend tell about attempts.
 
-use super::attempt::{Attempt, AttemptId, End, Server, Start, State, Timing};
+use super::attempt::{Attempt, AttemptId, Server, State, Timing};
 use super::engine::{Engine, KEPT_PER_TASK};
+use super::process::Pool;
 use crate::celery::{ResultMeta, ResultState, TaskMessage};
 use crate::pipeline::Output;
-use crate::span::{host_of, ids};
 use crate::stream::Call;
 use crate::time::Mono;
 
@@ -19,6 +19,7 @@ impl Engine {
         self.stats.deliveries += 1;
         let leader = self.processes.leader_of(call.pid);
         self.process(leader).consumes = true;
+        self.join_group(&message);
         let tag: Box<str> = Box::from(message.delivery_tag.as_str());
         // The pool's frame may have come first, where the delivery's record was late.
         let early = self.find(&message.id, |a| {
@@ -46,22 +47,43 @@ impl Engine {
             self.stats.acks_unknown += 1;
             return;
         };
-        let prefork = self.processes.get(leader).is_some_and(|proc| proc.prefork);
+        let pool = self.processes.pool(leader);
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return;
         };
         attempt.acked = Some(call.exit);
-        let discarded = attempt.start.is_none() && attempt.stored.is_some();
-        if attempt.end.is_some() || discarded {
-            self.close(id);
-        } else if attempt.start.is_none() {
-            if !prefork {
-                self.start(id, call.enter, Timing::Ack, None);
+        if attempt.state == Some(State::Lost) {
+            // The main process has yet to say why its child is gone.
+            return;
+        }
+        let disposed_of = attempt.began.is_none() && attempt.stored.is_some();
+        if attempt.end.is_some() || disposed_of {
+            self.complete(id, call.exit);
+            return;
+        }
+        let look_again = match pool {
+            // Written when the main process has read the child's word, which counts for more where it was seen.
+            Some(Pool::Prefork) => {
+                if attempt.runner.is_some() {
+                    attempt.begins(call.enter, Timing::Ack);
+                }
+                attempt.began.is_none()
             }
-            let patience = self.config.limits.run_wait;
-            if prefork || self.attempts.get(&id).is_some_and(|a| a.message.ignore_result) {
-                self.set_deadline(id, call.exit + patience);
+            // One task at a time in the loop that also writes acks: it is over.
+            Some(Pool::Solo) => {
+                attempt.ends(call.enter, Timing::Ack);
+                self.begin_unseen(id, call);
+                self.complete(id, call.exit);
+                return;
             }
+            // Early: the task was handed to a thread or greenlet.
+            Some(Pool::Threads | Pool::Gevent | Pool::Eventlet) | None => {
+                attempt.begins(call.enter, Timing::Ack);
+                attempt.message.ignore_result
+            }
+        };
+        if look_again {
+            self.set_deadline(id, call.exit + self.config.limits.run_wait);
         }
     }
 
@@ -73,11 +95,8 @@ impl Engine {
             return;
         };
         // One that still runs (cold shutdown) has its end before it.
-        if self
-            .attempts
-            .get(&id)
-            .is_some_and(|a| a.start.is_none() || a.end.is_some())
-        {
+        let over = |a: &Attempt| a.began.is_none() || a.end.is_some();
+        if self.attempts.get(&id).is_some_and(over) {
             self.close(id);
         }
     }
@@ -85,19 +104,21 @@ impl Engine {
     pub(super) fn result(&mut self, task_id: &str, meta: ResultMeta, call: Call) {
         self.stats.results += 1;
         let leader = self.processes.leader_of(call.pid);
-        let own = self
-            .processes
-            .get(call.pid)
-            .and_then(|proc| proc.job)
-            .map(|(_, id)| id);
-        let by_job = own.filter(|id| self.attempts.get(id).is_some_and(|a| a.message.id == task_id));
+        let own = self.processes.get(call.pid).and_then(|proc| proc.job);
+        let by_job = own
+            .map(|(_, id)| id)
+            .filter(|id| self.attempts.get(id).is_some_and(|a| a.message.id == task_id));
         let Some(id) = by_job.or_else(|| self.told_by(task_id, meta.state, leader)) else {
             self.stats.results_unknown += 1;
             return;
         };
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
         let state = match meta.state {
             ResultState::Started => {
-                self.start(id, call.enter, Timing::Result, Some((call.pid, call.tid)));
+                attempt.runner = Some((call.pid, call.tid));
+                attempt.begins(call.enter, Timing::Result);
                 return;
             }
             ResultState::Custom => return,
@@ -107,9 +128,6 @@ impl Engine {
             ResultState::Revoked => State::Revoked,
             ResultState::Ignored => State::Ignored,
             ResultState::Rejected => State::Rejected,
-        };
-        let Some(attempt) = self.attempts.get_mut(&id) else {
-            return;
         };
         if meta.exception.is_some() {
             attempt.exception = meta.exception;
@@ -124,7 +142,7 @@ impl Engine {
     /// A final result that no frame of the pool goes with: of a task that ran where there are no pipes, or whose frames
     /// were lost, or that the main process disposed of.
     fn stored(&mut self, id: AttemptId, leader: u32, state: State, call: Call) {
-        let prefork = self.processes.get(leader).is_some_and(|proc| proc.prefork);
+        let prefork = self.processes.pool(leader) == Some(Pool::Prefork);
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return;
         };
@@ -133,49 +151,71 @@ impl Engine {
             return;
         }
         attempt.state = Some(state);
-        attempt.end = Some(End {
-            at: call.enter,
-            timing: Timing::Result,
-        });
-        let acked = attempt.acked.is_some();
+        attempt.ends(call.enter, Timing::Result);
         let ran_here = !prefork && state != State::Revoked;
-        if attempt.start.is_some() || call.pid != leader || ran_here {
-            self.start_unseen(id, call);
+        let acked = attempt.acked.is_some();
+        if attempt.began.is_some() || call.pid != leader || ran_here {
+            self.begin_unseen(id, call);
         }
         if acked {
-            self.close(id);
+            self.complete(id, call.exit);
         } else {
             self.set_deadline(id, call.exit + self.config.limits.run_wait);
         }
     }
 
-    /// An attempt shows by `call` that it has begun: by its early ack if there was one, else with its delivery.
-    pub(super) fn start_unseen(&mut self, id: AttemptId, call: Call) {
+    /// An attempt shows by `call` that it has begun: by its early ack if there was one, else with its delivery, or, where
+    /// tasks run one after the other, with the end of the one before.
+    pub(super) fn begin_unseen(&mut self, id: AttemptId, call: Call) {
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return;
         };
         attempt.runner.get_or_insert((call.pid, call.tid));
-        let (at, timing) = match (attempt.acked, attempt.delivered) {
-            (Some(acked), _) if acked < call.enter => (acked, Timing::Ack),
-            (_, Some(delivered)) => (delivered, Timing::Estimate),
-            _ => (call.enter, Timing::Estimate),
+        let leader = self.processes.get(attempt.leader);
+        let delivered = attempt.delivered.unwrap_or(call.enter);
+        let free = leader
+            .filter(|proc| proc.pool == Some(Pool::Solo))
+            .map_or(delivered, |proc| delivered.max(proc.last_end));
+        attempt.begins(free.min(call.enter), Timing::Estimate);
+    }
+
+    /// End and ack are known. Workers that send events have more to say of tasks that no pipe shows.
+    pub(super) fn complete(&mut self, id: AttemptId, now: Mono) {
+        let Some(attempt) = self.attempts.get(&id) else {
+            return;
         };
-        self.start(id, at, timing, None);
+        let (end, leader) = (attempt.end, attempt.leader);
+        if let (Some(end), Some(proc)) = (end, self.processes.get_mut(leader)) {
+            proc.last_end = proc.last_end.max(end.at);
+        }
+        let events = self
+            .processes
+            .get(leader)
+            .is_some_and(|proc| proc.events && proc.pool != Some(Pool::Prefork));
+        if events && end.is_some_and(|end| end.timing > Timing::Event) {
+            self.set_deadline(id, now + self.config.limits.run_wait);
+        } else {
+            self.close(id);
+        }
     }
 
     /// The attempt that a result is about, where no pool's frame says so: the oldest that is not over, because a retry is
     /// delivered while the attempt that asked for it still runs. That one has been published again; a `RETRY` without
     /// such a publish is about an attempt that was not seen.
-    fn told_by(&self, task_id: &str, state: ResultState, leader: u32) -> Option<AttemptId> {
+    pub(super) fn told_by(&self, task_id: &str, state: ResultState, leader: u32) -> Option<AttemptId> {
         let task = self.tasks.get(task_id)?;
-        let fits = |attempt: &Attempt| {
-            let again = Some(attempt.message.retries) < task.publishes.iter().map(|p| p.retries).max();
+        let published = task.publishes.iter().map(|p| p.retries).max();
+        self.oldest(task_id, |attempt| {
             attempt.leader == leader
                 && (attempt.end.is_none() || attempt.state == Some(State::Lost))
-                && (state != ResultState::Retry || again)
-        };
-        let mut ids = task.attempts.iter().copied();
-        ids.find(|id| self.attempts.get(id).is_some_and(fits))
+                && (state != ResultState::Retry || Some(attempt.message.retries) < published)
+        })
+    }
+
+    /// The oldest open attempt of a task that fits.
+    pub(super) fn oldest(&self, task_id: &str, fits: impl Fn(&Attempt) -> bool) -> Option<AttemptId> {
+        let mut ids = self.tasks.get(task_id)?.attempts.iter().copied();
+        ids.find(|id| self.attempts.get(id).is_some_and(&fits))
     }
 
     pub(super) fn consumer(&mut self, pid: u32) {
@@ -207,30 +247,6 @@ impl Engine {
         }
         self.set_deadline(id, self.now + self.config.limits.attempt_age);
         id
-    }
-
-    /// Sets an attempt's start, once: its span id depends on it.
-    pub(super) fn start(&mut self, id: AttemptId, at: Mono, timing: Timing, runner: Option<(u32, u32)>) {
-        let wall = self.clock.wall_of(at);
-        let Some(attempt) = self.attempts.get_mut(&id) else {
-            return;
-        };
-        if runner.is_some() {
-            attempt.runner = runner;
-        }
-        if attempt.start.is_some() {
-            return;
-        }
-        let process = self.processes.identity(attempt.leader, attempt.leader);
-        let host = host_of(&process);
-        let message = &attempt.message;
-        attempt.start = Some(Start {
-            at,
-            wall,
-            timing,
-            span_id: ids::run_span_id(&message.id, message.retries, host, wall),
-            own_trace: ids::run_trace_id(&message.id, message.retries, host, wall),
-        });
     }
 
     /// The youngest open attempt of a task that fits.

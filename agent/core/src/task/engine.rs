@@ -10,8 +10,9 @@ use super::process::Processes;
 use super::publish::Publish;
 use crate::bounded::Bounded;
 use crate::broker::BrokerEvent;
+use crate::celery::TaskMessage;
 use crate::pipeline::{Config, Output};
-use crate::span::Span;
+use crate::span::{Link, Span, build, host_of, ids};
 use crate::stats::Stats;
 use crate::time::{ClockPair, Mono};
 
@@ -31,6 +32,9 @@ pub(super) struct Known {
     pub(super) retries: u32,
     pub(super) sent: Mono,
 }
+
+/// Tasks remembered of one group: what a span can link to.
+pub(super) const KEPT_PER_GROUP: usize = 128;
 
 /// Publishes and attempts remembered of one task id (a broadcast has an attempt per worker, a retry a publish each).
 pub(super) const KEPT_PER_TASK: usize = 64;
@@ -53,6 +57,8 @@ pub(crate) struct Engine {
     pub(super) attempts: Bounded<AttemptId, Attempt>,
     /// Delivered and not yet put out, by worker and delivery tag.
     pub(super) tags: Bounded<(u32, Box<str>), AttemptId>,
+    /// Publish spans of the tasks of each group, for the links of a chord's callback.
+    pub(super) groups: Bounded<Box<str>, Vec<Link>>,
     /// Publishes that wait for the broker's answer, by number.
     pub(super) publishes: Bounded<u64, Publish>,
     /// Their numbers, by connection and token.
@@ -73,6 +79,7 @@ impl Engine {
             tasks: Bounded::new(limits.tasks),
             attempts: Bounded::new(limits.tasks),
             tags: Bounded::new(limits.tasks),
+            groups: Bounded::new(limits.groups),
             publishes: Bounded::new(limits.tasks),
             tokens: Bounded::new(limits.tasks),
             last_id: 0,
@@ -113,6 +120,10 @@ impl Engine {
             BrokerEvent::Acked { tag, call } => self.acked(&tag, call),
             BrokerEvent::Requeued { tag, call } => self.requeued(&tag, call),
             BrokerEvent::Result { task_id, meta, call } => self.result(&task_id, *meta, call),
+            BrokerEvent::Told { events, call } => self.told(&events, call),
+            BrokerEvent::ChordComplete { group, call } => {
+                self.process(call.pid).chord = Some(group);
+            }
             BrokerEvent::Consumer { call } => self.consumer(call.pid),
             BrokerEvent::WorkerName { name, call } => {
                 let leader = self.processes.leader_of(call.pid);
@@ -192,6 +203,32 @@ impl Engine {
         self.tasks
             .get_mut(id)
             .unwrap_or_else(|| unreachable!("task was just inserted"))
+    }
+
+    /// Settles when an attempt began: another span is about to name it.
+    pub(super) fn settle_start(&mut self, id: AttemptId) {
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            let process = self.processes.identity(attempt.leader, attempt.leader);
+            attempt.settle_start(&self.clock, host_of(&process));
+        }
+    }
+
+    /// Remembers a message as one of its group.
+    pub(super) fn join_group(&mut self, message: &TaskMessage) {
+        let Some(group) = &message.group else { return };
+        let link = Link {
+            trace_id: build::trace_of(message),
+            span_id: ids::publish_span_id(&message.id, message.retries, &message.name),
+        };
+        if !self.groups.contains(group.as_str()) {
+            self.groups.insert(Box::from(group.as_str()), Vec::new());
+        }
+        if let Some(links) = self.groups.get_mut(group.as_str())
+            && links.len() < KEPT_PER_GROUP
+            && !links.contains(&link)
+        {
+            links.push(link);
+        }
     }
 
     pub(super) fn next_id(&mut self) -> u64 {

@@ -2,9 +2,10 @@
 
 use super::attempt::{Attempt, AttemptId, State};
 use super::engine::Engine;
+use super::process::Pool;
 use crate::celery::datetime;
-use crate::span::Process;
 use crate::span::build::{self, RunFacts};
+use crate::span::{Process, host_of};
 use crate::time::Mono;
 
 impl Engine {
@@ -34,7 +35,7 @@ impl Engine {
             explain(&mut attempt);
         }
         // Delivered, and neither begun nor disposed of: it went elsewhere and was no attempt here.
-        if attempt.start.is_none() && attempt.state.is_none() && attempt.acked.is_none() {
+        if attempt.began.is_none() && attempt.state.is_none() && attempt.acked.is_none() {
             self.stats.attempts_unstarted += 1;
             return;
         }
@@ -55,7 +56,7 @@ impl Engine {
         let process = self
             .processes
             .identity(leader, attempt.runner.map_or(leader, |(pid, _)| pid));
-        let proc = self.processes.get(leader);
+        attempt.settle_start(&self.clock, host_of(&process));
         let facts = RunFacts {
             waiting_since: match (published, eta) {
                 (Some(published), Some(eta)) => Some(published.max(eta)),
@@ -65,7 +66,7 @@ impl Engine {
                 .processes
                 .worker_name(leader)
                 .or_else(|| named_at_start(&process)),
-            pool: proc.filter(|proc| proc.prefork).map(|_| "prefork"),
+            pool: self.processes.pool(leader).map(Pool::as_str),
             process,
             clock: self.clock,
             now: self.now,

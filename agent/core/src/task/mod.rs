@@ -7,6 +7,7 @@
 mod attempt;
 mod deliver;
 mod engine;
+mod events;
 mod finish;
 mod pool;
 mod process;

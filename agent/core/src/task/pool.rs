@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use celeryscope_common::{Kind, Record};
 
-use super::attempt::{Attempt, AttemptId, End, State, Timing};
+use super::attempt::{Attempt, AttemptId, State, Timing};
 use super::engine::Engine;
+use super::process::Pool;
 use crate::celery::{TaskMessage, TraceParent};
 use crate::time::Mono;
 use crate::wire::pool::{self, Outcome, PoolFrame};
@@ -27,14 +28,14 @@ impl Engine {
         };
         self.stats.pool_frames += 1;
         let leader = self.processes.leader_of(header.pid);
-        self.process(leader).prefork = true;
+        self.process(leader).pool = Some(Pool::Prefork);
         let (pid, tid) = (header.pid, header.tid);
         match frame {
             PoolFrame::Task(task) => self.assigned(pid, tid, leader, &task, Mono(header.exit)),
             PoolFrame::Ack { job } => {
                 if let Some(id) = self.job(pid, job) {
                     // The child goes on as soon as the write returns.
-                    self.start(id, Mono(header.exit), Timing::Pool, Some((pid, tid)));
+                    self.accepted(id, (pid, tid), Mono(header.exit));
                 }
             }
             PoolFrame::Ready { job, outcome } => {
@@ -86,15 +87,20 @@ impl Engine {
         self.set_deadline(id, at + self.config.limits.attempt_age);
     }
 
+    fn accepted(&mut self, id: AttemptId, runner: (u32, u32), at: Mono) {
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            attempt.runner = Some(runner);
+            attempt.begins(at, Timing::Pool);
+        }
+        self.set_deadline(id, at + self.config.limits.attempt_age);
+    }
+
     fn ready(&mut self, id: AttemptId, outcome: Outcome<'_>, at: Mono, now: Mono) {
         let patience = self.config.limits.run_wait;
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return;
         };
-        attempt.end = Some(End {
-            at,
-            timing: Timing::Pool,
-        });
+        attempt.ends(at, Timing::Pool);
         attempt.state = Some(match outcome {
             Outcome::Success => State::Success,
             Outcome::Raised {
@@ -138,15 +144,12 @@ impl Engine {
             return;
         };
         if let Some(attempt) = self.attempts.get_mut(&id) {
-            if attempt.start.is_none() {
+            if attempt.began.is_none() {
                 // Taken from the pipe and not accepted: the main process gives it to another child or puts it back.
                 attempt.runner = None;
                 return;
             }
-            attempt.end = Some(End {
-                at,
-                timing: Timing::Pool,
-            });
+            attempt.ends(at, Timing::Pool);
             attempt.state = Some(State::Lost);
             self.set_deadline(id, self.now + EXPLANATION);
         }
@@ -170,13 +173,10 @@ impl Engine {
         let ids: Vec<AttemptId> = self.attempts.iter().filter(over).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(attempt) = self.attempts.get_mut(&id)
-                && attempt.start.is_some()
+                && attempt.began.is_some()
                 && attempt.end.is_none()
             {
-                attempt.end = Some(End {
-                    at,
-                    timing: Timing::Pool,
-                });
+                attempt.ends(at, Timing::Pool);
                 attempt.state = Some(State::Lost);
             }
             self.close(id);

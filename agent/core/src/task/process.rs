@@ -7,6 +7,7 @@ use celeryscope_common::Record;
 use super::attempt::AttemptId;
 use crate::bounded::Bounded;
 use crate::span::Process;
+use crate::time::Mono;
 
 /// One process.
 #[derive(Debug, Default)]
@@ -17,8 +18,14 @@ pub(super) struct Proc {
     pub(super) info: Option<Arc<Process>>,
     /// A pool child's job: its number in the main process, and its attempt.
     pub(super) job: Option<(u32, AttemptId)>,
-    /// Leaders: a child spoke on a pool pipe.
-    pub(super) prefork: bool,
+    /// The header of a chord whose parts it has just fetched: what it publishes next is the callback.
+    pub(super) chord: Option<String>,
+    /// Leaders: the pool, as the command line names it or a pipe shows it.
+    pub(super) pool: Option<Pool>,
+    /// Leaders: it sends task events.
+    pub(super) events: bool,
+    /// Leaders: when the last run ended.
+    pub(super) last_end: Mono,
     /// Leaders: the worker's name, from its own messages.
     pub(super) worker_name: Option<String>,
     /// Leaders: it was handed tasks.
@@ -27,11 +34,47 @@ pub(super) struct Proc {
     pub(super) reported: bool,
 }
 
+/// Celery's pools (`celery/concurrency`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pool {
+    Prefork,
+    Threads,
+    Gevent,
+    Eventlet,
+    Solo,
+}
+
+impl Pool {
+    fn parse(name: &str) -> Option<Self> {
+        let all = [
+            Self::Prefork,
+            Self::Threads,
+            Self::Gevent,
+            Self::Eventlet,
+            Self::Solo,
+        ];
+        all.into_iter().find(|pool| pool.as_str() == name)
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Prefork => "prefork",
+            Self::Threads => "threads",
+            Self::Gevent => "gevent",
+            Self::Eventlet => "eventlet",
+            Self::Solo => "solo",
+        }
+    }
+}
+
+/// The key under which user space tells a worker's pool; no attribute of the resource.
+const POOL_KEY: &str = "celery.pool";
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Processes {
     table: Bounded<u32, Proc>,
-    /// Parents of forks that have not been heard of yet. Apart, because most are threads and would push processes out.
+    /// Parents of forks that have not been heard of yet. Apart, because most never are and would push others out.
     forks: Bounded<u32, u32>,
 }
 
@@ -79,6 +122,11 @@ impl Processes {
         self.table.get_mut(&pid)
     }
 
+    /// The pool of a worker, if known.
+    pub(super) fn pool(&self, leader: u32) -> Option<Pool> {
+        self.get(leader)?.pool
+    }
+
     pub(super) fn leader_of(&self, pid: u32) -> u32 {
         let known = self.get(pid).or_else(|| self.get(*self.forks.get(&pid)?));
         known.map_or(pid, |proc| proc.leader)
@@ -104,10 +152,13 @@ impl Processes {
     /// Takes what user space read about a process. Returns whether another had to be forgotten.
     pub(super) fn describe(&mut self, record: &Record<'_>) -> bool {
         let leader = u32::try_from(record.header.conn).unwrap_or(record.header.pid);
+        let told = |(key, _): &(&str, &str)| *key == POOL_KEY;
+        let pool = record.pairs().find(told).and_then(|(_, name)| Pool::parse(name));
         let info = Arc::new(Process {
             pid: leader,
             resource: record
                 .pairs()
+                .filter(|pair| !told(pair))
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
         });
@@ -118,6 +169,7 @@ impl Processes {
             .filter(|known| *known == info);
         let (proc, evicted) = self.entry(record.header.pid);
         proc.leader = leader;
+        proc.pool = proc.pool.or(pool);
         proc.info = Some(shared.unwrap_or(info));
         evicted
     }

@@ -28,9 +28,12 @@ impl Engine {
         self.stats.publishes += 1;
         let running = self.running_for(call.pid, &message);
         if let Some(id) = running {
-            self.start_unseen(id, Call { enter: first, ..call });
+            self.begin_unseen(id, Call { enter: first, ..call });
+            self.settle_start(id);
         }
-        let (parent, links) = self.parent_of_publish(&message, running);
+        let (parent, mut links) = self.parent_of_publish(&message, running);
+        self.link_chord(call.pid, &message, running, &mut links);
+        self.join_group(&message);
         let known = Known {
             name: message.name.clone(),
             retries: message.retries,
@@ -83,6 +86,28 @@ impl Engine {
         self.put(span);
     }
 
+    /// Links a chord's callback to the tasks of its header, but for the one whose run sends it.
+    fn link_chord(
+        &mut self,
+        pid: u32,
+        message: &TaskMessage,
+        running: Option<AttemptId>,
+        links: &mut Vec<Link>,
+    ) {
+        let Some(group) = self.processes.get_mut(pid).and_then(|proc| proc.chord.take()) else {
+            return;
+        };
+        let sender = running
+            .and_then(|id| self.attempts.get(&id))
+            .map(|run| &run.message);
+        if sender.is_none_or(|sender| message.parent_id.as_ref() != Some(&sender.id)) {
+            return;
+        }
+        let own = sender.map(|sender| ids::publish_span_id(&sender.id, sender.retries, &sender.name));
+        let header = self.groups.get(group.as_str()).into_iter().flatten();
+        links.extend(header.filter(|link| Some(link.span_id) != own));
+    }
+
     /// The attempt during which `pid` sent this message: of the task that the message names as its parent, or of the
     /// message's own id (a retry, a replacement).
     fn running_for(&self, pid: u32, message: &TaskMessage) -> Option<AttemptId> {
@@ -91,7 +116,7 @@ impl Engine {
         let wanted = |id: &str| nameless || id == message.id || message.parent_id.as_deref() == Some(id);
         if let Some((_, id)) = self.processes.get(pid).and_then(|proc| proc.job) {
             let attempt = self.attempts.get(&id)?;
-            return (attempt.start.is_some() && wanted(&attempt.message.id)).then_some(id);
+            return (attempt.began.is_some() && wanted(&attempt.message.id)).then_some(id);
         }
         // Threads and greenlets: no job is tied to the process, but the task says who it is.
         let leader = self.processes.leader_of(pid);

@@ -1,5 +1,7 @@
 //! The same stream, cut differently.
 
+use std::collections::HashSet;
+
 use celeryscope_core::Limits;
 use celeryscope_core::wire::resp::{ReplyDecoder, RequestDecoder};
 
@@ -43,20 +45,23 @@ fn pieces() {
 
 fn every_cut<D: Decoder>(sent: bool) {
     for limits in all_limits() {
+        // Connections begin alike: what was tried once is not tried again.
+        let mut tried = HashSet::new();
         for connection in connections() {
             let stream = connection.stream(sent);
-            let ends: Vec<usize> = decode::<D>(&limits, &stream)
-                .items
-                .iter()
-                .map(|(end, _)| *end as usize)
+            let items = decode::<D>(&limits, &stream).items;
+            let starts: Vec<usize> = std::iter::once(0)
+                .chain(items.iter().map(|(end, _)| *end as usize))
                 .collect();
-            // Two items at a time: a cut inside either, with a neighbour to spoil.
-            let starts: Vec<usize> = std::iter::once(0).chain(ends.iter().copied()).collect();
             for window in starts.windows(3) {
                 let part = &stream[window[0]..window[2]];
+                if !tried.insert(part.to_vec()) {
+                    continue;
+                }
                 let want = decode::<D>(&limits, part);
                 assert_eq!(want.items.len(), 2);
-                for cut in 1..part.len() {
+                let step = part.len() / 3000 + 1;
+                for cut in (1..part.len()).filter(|cut| cut % step == 0 || *cut < 200) {
                     let mut got = Feed::<D>::new(&limits);
                     got.bytes(&part[..cut], true);
                     got.bytes(&part[cut..], false);
@@ -67,7 +72,8 @@ fn every_cut<D: Decoder>(sent: bool) {
     }
 }
 
-/// Scenario: every pair of neighbours on every recorded connection, cut at every byte.
+/// Scenario: every pair of neighbours on every recorded connection, cut at every byte; of pairs over 3,000 bytes at every
+/// second, third, … byte behind the first 200.
 /// Guarantees: the same items as uncut.
 #[test]
 fn at_every_byte() {

@@ -55,7 +55,7 @@ proptest! {
         sent in any::<bool>(),
     ) {
         let connections = connections();
-        let mut stream = index.get(&connections).stream(sent);
+        let mut stream = index.get(connections).stream(sent);
         prop_assume!(!stream.is_empty());
         for (at, byte) in flips {
             let at = at.index(stream.len());

@@ -64,7 +64,7 @@ fn large_transfers_by_their_edges() {
     let mut holes = 0;
     for connection in connections() {
         let want = decode::<RequestDecoder>(&Limits::default(), &connection.stream(true)).items;
-        let (decoder, got) = run::<RequestDecoder>(&records(&connection, true, 0), false);
+        let (decoder, got) = run::<RequestDecoder>(&records(connection, true, 0), false);
         assert_eq!(decoder.stats().sync_losses, 0);
         assert_eq!(got.len(), want.len());
         for (got, (_, want)) in got.iter().zip(&want) {
@@ -81,7 +81,7 @@ fn large_transfers_by_their_edges() {
         }
 
         let want = decode::<ReplyDecoder>(&Limits::default(), &connection.stream(false)).items;
-        let (decoder, got) = run::<ReplyDecoder>(&records(&connection, false, 0), false);
+        let (decoder, got) = run::<ReplyDecoder>(&records(connection, false, 0), false);
         assert_eq!(decoder.stats().sync_losses, 0);
         let lengths = |items: &[Item<_>]| items.iter().map(|item| item.bytes).collect::<Vec<_>>();
         assert_eq!(
@@ -98,10 +98,10 @@ fn large_transfers_by_their_edges() {
 fn midstream() {
     for connection in connections() {
         let want = decode::<RequestDecoder>(&Limits::default(), &connection.stream(true)).items;
-        let (_, got) = run::<RequestDecoder>(&records(&connection, true, 1 << 40), true);
+        let (_, got) = run::<RequestDecoder>(&records(connection, true, 1 << 40), true);
         assert_eq!(got.len(), want.len());
         assert!(got.first().is_none_or(|item| item.resynced));
-        let (decoder, got) = run::<ReplyDecoder>(&records(&connection, false, 1 << 40), true);
+        let (decoder, got) = run::<ReplyDecoder>(&records(connection, false, 1 << 40), true);
         assert_eq!(
             (got.len(), decoder.is_synced()),
             (0, connection.stream(false).is_empty())

@@ -1,5 +1,7 @@
 //! Recorded connections, and one way to feed either decoder.
 
+use std::sync::LazyLock;
+
 use celeryscope_core::Limits;
 use celeryscope_core::stream::{Call, Segment};
 use celeryscope_core::wire::resp::{Command, DecoderStats, Item, ReplyDecoder, RequestDecoder, Value};
@@ -31,14 +33,17 @@ impl Connection {
 }
 
 /// Every connection of every scenario in `tests/data`.
-pub(crate) fn connections() -> Vec<Connection> {
-    let files: [&[u8]; 4] = [
-        include_bytes!("../data/simple.transfers"),
-        include_bytes!("../data/resp2-chain.transfers"),
-        include_bytes!("../data/broadcast.transfers"),
-        include_bytes!("../data/bigbody.transfers"),
-    ];
-    files.iter().flat_map(|file| parse(file)).collect()
+pub(crate) fn connections() -> &'static [Connection] {
+    static ALL: LazyLock<Vec<Connection>> = LazyLock::new(|| {
+        let files: [&[u8]; 4] = [
+            include_bytes!("../data/simple.transfers"),
+            include_bytes!("../data/resp2-chain.transfers"),
+            include_bytes!("../data/broadcast.transfers"),
+            include_bytes!("../data/bigbody.transfers"),
+        ];
+        files.iter().flat_map(|file| parse(file)).collect()
+    });
+    &ALL
 }
 
 fn parse(mut file: &[u8]) -> Vec<Connection> {

@@ -91,7 +91,7 @@ fn tree() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         (any::<i32>(), 0..9_i32).prop_map(|(n, e)| Value::Double(f64::from(n) / 2_f64.powi(e))),
         any::<bool>().prop_map(Value::Bool),
-        "[+-]?[0-9]{1,40}".prop_map(|digits| Value::Big(digits.into_bytes())),
+        "[+-]?[0-9]{1,24}".prop_map(|digits| Value::Big(digits.into_bytes())),
         bytes().prop_map(Value::Bulk),
         bytes().prop_map(Value::Verbatim),
     ];
@@ -166,8 +166,6 @@ proptest! {
             write(value, Style::Attributes, &mut stream);
             ends.push(stream.len() as u64);
         }
-        let long_text = |v: &Value| matches!(v, Value::Big(d) if d.len() > limits.bulk);
-        prop_assume!(!values.iter().any(|v| any_of(v, &long_text)));
         let feed = feed_cut(&stream, &cuts, &limits);
         prop_assert_eq!(feed.items.iter().map(|(end, _)| *end).collect::<Vec<_>>(), ends);
         for ((_, item), want) in feed.items.iter().zip(&values) {
@@ -198,13 +196,6 @@ proptest! {
         let got: Vec<Vec<Bulk>> = feed.items.into_iter().map(|(_, item)| item.value.args).collect();
         prop_assert_eq!(got, commands);
     }
-}
-
-fn any_of(value: &Value, test: &impl Fn(&Value) -> bool) -> bool {
-    test(value)
-        || value
-            .elements()
-            .is_some_and(|values| values.iter().any(|v| any_of(v, test)))
 }
 
 /// `a` is `b` with something left out at the places where limits may.

@@ -41,9 +41,9 @@ impl Columns {
     fn of(width: usize) -> Self {
         let width = width.clamp(72, 240);
         let (service, bar, state) = match width {
-            ..100 => (10, 10, 7),
-            100..130 => (14, 18, 18),
-            _ => (18, 30, 24),
+            ..100 => (10, 10, 8),
+            100..130 => (14, 18, 8),
+            _ => (18, 30, 8),
         };
         let gaps = 6;
         Self {
@@ -131,10 +131,6 @@ impl Style {
             _ if matches!(span.status, Status::Error(_)) => RED,
             _ => YELLOW,
         };
-        let state = match text(span, "error.type") {
-            Some(error) => format!("{state} {error}"),
-            None => state,
-        };
         let queued = queue_time(span).map_or_else(String::new, duration);
         let id = text(span, "messaging.message.id")
             .or_else(|| text(span, "celery.task_id"))
@@ -161,6 +157,19 @@ impl Style {
         }
         page.push('\n');
         let below = rails_below(&line.rails);
+        if let Some(error) = error(span) {
+            let room = self
+                .width
+                .clamp(72, 240)
+                .saturating_sub(below.chars().count() + 4);
+            let _ = writeln!(
+                page,
+                "{}  {} {}",
+                self.paint(DIM, &below),
+                self.paint(RED, "✗"),
+                clean(&error, room)
+            );
+        }
         for link in span.links.iter().take(3) {
             let target = match spans.iter().find(|other| other.span_id == link.span_id) {
                 Some(other) => clean(&other.name, columns.name),
@@ -263,6 +272,19 @@ fn state(span: &Span) -> String {
     }
 }
 
+/// Class and message of what went wrong.
+fn error(span: &Span) -> Option<String> {
+    let Status::Error(message) = &span.status else {
+        return None;
+    };
+    match (text(span, "error.type"), message.as_str()) {
+        (None, "") => None,
+        (None, message) => Some(message.to_owned()),
+        (Some(class), message) if message.is_empty() || message == class => Some(class.to_owned()),
+        (Some(class), message) => Some(format!("{class}: {message}")),
+    }
+}
+
 /// `celery.queue_time` in ns.
 fn queue_time(span: &Span) -> Option<u64> {
     match span.attribute("celery.queue_time") {
@@ -337,7 +359,8 @@ mod tests {
         });
         let mut failed = span(SpanKind::Run, 4, Some(3), "run shop.pay", 50, 60);
         failed.attributes.push(("celery.state", "FAILURE".into()));
-        failed.status = Status::Error("no".to_owned());
+        failed.attributes.push(("error.type", "CardError".into()));
+        failed.status = Status::Error("no \u{1b}[2J".to_owned());
         failed.links.push(Link {
             trace_id: TraceId([9; 16]),
             span_id: SpanId([8; 8]),
@@ -354,6 +377,7 @@ trace 01010101010101010101010101010101  00:00:00.000  100 ms  4 spans, 1 failed
 └ ▶ shop.order           worker     ░░████████ 80.0 ms  18.0 ms d5706acd SUCCESS
   └ → shop.pay                          █      2.00 ms          d5706acd
     └ ▶ shop.pay                         █     10.0 ms          d5706acd FAILURE
+        ✗ CardError: no \\u{1b}[2J
         ↪ 09090909090909090909090909090909/0808080808080808
 ";
         assert_eq!(page(spans, None), expected);

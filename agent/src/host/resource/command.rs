@@ -16,8 +16,12 @@ pub(super) struct Command {
     pub(super) flask: bool,
     /// Celery's `-n`, unexpanded.
     node: Option<String>,
+    /// Celery's `-P`: the pool, where the command line names one that Celery has.
+    pub(super) pool: Option<&'static str>,
 }
 
+/// Pools that Celery brings (`celery/concurrency/__init__.py`); `processes` is another word for prefork.
+const POOLS: [&str; 6] = ["prefork", "processes", "threads", "gevent", "eventlet", "solo"];
 /// Interpreter options of python that take the next argument.
 const PYTHON_VALUES: [&str; 3] = ["-W", "-X", "--check-hash-based-pycs"];
 /// Commands of celery that are worth showing.
@@ -147,6 +151,7 @@ impl Command {
                 node: option(args, &["-n", "--hostname"])
                     .and_then(code_name)
                     .map(str::to_owned),
+                pool: pool(args),
                 ..Self::default()
             });
         }
@@ -222,9 +227,16 @@ impl<'a> Title<'a> {
                 .and_then(code_name)
                 .map(without_attribute),
             node: self.node.map(str::to_owned),
+            pool: pool(&self.args),
             ..Command::default()
         }
     }
+}
+
+fn pool(args: &[&str]) -> Option<&'static str> {
+    let named = option(args, &["-P", "--pool"])?;
+    let known = POOLS.into_iter().find(|pool| *pool == named)?;
+    Some(if known == "processes" { "prefork" } else { known })
 }
 
 /// The value of the first of these options: `-A x`, `-Ax`, `--app x`, `--app=x`.
@@ -340,6 +352,17 @@ mod tests {
         let command = Command::parse(title.as_bytes());
         assert!(!format!("{command:?}").contains("hunter2"));
         assert_eq!(command.service.as_deref(), Some("shop"));
+    }
+
+    /// Scenario: `-P` in its forms, a pool of one's own, none.
+    /// Guarantees: Celery's own pools are named, nothing else is passed on.
+    #[test]
+    fn pools() {
+        assert_eq!(parse("celery worker -P solo").pool, Some("solo"));
+        assert_eq!(parse("celery -A x worker --pool=processes").pool, Some("prefork"));
+        assert_eq!(parse("python -m celery worker -Pgevent").pool, Some("gevent"));
+        assert_eq!(parse("celery worker -P my.pool:Pool").pool, None);
+        assert_eq!(parse("celery worker").pool, None);
     }
 
     /// Scenario: worker names with celery's placeholders, and none at all.

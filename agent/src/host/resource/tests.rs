@@ -210,23 +210,34 @@ fn rings_of_parents_end() {
     assert!(describe(&proc.0, 10).is_some());
 }
 
-/// Scenario: pairs of every length, more than fit.
-/// Guarantees: what is encoded reads back as a record's pairs, cut but whole, within 4 KiB.
+/// Scenario: an environment with more and longer attributes than anybody needs.
+/// Guarantees: texts are cut, the number of pairs is bounded, what is found out here is still there.
 #[test]
-fn encoded_pairs_read_back() {
-    use celeryscope_common::{Header, Kind, Record};
-    let pairs: Vec<_> = (0..100)
-        .map(|n| (format!("key.{n}"), "ü".repeat(n * 3)))
-        .collect();
-    let payload = encode(&pairs);
-    assert!(payload.len() <= TOTAL_LIMIT);
-    let record = Record::new(Kind::Process, Header::default(), &payload);
-    let back: Vec<_> = record.pairs().collect();
-    assert!(back.len() > 20);
-    for ((key, value), (got_key, got)) in pairs.iter().zip(back) {
-        assert_eq!(key, got_key);
-        assert!(value.starts_with(got) && got.len() >= value.len().min(TEXT_LIMIT - 1));
-    }
+fn descriptions_are_bounded() {
+    let proc = Proc::new("bounds");
+    let many: Vec<_> = (0..5000).map(|n| format!("key.{n}={}", "ü".repeat(n))).collect();
+    let environ = format!("OTEL_RESOURCE_ATTRIBUTES={}", many.join(","));
+    proc.add(
+        10,
+        &Entry {
+            environ: &environ,
+            ..WORKER
+        },
+    );
+    let description = describe(&proc.0, 10).unwrap();
+    assert!(
+        description.pairs.len() <= PAIR_LIMIT,
+        "{}",
+        description.pairs.len()
+    );
+    assert!(
+        description
+            .pairs
+            .iter()
+            .all(|(_, value)| value.len() <= TEXT_LIMIT)
+    );
+    assert_eq!(value(&description, "service.name"), Some("shop"));
+    assert_eq!(value(&description, "host.name"), Some("apphost"));
 }
 
 /// Scenario: this very process in the real /proc.

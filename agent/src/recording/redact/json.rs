@@ -298,7 +298,9 @@ impl Json {
         if self.in_top() && self.key.is("status") {
             self.status.push(byte);
         }
-        if clear { byte } else { MASK }
+        // The padding tells the body's size and nothing else.
+        let padding = byte == b'=' && self.in_top() && self.key.is("body");
+        if clear || padding { byte } else { MASK }
     }
 
     fn lost(&mut self, byte: u8, candidate: bool) -> u8 {
@@ -317,7 +319,7 @@ impl Json {
         if quote {
             self.key.clear();
         }
-        if quote || b" ,:{}[]".contains(&byte) {
+        if quote || b" ,:={}[]".contains(&byte) {
             byte
         } else {
             MASK

@@ -107,6 +107,10 @@ pub(super) fn read(
                 .collect(),
             )
         }
+        b"ZRANGE" | b"LRANGE" => match keys::chord_parts(key) {
+            Some(group) => Meaning::Celery(vec![BrokerEvent::ChordComplete { group, call }]),
+            None => other(command),
+        },
         b"SETEX" | b"PSETEX" | b"SET" => match keys::result_id(key) {
             Some(task_id) => {
                 let at = if &*upper == b"SET" { 2 } else { 3 };
@@ -155,8 +159,12 @@ fn fanout(
         envelope(payload, context.capture_args, stats),
     );
     match (kind, content) {
-        (Channel::Heartbeat, Some(Content::FromWorker(name))) => {
-            Meaning::Celery(vec![BrokerEvent::WorkerName { name, call }])
+        (Channel::Events, Some(Content::Events { hostname, events })) => {
+            let mut all = vec![BrokerEvent::WorkerName { name: hostname, call }];
+            if !events.is_empty() {
+                all.push(BrokerEvent::Told { events, call });
+            }
+            Meaning::Celery(all)
         }
         (_, Some(Content::Task(message))) => {
             let destination = exchange.unwrap_or_else(|| message.exchange.clone());
@@ -283,7 +291,7 @@ fn envelope(payload: &Bulk, capture_args: bool, stats: &mut RedisStats) -> Optio
 fn count(content: Content, stats: &mut RedisStats) -> Content {
     match content {
         Content::Malformed => stats.messages_malformed += 1,
-        Content::Other | Content::FromWorker(_) => stats.messages_other += 1,
+        Content::Other | Content::Events { .. } => stats.messages_other += 1,
         Content::Task(_) | Content::Reply { .. } => {}
     }
     content

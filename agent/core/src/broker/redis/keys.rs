@@ -37,12 +37,20 @@ pub(super) fn exchange(channel: &[u8]) -> Option<String> {
     Some(name.split('/').next().unwrap_or(name).to_owned())
 }
 
+/// The group of the key that holds the parts of a chord's header (`celery/backends/base.py: get_key_for_group`).
+pub(super) fn chord_parts(key: &[u8]) -> Option<String> {
+    const PREFIX: &[u8] = b"celery-taskset-meta-";
+    let at = memchr::memmem::find(key, PREFIX)?;
+    let group = key.get(at + PREFIX.len()..)?.strip_suffix(b".j")?;
+    Some(std::str::from_utf8(group).ok()?.to_owned())
+}
+
 /// What a channel's messages are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Channel {
-    /// A worker's heartbeat: it names the worker.
-    Heartbeat,
-    /// Events and remote control: no tasks.
+    /// Events of a worker about itself or its tasks: they name the worker.
+    Events,
+    /// Other events and remote control: no tasks.
     Control,
     /// Notice of a stored result.
     Result,
@@ -52,8 +60,8 @@ pub(super) enum Channel {
 
 pub(super) fn channel(name: &[u8]) -> Channel {
     let has = |part: &[u8]| memchr::memmem::find(name, part).is_some();
-    if has(b".celeryev/worker.") {
-        Channel::Heartbeat
+    if has(b".celeryev/worker.") || (has(b".celeryev/task.") && !has(b"/task.sent")) {
+        Channel::Events
     } else if has(b".celeryev") || has(b"celery.pidbox") {
         Channel::Control
     } else if has(KEY_PREFIX) {

@@ -20,7 +20,7 @@ pub struct ReplyDecoder {
     deep: Option<Deep>,
     /// A bulk string that comes in pieces.
     pieces: Option<Pieces>,
-    /// The next byte, if it is the first of a transfer, is the first of a reply.
+    /// The next byte, if it is the first of a transfer, is the first of a reply. Only ever true out of sync.
     boundary: bool,
     depth: usize,
     text_max: usize,
@@ -91,7 +91,6 @@ impl ReplyDecoder {
                 self.progress.skip(segment.skip_all());
                 return None;
             }
-            self.boundary = false;
             match self.step(segment) {
                 Ok(None) => {}
                 Ok(Some(value)) => return Some(self.progress.finish(value)),
@@ -110,7 +109,6 @@ impl ReplyDecoder {
         if len == 0 {
             return None;
         }
-        self.boundary = false;
         let gap = match self.state {
             State::Payload(text) => Some((text, self.bulk.gap(len))),
             State::Lost | State::Line => None,

@@ -54,6 +54,7 @@ pub struct RequestDecoder {
     /// Start of a transfer that may turn out to be a boundary, and the call that moved its first byte.
     probe: Vec<u8>,
     probe_call: Call,
+    inline_max: usize,
     progress: Progress,
 }
 
@@ -85,6 +86,7 @@ impl RequestDecoder {
             args: Vec::new(),
             probe: Vec::new(),
             probe_call: Call::default(),
+            inline_max: INLINE_MAX.min(limits.bulk),
             progress: Progress::new(limits),
         }
     }
@@ -247,7 +249,7 @@ impl RequestDecoder {
     /// An inline command. An empty one is none: Redis does not answer it.
     fn inline(&mut self, segment: &mut Segment<'_>) -> Result<Option<Item<Command>>, NotResp> {
         let mut data = segment.data;
-        let word = match self.line.read(&mut data, Form::Inline(INLINE_MAX)) {
+        let word = match self.line.read(&mut data, Form::Inline(self.inline_max)) {
             Line::More => None,
             Line::Whole(line) => Some(Bulk::from(first_word(line).ok_or(NotResp)?)),
             Line::Bad => return Err(NotResp),

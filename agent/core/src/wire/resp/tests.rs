@@ -208,6 +208,18 @@ fn not_resp() {
     }
 }
 
+/// Scenario: a fault in the middle of a transfer, a command right behind it, another in the next transfer.
+/// Guarantees: only the beginning of a transfer is a boundary.
+#[test]
+fn fault_inside_a_transfer() {
+    let mut decoder = RequestDecoder::new(&Limits::default());
+    let fault = [PING, b"*1\r\n", PING].concat();
+    let items = requests(&mut decoder, &[&fault, PING]);
+    let resynced: Vec<_> = items.iter().map(|item| item.resynced).collect();
+    assert_eq!(resynced, [false, true]);
+    assert_eq!(decoder.stats().skipped_bytes, 4 + PING.len() as u64);
+}
+
 /// Scenario: replies out of sync: nothing marked; marked but with a gap before the bytes; marked, in the middle of a
 /// transfer; marked.
 /// Guarantees: only the last finds sync, and says so.
@@ -297,6 +309,21 @@ fn too_much() {
     );
 }
 
+/// Scenario: a reply of more values than are kept, the last of them inside an array inside it.
+/// Guarantees: the values that come first are kept where they are, the array around them too.
+#[test]
+fn too_much_inside() {
+    let limits = Limits {
+        elements: 3,
+        ..Limits::default()
+    };
+    let mut decoder = ReplyDecoder::new(&limits);
+    let items = replies(&mut decoder, &[b"*2\r\n*3\r\n:1\r\n:2\r\n:3\r\n:4\r\n"]);
+    let inner = Value::Array(vec![Value::Int(1), Value::Int(2)]);
+    assert_eq!(items[0].value, Value::Array(vec![inner]));
+    assert!(items[0].truncated);
+}
+
 /// Scenario: lengths and counts at the ends of their types, lines without an end.
 /// Guarantees: passed over or refused; never reserved, never overflown.
 #[test]
@@ -326,14 +353,17 @@ fn absurd_numbers() {
 fn memory_is_bounded() {
     let limits = Limits {
         bulk: 1024,
-        bulk_edge: 256,
+        bulk_edge: 512,
         elements: 32,
         depth: 8,
         ..Limits::default()
     };
-    let bound = 16 * limits.bulk + 16 * limits.elements * size_of::<Value>() + 4096;
+    let values = 2 * (limits.elements + 8 * limits.depth) * size_of::<Value>();
+    let bound = 8 * limits.bulk + values + 2048;
     let string = [b"$1000\r\n", &[b'x'; 1000][..], b"\r\n"].concat();
-    let kinds: [(&[u8], &[u8]); 9] = [
+    let long = [b"$2000\r\n", &[b'x'; 2000][..], b"\r\n"].concat();
+    let kinds: [(&[u8], &[u8]); 10] = [
+        (b"*999999999\r\n", &long),
         (b"*999999999\r\n", &string),
         (b"*999999999\r\n", b"$1000000\r\nxxxxxxxxxxx"),
         (

@@ -1,0 +1,64 @@
+//! What workers themselves tell of their tasks (`-E`): evidence where no pool pipe is to be had.
+
+use super::attempt::{State, Timing};
+use super::engine::Engine;
+use super::process::Pool;
+use crate::celery::{EventKind, ResultState, TaskEvent};
+use crate::stream::Call;
+
+impl Engine {
+    pub(super) fn told(&mut self, events: &[TaskEvent], call: Call) {
+        let leader = self.processes.leader_of(call.pid);
+        self.process(leader).events = true;
+        self.stats.task_events += events.len() as u64;
+        // A pool's pipes tell the same, earlier and of the child itself.
+        if self.processes.pool(leader) == Some(Pool::Prefork) {
+            return;
+        }
+        for event in events {
+            self.event(event, leader, call);
+        }
+    }
+
+    fn event(&mut self, event: &TaskEvent, leader: u32, call: Call) {
+        let at = self.clock.mono_of(event.at);
+        let state = match event.kind {
+            EventKind::Started => {
+                let Some(id) = self.told_by(&event.task_id, ResultState::Started, leader) else {
+                    return;
+                };
+                if let Some(attempt) = self.attempts.get_mut(&id) {
+                    attempt.runner.get_or_insert((call.pid, call.tid));
+                    attempt.begins(at, Timing::Event);
+                }
+                return;
+            }
+            EventKind::Succeeded => State::Success,
+            EventKind::Failed => State::Failure,
+            EventKind::Retried => State::Retry,
+            EventKind::Revoked => State::Revoked,
+            EventKind::Rejected => State::Rejected,
+        };
+        // Usually the result was stored just before, and the attempt waits for this.
+        let open = |a: &super::attempt::Attempt| {
+            a.leader == leader && a.end.is_none_or(|end| end.timing > Timing::Event)
+        };
+        let Some(id) = self.oldest(&event.task_id, open) else {
+            return;
+        };
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
+        attempt.state.get_or_insert(state);
+        if state != State::Revoked || attempt.began.is_some() {
+            attempt.ends(at, Timing::Event);
+        } else {
+            attempt.stored = Some(state);
+        }
+        if attempt.acked.is_some() {
+            self.complete(id, call.exit);
+        } else {
+            self.set_deadline(id, call.exit + self.config.limits.run_wait);
+        }
+    }
+}
