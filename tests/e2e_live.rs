@@ -13,6 +13,10 @@ mod collector;
 mod hostile;
 #[path = "e2e/load.rs"]
 mod load;
+#[path = "e2e/outcomes.rs"]
+mod outcomes;
+#[path = "e2e/pools.rs"]
+mod pools;
 #[path = "e2e/privileges.rs"]
 mod privileges;
 #[path = "e2e/rig/mod.rs"]
@@ -21,10 +25,14 @@ mod rig;
 mod scenarios;
 #[path = "e2e/self_check.rs"]
 mod self_check;
+#[path = "e2e/traced.rs"]
+mod traced;
 #[path = "e2e/variants.rs"]
 mod variants;
 #[path = "../xtask/src/venv.rs"]
 mod venv;
+#[path = "e2e/workflows.rs"]
+mod workflows;
 
 /// What live and replayed tests share: the truth's form, and the comparison.
 #[allow(dead_code, unreachable_pub, reason = "each test program uses its part")]

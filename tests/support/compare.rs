@@ -224,6 +224,9 @@ impl<'a> Comparison<'a> {
             || format!("ends {:.3} ms after the truth", (end - publish.after) * 1e3),
         );
         self.publish_parent(&mut check, task, publish);
+        if publish.retries == 0 {
+            self.chord(&mut check, task);
+        }
         if publish.retries > 0
             && let Some(first) = task.publishes.iter().find(|first| first.retries == 0)
         {
@@ -236,6 +239,25 @@ impl<'a> Comparison<'a> {
             });
         }
         self.report.problems.append(&mut check.problems);
+    }
+
+    /// A chord's callback links to the publishes of all that it waited for.
+    fn chord(&self, check: &mut Check<'_>, task: &Task) {
+        let header: HashSet<&String> = task.other.iter().flat_map(|other| &other.header).collect();
+        for (part, publish) in self.truth.publishes() {
+            if publish.retries == 0 && header.contains(&part.id) {
+                let link = Link {
+                    trace_id: trace_id(publish),
+                    span_id: publish_id(&part.id, 0, &publish.name),
+                };
+                check.that(check.span.links.contains(&link), || {
+                    format!(
+                        "no link to {} of the chord",
+                        label("publish", &part.id, 0, &publish.name)
+                    )
+                });
+            }
+        }
     }
 
     /// The run that sent it, unless the message's trace context says who did. A context that an earlier message of the
@@ -299,6 +321,9 @@ impl<'a> Comparison<'a> {
         check.same("process", span.process.pid, self.truth.leader(run.pid));
         if let Some(timing) = self.expect.timing {
             check.attribute("celery.timing", timing);
+        }
+        if let Some(redelivered) = run.redelivered {
+            check.attribute("celery.redelivered", redelivered);
         }
         check.that(text(span, "celery.hostname").is_some(), || {
             "no celery.hostname".to_owned()
@@ -385,6 +410,11 @@ impl<'a> Comparison<'a> {
         check.optional("celery.eta", publish.eta.as_deref());
         check.optional("celery.expires", publish.expires.as_deref());
         check.optional("celery.origin", publish.origin.as_deref());
+        let stamps =
+            text(span, "celery.stamps").map(|json| serde_json::from_str::<serde_json::Value>(json).ok());
+        check.that(publish.stamps == stamps.clone().flatten(), || {
+            format!("celery.stamps: want {:?}, got {stamps:?}", publish.stamps)
+        });
         match publish.priority {
             // Celery sends 0 when nothing was asked for.
             None | Some(0) => {

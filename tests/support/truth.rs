@@ -100,6 +100,9 @@ pub struct Publish {
     pub parent_id: Option<String>,
     /// The first task of the tree, as in the header.
     pub root_id: String,
+    /// As in the header.
+    #[serde(default)]
+    pub stamps: Option<serde_json::Value>,
     /// The message's W3C trace context, where the test knows it.
     #[serde(default)]
     pub traceparent: Option<Traceparent>,
@@ -131,15 +134,24 @@ pub struct Run {
     pub state: Option<String>,
     /// What it returned or raised, as text.
     pub retval: Option<String>,
+    /// Whether its message had been delivered before, where the signals said so.
+    #[serde(default)]
+    pub redelivered: Option<bool>,
 }
 
 /// A signal other than those of publish and run.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Happening {
-    /// `retry`, `failure`, `revoked`.
+    /// `retry`, `failure`, `revoked`; `killing`: its process is about to be killed; `chord`: it is a chord's callback.
     pub ev: String,
+    /// When, s.
+    #[serde(default)]
+    pub t: Option<f64>,
     /// `failure`: the exception as text.
     pub exception: Option<String>,
+    /// `chord`: the tasks it waits for.
+    #[serde(default)]
+    pub header: Vec<String>,
 }
 
 /// A W3C trace context.

@@ -3,6 +3,7 @@
 Broker and result backend come from the environment, so that one module serves every test.
 """
 
+import json
 import os
 import signal
 import time
@@ -16,6 +17,7 @@ app.conf.update(
     result_expires=600,
     task_send_sent_event=os.environ.get("WORKLOAD_EVENTS") == "1",
     worker_hijack_root_logger=False,
+    **json.loads(os.environ.get("WORKLOAD_CONFIG", "{}")),
 )
 
 

@@ -10,6 +10,7 @@ import time
 
 from celery import chain, chord, group
 
+import canvas
 import recorder
 from app import (
     add,
@@ -180,7 +181,7 @@ def scenarios():
 
 def main():
     recorder.publisher()
-    known = scenarios()
+    known = {**scenarios(), **canvas.scenarios()}
     print("up", flush=True)
     for line in sys.stdin:
         name, *arguments = line.split()

@@ -6,6 +6,7 @@ process appends JSON lines to its own file in WORKLOAD_TRUTH_DIR; tests/e2e/trut
 program is slowed as little as can be.
 """
 
+import ctypes
 import json
 import os
 import threading
@@ -19,6 +20,8 @@ from celery import signals
 DIRECTORY = os.environ["WORKLOAD_TRUTH_DIR"]
 _file = None
 _pending = threading.local()
+# gevent and eventlet put greenlets in the place of threads: asked of the C library, a thread is the kernel's.
+_libc = ctypes.CDLL(None)
 
 
 def _reopen():
@@ -36,7 +39,7 @@ def write(ev, **fields):
         path = os.path.join(DIRECTORY, f"{os.getpid()}.jsonl")
         _file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         write("clock", wall=time.time(), monotonic=time.monotonic())
-    line = {"ev": ev, "pid": os.getpid(), "tid": threading.get_native_id(), **fields}
+    line = {"ev": ev, "pid": os.getpid(), "tid": _libc.gettid(), **fields}
     os.write(_file, (json.dumps(line) + "\n").encode())
 
 
@@ -52,6 +55,15 @@ def child():
 
 def _cut(value):
     return repr(value)[:200]
+
+
+def _context(headers):
+    """The trace context of a message; B3's single header in the form of a traceparent."""
+    b3 = headers.get("b3")
+    if b3 and not headers.get("traceparent"):
+        trace, span, sampled = b3.split("-")[:3]
+        return f"00-{trace:0>32}-{span}-{'01' if sampled in ('1', 'd') else '00'}"
+    return headers.get("traceparent")
 
 
 @signals.before_task_publish.connect
@@ -71,7 +83,8 @@ def _before_publish(sender=None, headers=None, routing_key=None, exchange=None, 
         "root_id": headers["root_id"],
         "parent_id": headers["parent_id"],
         "origin": headers["origin"],
-        "traceparent": headers.get("traceparent"),
+        "traceparent": _context(headers),
+        "stamps": headers.get("stamps") or None,
         "routing_key": routing_key,
         "exchange": getattr(exchange, "name", exchange),
         "priority": (properties or {}).get("priority"),
@@ -79,10 +92,12 @@ def _before_publish(sender=None, headers=None, routing_key=None, exchange=None, 
 
 
 @signals.after_task_publish.connect
-def _after_publish(sender=None, **_):
+def _after_publish(sender=None, headers=None, **_):
     t = time.time()
     finished, _pending.publish = getattr(_pending, "publish", None), None
     if finished:
+        # An instrumentation may have put its context there after our handler ran.
+        finished["traceparent"] = _context(headers)
         write("publish", **finished, after=t)
 
 
@@ -118,6 +133,11 @@ def _failure(sender=None, task_id=None, exception=None, **_):
 def _revoked(sender=None, request=None, terminated=None, signum=None, expired=None, **_):
     t = time.time()
     write("revoked", t=t, id=request.id, terminated=terminated, signum=str(signum), expired=expired)
+
+
+@signals.task_unknown.connect
+def _unknown(sender=None, id=None, **_):
+    write("unknown", t=time.time(), id=id)
 
 
 @signals.task_rejected.connect

@@ -93,7 +93,12 @@ impl Process {
 
     /// SIGTERM to the leader alone, as an init system sends it.
     pub(crate) fn terminate(&self) {
-        signal("TERM", &self.pid().to_string());
+        self.signal("TERM");
+    }
+
+    /// A signal to the leader alone.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(name, &self.pid().to_string());
     }
 
     /// What it has used so far; zeros once it has ended.

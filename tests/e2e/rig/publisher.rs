@@ -19,8 +19,13 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// Starts it and waits until it takes commands. No connection is open yet.
     pub(crate) fn start(scene: &Scene, name: &str) -> Self {
+        Self::start_module(scene, name, "publisher")
+    }
+
+    /// The same program wrapped in another module.
+    pub(crate) fn start_module(scene: &Scene, name: &str, module: &str) -> Self {
         let mut command = scene.python();
-        command.args(["-m", "publisher"]);
+        command.args(["-m", module]);
         let mut process = Process::spawn(name, &command, scene.folder(), Some(Stdio::piped()));
         let stdout = process.child().stdout.take().expect("a piped stdout");
         let (sender, lines) = channel();

@@ -22,6 +22,7 @@ pub(crate) struct Scene {
     family: Family,
     name: String,
     truth: RefCell<TruthLog>,
+    settings: String,
     folder: Folder,
     _alone: MutexGuard<'static, ()>,
 }
@@ -55,6 +56,7 @@ impl Scene {
             family,
             name: unique,
             truth: RefCell::new(TruthLog::new(&folder.0.join("truth"))),
+            settings: "{}".to_owned(),
             folder,
             _alone: alone,
         })
@@ -63,6 +65,12 @@ impl Scene {
     /// Unique among all tests that run on this machine.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same with settings of the application, a JSON object with Celery's names, for every program started later.
+    pub(crate) fn with_settings(mut self, settings: &str) -> Self {
+        settings.clone_into(&mut self.settings);
+        self
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -88,6 +96,7 @@ impl Scene {
             .env("PYTHONWARNINGS", "ignore")
             .env("WORKLOAD_BROKER", &url)
             .env("WORKLOAD_BACKEND", &url)
+            .env("WORKLOAD_CONFIG", &self.settings)
             .env("WORKLOAD_TRUTH_DIR", self.folder().join("truth"));
         python
     }

@@ -80,7 +80,8 @@ impl TruthLog {
         let mut settled = HashSet::new();
         let mut running = HashMap::new();
         for line in &self.lines {
-            let thread = (line["pid"].as_u64(), line["tid"].as_u64());
+            // Greenlets of one thread run several tasks at a time.
+            let thread = (line["pid"].as_u64(), line["tid"].as_u64(), line["id"].to_string());
             match line["ev"].as_str().unwrap_or_default() {
                 "prerun" => _ = running.insert(thread, key(line)),
                 "postrun" => {
@@ -100,6 +101,7 @@ impl TruthLog {
             .filter(|line| mains.contains(&line["pid"].to_string()));
         let dropped: HashSet<String> = self
             .of("revoked")
+            .chain(self.of("unknown"))
             .chain(by_main)
             .map(|line| line["id"].to_string())
             .collect();

@@ -12,6 +12,10 @@ pub(crate) struct Options {
     pub(crate) events: bool,
     /// Commands a second of a cache inside each pool child; 0 for none.
     pub(crate) cache_rate: u32,
+    /// The module to start instead of `app`.
+    pub(crate) app: Option<&'static str>,
+    /// More modules to load, besides the recorder.
+    pub(crate) include: Vec<&'static str>,
     /// More words on the command line.
     pub(crate) arguments: Vec<&'static str>,
 }
@@ -27,12 +31,13 @@ impl Worker {
     pub(crate) fn start(scene: &Scene, name: &str, options: &Options) -> Self {
         let mut command = scene.python();
         // One option with a comma: a second --include would take the first one's place.
-        let include = if options.cache_rate > 0 {
-            "recorder,cache"
-        } else {
-            "recorder"
-        };
-        command.args(["-m", "celery", "-A", "app", "worker", "--include", include]);
+        let mut include = vec!["recorder"];
+        include.extend(&options.include);
+        if options.cache_rate > 0 {
+            include.push("cache");
+        }
+        command.args(["-m", "celery", "-A", options.app.unwrap_or("app"), "worker"]);
+        command.args(["--include", &include.join(",")]);
         // A host part that no other test uses, so that workers of several tests never answer each other.
         command.args([
             "-n",
@@ -67,9 +72,19 @@ impl Worker {
     }
 
     /// Warm shutdown: running tasks end, the others go back to the broker.
-    pub(crate) fn shut_down(mut self) {
-        self.process.terminate();
+    pub(crate) fn shut_down(self) {
+        self.end("TERM");
+    }
+
+    /// Sends the main process a signal; pool children that outlive it go on until this is dropped.
+    pub(crate) fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
+    /// Sends the main process a signal that ends it, and waits until it has.
+    pub(crate) fn end(mut self, signal: &str) {
+        self.process.signal(signal);
         let status = self.process.wait(Duration::from_secs(20));
-        assert!(status.is_some(), "the worker did not end on SIGTERM");
+        assert!(status.is_some(), "the worker did not end on SIG{signal}");
     }
 }

@@ -1,0 +1,197 @@
+//! What tasks make of each other: canvases, retries, schedules, many workers, and thousands of tasks at once.
+
+use std::time::Duration;
+
+use celeryscope_core::SpanKind;
+
+use crate::check;
+use crate::rig::process::{Process, wait_for};
+use crate::rig::worker::Options;
+use crate::rig::{Agent, Publisher, Scene, Worker};
+use crate::support::compare::{self, Expect, text};
+
+fn options() -> Options {
+    Options {
+        include: vec!["lives"],
+        ..Options::default()
+    }
+}
+
+/// Scenario: retries in three attempts, chain and broken chain, group, chords of every form, map, starmap, chunks, link and
+/// link_error, replace by a chain and by a chord, stamps, nested calls and canvases, send_task by name, ETA, rate limit.
+/// Guarantees: each publish has the run that sent it as its parent, a retry links to the first publish, a chord's callback to
+/// all that it waited for; stamps are told; time in the queue counts from the ETA.
+#[test]
+fn every_canvas() {
+    let Some(scene) = Scene::set("canvas", "celery57") else {
+        return;
+    };
+    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let worker = Worker::start(&scene, "w1", &options());
+    let mut publisher = Publisher::start(&scene, "publisher");
+    for scenario in [
+        "flaking 3",
+        "chained",
+        "broken_chain",
+        "grouped 6",
+        "chords 3",
+        "maps",
+        "linked",
+        "replaces",
+        "replacing",
+        "stamped",
+        "nesting 3",
+        "deepening 4",
+        "by_name",
+        "eta",
+        "rated 6",
+    ] {
+        publisher.publish(scenario);
+    }
+    scene.settle(Duration::from_secs(40));
+    drop(worker);
+    check::all_is_told(&scene, &agent.stop(), &check::few_runs());
+    let chords = scene.whole_truth().tasks;
+    let waited: usize = chords
+        .iter()
+        .flat_map(|task| &task.other)
+        .map(|other| other.header.len())
+        .sum();
+    assert!(
+        waited > 15,
+        "the truth knows {waited} parts of chords: the test tests no links"
+    );
+}
+
+/// Scenario: two workers that both take a broadcast queue, and a beat process with a schedule of one second.
+/// Guarantees: one publish and a run in each worker for each broadcast; what beat sends is told as any client's.
+#[test]
+fn broadcast_and_beat() {
+    let Some(scene) = Scene::set("broadcast", "celery57") else {
+        return;
+    };
+    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let with_news = Options {
+        app: Some("news"),
+        ..Options::default()
+    };
+    let workers = [
+        Worker::start(&scene, "w1", &with_news),
+        Worker::start(&scene, "w2", &with_news),
+    ];
+    let mut publisher = Publisher::start(&scene, "publisher");
+    publisher.publish("announcing 5");
+    let mut command = scene.python();
+    command.args([
+        "-m", "celery", "-A", "ticking", "beat", "-l", "WARNING", "-s", "schedule",
+    ]);
+    let beat = Process::spawn("beat", &command, scene.folder(), None);
+    wait_for("three ticks", Duration::from_secs(20), || {
+        (scene.truth().published_ids().len() >= 5 + 3).then_some(())
+    });
+    beat.terminate();
+    drop(beat);
+    scene.settle(Duration::from_secs(20));
+    drop(workers);
+    let left = agent.stop();
+    check::all_is_told(&scene, &left, &check::few_runs());
+    let of = |kind| {
+        let spans = left.spans.iter().filter(move |span| span.kind == kind);
+        spans
+            .filter(|span| text(span, "celery.task_name") == Some("news.announced"))
+            .count()
+    };
+    assert_eq!((of(SpanKind::Publish), of(SpanKind::Run)), (5, 10));
+}
+
+/// Scenario: 3,000 tasks in chords of 50, groups of 100, chains of 5 and nested calls, as fast as one client can send them.
+/// Guarantees: none missing, none twice, none under the wrong parent.
+#[test]
+fn thousands_of_tasks() {
+    let Some(scene) = Scene::set("thousands", "celery57") else {
+        return;
+    };
+    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let worker = Worker::start(&scene, "w1", &options());
+    let mut publisher = Publisher::start(&scene, "publisher");
+    publisher.publish("mixed 3000");
+    scene.settle(Duration::from_secs(120));
+    drop(worker);
+    let left = agent.stop();
+    // Two processors for all: who is late here is not told apart from who is slow.
+    let expect = Expect {
+        publish_before: Duration::from_millis(20),
+        publish_after: Duration::from_millis(200),
+        ..check::few_runs()
+    };
+    let report = check::all_is_told(&scene, &left, &expect);
+    assert!(report.starts().len() >= 2900, "{} runs", report.starts().len());
+    let near = compare::quantile(report.starts(), 50);
+    assert!(
+        near < Duration::from_millis(2),
+        "the median start is {near:?} off"
+    );
+}
+
+/// Scenario: the common workflows with arguments in pickle, YAML and msgpack, compressed with zlib and bzip2, and in
+/// messages of protocol 1.
+/// Guarantees: every task is told in full.
+#[test]
+fn serializers_compression_and_protocol_1() {
+    let all = [
+        (
+            "pickle",
+            r#"{"task_serializer": "pickle", "task_compression": "zlib", "accept_content": ["pickle", "json"]}"#,
+        ),
+        (
+            "yaml",
+            r#"{"task_serializer": "yaml", "task_compression": "bzip2", "accept_content": ["yaml", "json"]}"#,
+        ),
+        (
+            "msgpack",
+            r#"{"task_serializer": "msgpack", "accept_content": ["msgpack", "json"]}"#,
+        ),
+        ("protocol1", r#"{"task_protocol": 1}"#),
+    ];
+    for (name, settings) in all {
+        let Some(scene) = Scene::set(name, "pools") else {
+            return;
+        };
+        let scene = scene.with_settings(settings);
+        let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+        let worker = Worker::start(&scene, "w1", &options());
+        let mut publisher = Publisher::start(&scene, "publisher");
+        for scenario in ["simple 3", "failures 1", "retries", "nesting 2", "chained"] {
+            publisher.publish(scenario);
+        }
+        scene.settle(Duration::from_secs(20));
+        drop(worker);
+        check::all_is_told(&scene, &agent.stop(), &check::few_runs());
+    }
+}
+
+/// Scenario: Celery 5.2 with redis-py 4: calls, chain, chord, retries, failures, nested calls.
+/// Guarantees: every task is told in full.
+#[test]
+fn celery_52() {
+    let Some(scene) = Scene::set("celery52", "celery52") else {
+        return;
+    };
+    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let worker = Worker::start(&scene, "w1", &options());
+    let mut publisher = Publisher::start(&scene, "publisher");
+    for scenario in [
+        "simple 3",
+        "chained",
+        "chords 2",
+        "retries",
+        "failures 2",
+        "nesting 2",
+        "paced 20",
+    ] {
+        publisher.publish(scenario);
+    }
+    scene.settle(Duration::from_secs(30));
+    drop(worker);
+    check::all_is_told(&scene, &agent.stop(), &check::few_runs());
+}
