@@ -92,6 +92,10 @@ fn broadcast_and_beat() {
     beat.terminate();
     drop(beat);
     scene.settle(Duration::from_secs(20));
+    wait_for("each broadcast in both workers", Duration::from_secs(5), || {
+        (scene.truth().received() >= 10 + 3).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(500));
     drop(workers);
     let left = agent.stop();
     check::all_is_told(&scene, &left, &check::few_runs());

@@ -6,7 +6,7 @@ from kombu.common import Broadcast
 from app import app
 
 app.conf.task_queues = (Queue("celery"), Broadcast("news"))
-app.conf.task_routes = {"news.announced": {"queue": "news", "exchange": "news"}}
+app.conf.task_routes = {"news.announced": {"queue": "news"}}
 
 
 @app.task(ignore_result=True)
