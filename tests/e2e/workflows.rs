@@ -118,7 +118,7 @@ fn thousands_of_tasks() {
     let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
     let worker = Worker::start(&scene, "w1", &options());
     let mut publisher = Publisher::start(&scene, "publisher");
-    publisher.publish("mixed 3000");
+    publisher.publish("mixed 3300");
     scene.settle(Duration::from_secs(120));
     drop(worker);
     let left = agent.stop();

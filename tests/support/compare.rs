@@ -371,7 +371,10 @@ impl<'a> Comparison<'a> {
         let put_back = |retval: &String| retval.starts_with("reject requeue=True");
         let again = |other: &Run| other.retries == run.retries && other.start > run.start;
         let made_again = run.end.is_none()
-            && task.runs.iter().any(|other| again(other) && other.redelivered == Some(true));
+            && task
+                .runs
+                .iter()
+                .any(|other| again(other) && other.redelivered == Some(true));
         let acks = usize::from(!made_again && !run.retval.as_ref().is_some_and(put_back));
         for (name, count, latest) in [("delivered", 1, before), ("acked", acks, f64::INFINITY)] {
             let at: Vec<f64> = check

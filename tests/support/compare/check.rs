@@ -182,7 +182,11 @@ pub(super) fn outcome(check: &mut Check<'_>, state: &str, task: &Task, run: &Run
         format!("error.type: want {want}, got {error:?}")
     });
     // Of a run that was lost and is made again nothing is stored.
-    let wanted = if state == "FAILURE" || told.is_some() { 1..=1 } else { 0..=1 };
+    let wanted = if state == "FAILURE" || told.is_some() {
+        1..=1
+    } else {
+        0..=1
+    };
     check.that(wanted.contains(&exceptions), || {
         format!("exception events: want {wanted:?}, got {exceptions}")
     });
