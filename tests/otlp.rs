@@ -19,10 +19,13 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as OtlpSpan;
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 /// A collector that keeps what it is given.
 #[derive(Clone, Default)]
@@ -50,13 +53,26 @@ impl TraceService for Collector {
 impl Collector {
     /// Serves gRPC until the sender is dropped.
     async fn serve(&self, at: SocketAddr) -> (SocketAddr, oneshot::Sender<()>) {
+        self.serve_with(at, None).await
+    }
+
+    /// The same, under TLS where there is a configuration.
+    async fn serve_with(
+        &self,
+        at: SocketAddr,
+        tls: Option<ServerTlsConfig>,
+    ) -> (SocketAddr, oneshot::Sender<()>) {
         let listener = TcpListener::bind(at).await.unwrap();
         let at = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let service = TraceServiceServer::new(self.clone());
         tokio::spawn(async move {
             let ended = async { drop(stopped.await) };
-            let server = tonic::transport::Server::builder().add_service(service);
+            let mut server = tonic::transport::Server::builder();
+            if let Some(tls) = tls {
+                server = server.tls_config(tls).unwrap();
+            }
+            let server = server.add_service(service);
             server
                 .serve_with_incoming_shutdown(TcpIncoming::from(listener), ended)
                 .await
@@ -65,37 +81,21 @@ impl Collector {
         (at, stop)
     }
 
-    /// Serves OTLP/HTTP, as much of HTTP/1.1 as that takes.
-    async fn serve_http(&self) -> SocketAddr {
+    /// Serves OTLP/HTTP, under TLS where there is an acceptor.
+    async fn serve_http(&self, tls: Option<TlsAcceptor>) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let got = Arc::clone(&self.got);
         tokio::spawn(async move {
-            while let Ok((mut socket, _)) = listener.accept().await {
-                let mut bytes = Vec::new();
-                let (head, length) = loop {
-                    assert!(socket.read_buf(&mut bytes).await.unwrap() > 0);
-                    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
-                        continue;
-                    };
-                    let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
-                    let length = head
-                        .lines()
-                        .find_map(|line| line.strip_prefix("content-length: "))
-                        .unwrap();
-                    break (head.clone(), end + 4 + length.parse::<usize>().unwrap());
-                };
-                while bytes.len() < length {
-                    assert!(socket.read_buf(&mut bytes).await.unwrap() > 0);
+            while let Ok((socket, _)) = listener.accept().await {
+                match &tls {
+                    Some(tls) => {
+                        if let Ok(mut socket) = tls.accept(socket).await {
+                            answer(&mut socket, &got).await;
+                        }
+                    }
+                    None => answer(&mut { socket }, &got).await,
                 }
-                assert!(head.starts_with("post /v1/traces http/1.1"), "{head}");
-                assert!(head.contains("content-type: application/x-protobuf"), "{head}");
-                let body = &bytes[head.len() + 4..];
-                got.lock()
-                    .unwrap()
-                    .push(ExportTraceServiceRequest::decode(body).unwrap());
-                let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-                socket.write_all(answer.as_bytes()).await.unwrap();
             }
         });
         at
@@ -122,6 +122,38 @@ impl Collector {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// One request of OTLP/HTTP, as much of HTTP/1.1 as that takes.
+async fn answer(
+    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    got: &Mutex<Vec<ExportTraceServiceRequest>>,
+) {
+    let mut bytes = Vec::new();
+    let (head, length) = loop {
+        assert!(socket.read_buf(&mut bytes).await.unwrap() > 0);
+        let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+            continue;
+        };
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .unwrap();
+        break (head.clone(), end + 4 + length.parse::<usize>().unwrap());
+    };
+    while bytes.len() < length {
+        assert!(socket.read_buf(&mut bytes).await.unwrap() > 0);
+    }
+    assert!(head.starts_with("post /v1/traces http/1.1"), "{head}");
+    assert!(head.contains("content-type: application/x-protobuf"), "{head}");
+    let body = &bytes[head.len() + 4..];
+    got.lock()
+        .unwrap()
+        .push(ExportTraceServiceRequest::decode(body).unwrap());
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    socket.write_all(answer.as_bytes()).await.unwrap();
+    socket.flush().await.unwrap();
 }
 
 fn start(output: &str, endpoint: Option<String>, vars: &[(&str, &str)]) -> Exporters {
@@ -291,7 +323,7 @@ async fn grpc_delivers_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http_delivers_everything() {
     let collector = Collector::default();
-    let at = collector.serve_http().await;
+    let at = collector.serve_http(None).await;
     let protocol = [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
     let mut exporters = start("otlp", Some(format!("http://{at}")), &protocol);
     for span in &pair_of_spans() {
@@ -449,4 +481,114 @@ async fn the_sampler_decides() {
     let counters = close(exporters, Duration::from_secs(4));
     assert_eq!(collector.spans().len(), 1);
     assert_eq!((counters["otlp_exported"], counters["otlp_unsampled"]), (1, 1));
+}
+
+/// A certificate authority of our own, what it signed, and its folder.
+struct Certificates {
+    folder: std::path::PathBuf,
+    authority: String,
+    certificate: String,
+    key: String,
+}
+
+impl Certificates {
+    fn new(name: &str) -> Self {
+        let authority_key = rcgen::KeyPair::generate().unwrap();
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority_certificate = authority.self_signed(&authority_key).unwrap();
+        let issuer = rcgen::Issuer::new(authority, authority_key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let folder = std::env::temp_dir().join(format!("celeryscope-tls-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let made = Self {
+            folder,
+            authority: authority_certificate.pem(),
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        };
+        for (file, pem) in [
+            ("ca", &made.authority),
+            ("cert", &made.certificate),
+            ("key", &made.key),
+        ] {
+            std::fs::write(made.folder.join(file), pem).unwrap();
+        }
+        made
+    }
+
+    fn path(&self, file: &str) -> String {
+        self.folder.join(file).display().to_string()
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Scenario: gRPC under TLS to a collector that wants to know its clients; the variables name authority, certificate
+/// and key. Then an agent that does not know the authority.
+/// Guarantees: the first delivers, the second delivers nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_under_tls() {
+    let made = Certificates::new("grpc");
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(&made.certificate, &made.key))
+        .client_ca_root(Certificate::from_pem(&made.authority));
+    let collector = Collector::default();
+    let (at, _stop) = collector
+        .serve_with("127.0.0.1:0".parse().unwrap(), Some(tls))
+        .await;
+    let endpoint = format!("https://localhost:{}", at.port());
+    let (ca, cert, key) = (made.path("ca"), made.path("cert"), made.path("key"));
+    let vars = [
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", ca.as_str()),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", cert.as_str()),
+        ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", key.as_str()),
+    ];
+    let mut exporters = start("otlp", Some(endpoint.clone()), &vars);
+    exporters.send(&numbered(0));
+    assert_eq!(close(exporters, Duration::from_secs(4))["otlp_exported"], 1);
+
+    let mut stranger = start("otlp", Some(endpoint), &[]);
+    stranger.send(&numbered(1));
+    assert_eq!(close(stranger, Duration::from_secs(1))["otlp_exported"], 0);
+    assert_eq!(collector.spans().len(), 1);
+}
+
+/// Scenario: OTLP/HTTP under TLS, the authority named by its variable; then without.
+/// Guarantees: the first delivers, the second delivers nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn http_under_tls() {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+    let made = Certificates::new("http");
+    let certificate = CertificateDer::from_pem_slice(made.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(made.key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let collector = Collector::default();
+    let at = collector.serve_http(Some(Arc::new(config).into())).await;
+    let endpoint = format!("https://localhost:{}", at.port());
+    let ca = made.path("ca");
+    let protocol = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf");
+    let vars = [protocol, ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", ca.as_str())];
+    let mut exporters = start("otlp", Some(endpoint.clone()), &vars);
+    exporters.send(&numbered(0));
+    assert_eq!(close(exporters, Duration::from_secs(4))["otlp_exported"], 1);
+
+    let mut stranger = start("otlp", Some(endpoint), &[protocol]);
+    stranger.send(&numbered(1));
+    assert_eq!(close(stranger, Duration::from_secs(1))["otlp_exported"], 0);
+    assert_eq!(collector.spans().len(), 1);
 }

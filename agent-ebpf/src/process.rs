@@ -7,14 +7,16 @@ use celeryscope_common::maps::{Counter, SLOTS_PER_PROCESS};
 use crate::maps::{CALLS, PROCS, STATUS, count};
 use crate::{conn, emit, filter};
 
-/// The current process made `child`, a process of its own: it has the same descriptors and is watched alike.
+/// The current process made `child`, a process of its own: it has the same descriptors and is watched alike. False
+/// when the parent is not watched.
 #[inline(always)]
-pub(crate) fn forked(parent: u32, child: u32) {
+pub(crate) fn forked(parent: u32, child: u32) -> bool {
     let Some(bits) = filter::process(parent) else {
-        return;
+        return false;
     };
     if PROCS.insert(child, bits, 0).is_err() {
-        return count(Counter::ProcsFull, 1);
+        count(Counter::ProcsFull, 1);
+        return false;
     }
     let mut slot = 0;
     while slot < SLOTS_PER_PROCESS {
@@ -22,6 +24,7 @@ pub(crate) fn forked(parent: u32, child: u32) {
         slot += 1;
     }
     emit::bare(&emit::header(Kind::Fork, u64::from(child)), true);
+    true
 }
 
 /// The current process runs another program. Python's sockets are close-on-exec, so all are taken to be; the user

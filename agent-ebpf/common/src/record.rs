@@ -12,7 +12,7 @@ use core::mem::{offset_of, size_of};
 pub enum Kind {
     /// A connection to a watched port: `conn` is its id, the payload an [`Endpoint`].
     Open = 1,
-    /// The process closed its (last known) descriptor of `conn`. No payload.
+    /// No watched process has a descriptor of `conn` any more: `pid` closed the last. No payload.
     Close = 2,
     /// Bytes that `pid` wrote to `conn`.
     Send = 3,

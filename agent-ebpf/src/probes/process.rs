@@ -21,8 +21,9 @@ pub(crate) fn newtask(ctx: TracePointContext) -> u32 {
     if field::<u64>(&ctx, 32) & CLONE_THREAD == 0 {
         let parent = filter::tgid(bpf_get_current_pid_tgid());
         let child = field::<u32>(&ctx, 8);
-        debug!(&ctx, "process {} made {}", parent, child);
-        process::forked(parent, child);
+        if process::forked(parent, child) {
+            debug!(&ctx, "process {} made {}", parent, child);
+        }
     }
     0
 }

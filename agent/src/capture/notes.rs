@@ -52,6 +52,7 @@ impl Notes {
             Kind::Fork => {
                 if let Ok(child) = u32::try_from(record.header.conn) {
                     self.forget(child);
+                    self.make_room();
                     self.parents.insert(child, pid);
                 }
             }
@@ -61,16 +62,20 @@ impl Notes {
         }
     }
 
+    fn make_room(&mut self) {
+        if self.told.len() + self.parents.len() >= LIMIT {
+            self.told.clear();
+            self.parents.clear();
+        }
+    }
+
     fn forget(&mut self, pid: u32) {
         self.told.remove(&pid);
         self.parents.remove(&pid);
     }
 
     fn note(&mut self, proc_root: &Path, pid: u32, record: &Record<'_>) -> Arc<Note> {
-        if self.told.len() + self.parents.len() > LIMIT {
-            self.told.clear();
-            self.parents.clear();
-        }
+        self.make_room();
         let note = if let Some(description) = resource::describe(proc_root, pid) {
             Arc::new(Note {
                 leader: description.leader,

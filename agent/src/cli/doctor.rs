@@ -155,6 +155,8 @@ impl Report {
 
 fn examine(options: &LiveOptions) -> Vec<Finding> {
     let proc_root = Path::new("/proc");
+    // First: it may mount tracefs.
+    let tried = try_capture(options);
     let mut findings = vec![
         kernel(&rustix::system::uname().release().to_string_lossy()),
         lockdown(
@@ -167,7 +169,7 @@ fn examine(options: &LiveOptions) -> Vec<Finding> {
         tracing(),
         object(),
     ];
-    findings.extend(try_capture(options));
+    findings.extend(tried);
     findings.push(connections(proc_root, options));
     findings.push(workers(proc_root));
     findings
@@ -235,12 +237,8 @@ fn tracing() -> Finding {
     if let Some(root) = tracefs::find() {
         return Finding::new("tracefs", Level::Ok, root.display().to_string());
     }
-    Finding::new(
-        "tracefs",
-        Level::Note,
-        "not mounted, or not readable; mounted when capture starts",
-    )
-    .advice("if that fails: mount -t tracefs tracefs /sys/kernel/tracing on the host")
+    Finding::new("tracefs", Level::Note, "not mounted, or not readable")
+        .advice("mount -t tracefs tracefs /sys/kernel/tracing on the host; root does it when capture starts")
 }
 
 fn object() -> Finding {

@@ -15,9 +15,10 @@ const HELP: &str = "\
 Without --output spans go to OTLP where an endpoint is set (--otlp-endpoint, OTEL_EXPORTER_OTLP_ENDPOINT or
 OTEL_EXPORTER_OTLP_TRACES_ENDPOINT), else they are shown as trees.
 
-OTLP follows OTEL_EXPORTER_OTLP_{ENDPOINT,PROTOCOL,HEADERS,TIMEOUT,COMPRESSION} and their _TRACES_ forms; protocol
-is grpc or http/protobuf (default grpc; http/protobuf for port 4318). OTEL_TRACES_SAMPLER and _ARG,
-OTEL_BSP_SCHEDULE_DELAY (1000 ms), OTEL_BSP_MAX_QUEUE_SIZE (16384) and OTEL_BSP_MAX_EXPORT_BATCH_SIZE (512) hold too.
+OTLP follows OTEL_EXPORTER_OTLP_{ENDPOINT,PROTOCOL,HEADERS,TIMEOUT,COMPRESSION,CERTIFICATE,CLIENT_CERTIFICATE,
+CLIENT_KEY} and their _TRACES_ forms. The protocol is grpc or http/protobuf; default grpc, for port 4318 the other.
+OTEL_TRACES_SAMPLER and _ARG, OTEL_BSP_SCHEDULE_DELAY (1000 ms), OTEL_BSP_MAX_QUEUE_SIZE (16384) and
+OTEL_BSP_MAX_EXPORT_BATCH_SIZE (512) hold too. The sampler is not asked for trees.
 
 A line `ready probes=… ports=… processes=… connections=…` on standard error tells that capture has begun. Ctrl-C or
 SIGTERM flushes and ends within 5 s; SIGUSR1 prints all counters.

@@ -4,118 +4,23 @@
 //! tried again until it succeeds or the program ends, while the bounded queue behind it fills; what the collector
 //! refuses for good is dropped and counted. The log says once that the collector went away, and once that it is back.
 
-use std::sync::Once;
+mod settings;
+
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
+use anyhow::bail;
+use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::SpanExporter as _;
 
 use super::convert::{Group, group};
 use super::intake::Intake;
 use super::settings::Batching;
-use crate::config::UsageError;
+
+pub(super) use settings::Settings;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-
-/// Where to, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Settings {
-    protocol: Protocol,
-    /// `--otlp-endpoint`; the exporter reads the variables itself.
-    endpoint: Option<String>,
-    /// What is shown to the user: no credentials.
-    shown: String,
-    configured: bool,
-}
-
-impl Settings {
-    /// From `--otlp-endpoint` and the environment.
-    pub(super) fn new(
-        endpoint: Option<&str>,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, UsageError> {
-        let given = endpoint
-            .map(str::to_owned)
-            .or_else(|| env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
-            .or_else(|| env("OTEL_EXPORTER_OTLP_ENDPOINT"));
-        let asked = [
-            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-            "OTEL_EXPORTER_OTLP_PROTOCOL",
-        ]
-        .into_iter()
-        .find_map(|name| env(name).map(|value| (name, value)));
-        let protocol = match asked {
-            None if given.as_deref().is_some_and(|url| port(url) == Some(4318)) => Protocol::HttpBinary,
-            None => Protocol::Grpc,
-            Some((_, value)) if value == "grpc" => Protocol::Grpc,
-            Some((_, value)) if value == "http/protobuf" => Protocol::HttpBinary,
-            Some((name, value)) => {
-                return Err(UsageError(format!(
-                    "{name}={value} is not supported: use grpc or http/protobuf"
-                )));
-            }
-        };
-        if let Some(url) = endpoint
-            && !url.starts_with("http://")
-            && !url.starts_with("https://")
-        {
-            return Err(UsageError(
-                "--otlp-endpoint takes a URL such as http://localhost:4317 (http:// or https://)".to_owned(),
-            ));
-        }
-        // The flag, like the general variable, is a base; the exporter takes what it is given as the whole.
-        let endpoint = endpoint.map(|url| match protocol {
-            Protocol::HttpBinary if !url.ends_with("/v1/traces") => {
-                format!("{}/v1/traces", url.trim_end_matches('/'))
-            }
-            _ => url.to_owned(),
-        });
-        let default = match protocol {
-            Protocol::HttpBinary => "http://localhost:4318",
-            _ => "http://localhost:4317",
-        };
-        Ok(Self {
-            protocol,
-            endpoint,
-            shown: without_credentials(given.as_deref().unwrap_or(default)),
-            configured: given.is_some(),
-        })
-    }
-
-    /// Whether anybody named an endpoint.
-    pub(super) fn configured(&self) -> bool {
-        self.configured
-    }
-}
-
-fn port(url: &str) -> Option<u16> {
-    let authority = url
-        .split_once("://")
-        .map_or(url, |(_, rest)| rest)
-        .split('/')
-        .next()?;
-    authority.rsplit_once(':')?.1.parse().ok()
-}
-
-fn without_credentials(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-            let path = path.split(['?', '#']).next().unwrap_or_default();
-            format!("{scheme}://{host}{path}").escape_default().to_string()
-        }
-        None => url
-            .rsplit('@')
-            .next()
-            .unwrap_or_default()
-            .escape_default()
-            .to_string(),
-    }
-}
 
 /// The output.
 #[derive(Debug)]
@@ -136,30 +41,10 @@ impl Otlp {
         batching: Batching,
         give_up: Option<Duration>,
     ) -> anyhow::Result<Self> {
-        static TLS: Once = Once::new();
-        // An error means that a provider is there already.
-        TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-        let builder = SpanExporter::builder();
-        let exporter = match settings.protocol {
-            Protocol::HttpBinary => {
-                let builder = builder.with_http().with_protocol(Protocol::HttpBinary);
-                match &settings.endpoint {
-                    Some(url) => builder.with_endpoint(url).build(),
-                    None => builder.build(),
-                }
-            }
-            _ => {
-                let builder = builder.with_tonic().with_protocol(Protocol::Grpc);
-                match &settings.endpoint {
-                    Some(url) => builder.with_endpoint(url).build(),
-                    None => builder.build(),
-                }
-            }
-        };
         Ok(Self {
-            exporter: exporter.with_context(|| format!("can't export to {}", settings.shown))?,
+            exporter: settings.exporter()?,
             batching,
-            shown: settings.shown.clone(),
+            shown: settings.shown().to_owned(),
             give_up,
             away: None,
             refusal: None,
@@ -277,46 +162,6 @@ fn is_transient(error: &OTelSdkError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn settings(flag: Option<&str>, vars: &[(&str, &str)]) -> Result<Settings, UsageError> {
-        Settings::new(flag, &|name| {
-            vars.iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
-        })
-    }
-
-    /// Scenario: protocol and endpoint from flag and variables.
-    /// Guarantees: the standard's precedence, http/protobuf for its own port, a path only where HTTP needs one.
-    #[test]
-    fn protocol_and_endpoint() {
-        let plain = settings(None, &[]).unwrap();
-        assert_eq!((plain.protocol, plain.configured()), (Protocol::Grpc, false));
-        let http = settings(Some("http://c:4318/"), &[]).unwrap();
-        assert_eq!(http.protocol, Protocol::HttpBinary);
-        assert_eq!(http.endpoint.as_deref(), Some("http://c:4318/v1/traces"));
-        let both = [
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
-            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
-        ];
-        assert_eq!(
-            settings(Some("http://c:4318"), &both).unwrap().protocol,
-            Protocol::Grpc
-        );
-        let json = settings(None, &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]).unwrap_err();
-        assert!(json.to_string().contains("use grpc or http/protobuf"));
-        assert!(settings(Some("collector:4317"), &[]).is_err());
-    }
-
-    /// Scenario: an endpoint with a password and a token in it.
-    /// Guarantees: neither is in what the log shows.
-    #[test]
-    fn credentials_are_not_shown() {
-        let shown = settings(Some("https://user:hunter2@c:4317/base?key=hunter2"), &[])
-            .unwrap()
-            .shown;
-        assert_eq!(shown, "https://c:4317/base");
-    }
 
     /// Scenario: the exporter's errors, as its version words them.
     /// Guarantees: only what the specification calls retryable is tried again.

@@ -81,12 +81,14 @@ impl Image {
         if matches!(fields.next()?, "Z" | "X" | "x") {
             return None;
         }
-        Some(Self {
+        let image = Self {
             parent: fields.next()?.parse().ok()?,
             exe: fs::read_link(dir.join("exe")).ok(),
             auxv: read(&dir.join("auxv")).unwrap_or_default(),
             cmdline: read(&dir.join("cmdline")).unwrap_or_default(),
-        })
+        };
+        // One that is ending has lost its memory before it is called a zombie.
+        (image.exe.is_some() || !image.cmdline.is_empty()).then_some(image)
     }
 
     fn is_fork_of(&self, parent: &Self) -> bool {

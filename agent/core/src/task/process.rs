@@ -74,7 +74,7 @@ const POOL_KEY: &str = "celery.pool";
 #[derive(Debug)]
 pub(super) struct Processes {
     table: Bounded<u32, Proc>,
-    /// Parents of forks that have not been heard of yet. Apart, because most are threads and would push processes out.
+    /// Parents of forks that have not been heard of yet. Apart, because most never are and would push others out.
     forks: Bounded<u32, u32>,
 }
 

@@ -161,19 +161,26 @@ struct Printer {
     begun: bool,
 }
 
+/// Columns where nobody says how many there are: wide enough for names in full.
+const WIDTH_OF_A_PIPE: usize = 120;
+
 impl Printer {
     fn new() -> Self {
         let stdout = std::io::stdout();
         let terminal = stdout.is_terminal();
-        let width = if terminal {
-            rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| usize::from(size.ws_col))
-        } else {
-            0
-        };
+        let window = terminal
+            .then(|| rustix::termios::tcgetwinsize(&stdout).ok())
+            .flatten();
+        let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
+        let width = window
+            .map(|size| usize::from(size.ws_col))
+            .filter(|columns| *columns > 0)
+            .or_else(columns)
+            .unwrap_or(if terminal { 80 } else { WIDTH_OF_A_PIPE });
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             style: Style {
-                width: if width == 0 { 80 } else { width },
+                width,
                 colour: terminal && !no_colour,
             },
             begun: false,
