@@ -165,8 +165,13 @@ fn serializers_compression_and_protocol_1() {
         let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
         let worker = Worker::start(&scene, "w1", &options());
         let mut publisher = Publisher::start(&scene, "publisher");
-        for scenario in ["simple 3", "failures 1", "retries", "nesting 2", "chained"] {
+        for scenario in ["simple 3", "failures 1", "retries", "paced 5"] {
             publisher.publish(scenario);
+        }
+        // YAML cannot hold the signatures of a chain.
+        if name != "yaml" {
+            publisher.publish("chained");
+            publisher.publish("nesting 2");
         }
         scene.settle(Duration::from_secs(20));
         drop(worker);

@@ -370,7 +370,7 @@ impl<'a> Comparison<'a> {
         // A message that is put back is not acked.
         let put_back = |retval: &String| retval.starts_with("reject requeue=True");
         let again = |other: &Run| other.retries == run.retries && other.start > run.start;
-        let made_again = run.end.is_none()
+        let made_again = run.state.is_none()
             && task
                 .runs
                 .iter()

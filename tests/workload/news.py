@@ -1,11 +1,12 @@
 """The application with a queue that every worker gets a copy of."""
 
-from kombu import Queue
+from kombu import Exchange, Queue
 from kombu.common import Broadcast
 
 from app import app
 
-app.conf.task_queues = (Queue("celery"), Broadcast("news"))
+exchange = Exchange("news", type="fanout")
+app.conf.task_queues = (Queue("celery"), Broadcast("news", exchange=exchange))
 app.conf.task_routes = {"news.announced": {"queue": "news"}}
 
 
