@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use celeryscope::config::OutputArgs;
 use celeryscope::export::{Exporters, Fallback, Mode, OutputSpec, Plan};
-use celeryscope_core::pipeline::blank_span;
 use celeryscope_core::{Event, Link, Process, Span, SpanId, SpanKind, Status, TraceId};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
@@ -180,7 +179,12 @@ fn close(mut exporters: Exporters, deadline: Duration) -> HashMap<String, u64> {
 }
 
 fn numbered(n: u64) -> Arc<Span> {
-    let mut span = blank_span(SpanKind::Publish, "publish shop.add");
+    let mut span = Span::new(
+        SpanKind::Publish,
+        TraceId([1; 16]),
+        SpanId([1; 8]),
+        "publish shop.add",
+    );
     span.span_id = SpanId((n + 1).to_be_bytes());
     Arc::new(span)
 }
@@ -198,12 +202,17 @@ fn process(pid: u32, service: &str) -> Arc<Process> {
 
 /// A publish and the failed run of it, of two services.
 fn pair_of_spans() -> [Arc<Span>; 2] {
-    let mut publish = blank_span(SpanKind::Publish, "publish shop.pay");
+    let mut publish = Span::new(
+        SpanKind::Publish,
+        TraceId([1; 16]),
+        SpanId([1; 8]),
+        "publish shop.pay",
+    );
     publish.span_id = SpanId([2; 8]);
     publish.start.0 = 1_795_186_876_000_000_001;
     publish.end.0 = 1_795_186_876_000_000_999;
     publish.process = process(7, "web");
-    let mut run = blank_span(SpanKind::Run, "run shop.pay");
+    let mut run = Span::new(SpanKind::Run, TraceId([1; 16]), SpanId([1; 8]), "run shop.pay");
     run.span_id = SpanId([3; 8]);
     run.parent = Some(SpanId([2; 8]));
     run.trace_state = "vendor=x".to_owned();

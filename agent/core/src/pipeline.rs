@@ -341,17 +341,3 @@ impl Connection {
         sum
     }
 }
-
-/// A span with nothing in it but its kind and name, for tests of exporters.
-#[doc(hidden)]
-#[must_use]
-pub fn blank_span(kind: crate::SpanKind, name: &str) -> Span {
-    Span::new(
-        kind,
-        crate::TraceId([1; 16]),
-        crate::SpanId([1; 8]),
-        name.to_owned(),
-    )
-}
-
-pub use crate::span::trace_id_of_root;

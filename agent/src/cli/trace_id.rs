@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use celeryscope_core::pipeline::trace_id_of_root;
+use celeryscope_core::span::trace_id_of_root;
 use clap::Args;
 
 /// Print the trace id of a task from its root id

@@ -75,8 +75,7 @@ fn ratio(arg: Option<String>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use celeryscope_core::pipeline::blank_span;
-    use celeryscope_core::{SpanKind, TraceId};
+    use celeryscope_core::{SpanId, SpanKind, TraceId};
 
     fn sampling(name: &'static str, arg: &'static str) -> Sampling {
         Sampling::from_env(&|variable| {
@@ -86,7 +85,7 @@ mod tests {
     }
 
     fn span(low: u64, sampled: Option<bool>) -> Span {
-        let mut span = blank_span(SpanKind::Run, "run t");
+        let mut span = Span::new(SpanKind::Run, TraceId([1; 16]), SpanId([1; 8]), "run t");
         span.trace_id = TraceId(((1_u128 << 64) | u128::from(low)).to_be_bytes());
         span.sampled = sampled;
         span

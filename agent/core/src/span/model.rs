@@ -185,7 +185,7 @@ pub struct Span {
 impl Span {
     /// A span of which only kind, identity and name are given; everything else is empty or zero.
     #[must_use]
-    pub fn new(kind: SpanKind, trace_id: TraceId, span_id: SpanId, name: String) -> Self {
+    pub fn new(kind: SpanKind, trace_id: TraceId, span_id: SpanId, name: impl Into<String>) -> Self {
         Self {
             kind,
             trace_id,
@@ -193,7 +193,7 @@ impl Span {
             parent: None,
             trace_state: String::new(),
             sampled: None,
-            name,
+            name: name.into(),
             start: Wall(0),
             end: Wall(0),
             status: Status::Unset,

@@ -211,10 +211,9 @@ impl Printer {
 mod tests {
     use super::*;
     use celeryscope_core::SpanKind;
-    use celeryscope_core::pipeline::blank_span;
 
     fn span(trace: u8, id: u8, start: u64) -> Arc<Span> {
-        let mut span = blank_span(SpanKind::Publish, "publish t");
+        let mut span = Span::new(SpanKind::Publish, TraceId([1; 16]), SpanId([1; 8]), "publish t");
         span.trace_id = TraceId([trace; 16]);
         span.span_id = SpanId([id; 8]);
         span.start.0 = start;
