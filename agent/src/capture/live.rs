@@ -195,6 +195,9 @@ impl Live {
         for found in self.found.drain(..) {
             self.notes.pass(&self.proc_root, &found.record(), &mut sink);
         }
+        for pid in self.scanner.children() {
+            self.notes.introduce(&self.proc_root, pid, &mut sink);
+        }
         for _ in 0..DRAIN_LIMIT {
             let Some(item) = self.ring.next() else { break };
             let Ok(record) = Record::parse(&item) else {
@@ -205,7 +208,12 @@ impl Live {
             let (kind, pid, conn) = (record.kind, record.header.pid, record.header.conn);
             drop(item);
             match kind {
-                Kind::Open => self.scanner.watch_workers(&mut self.kernel, &[pid]),
+                Kind::Open => {
+                    self.scanner.watch_workers(&mut self.kernel, &[pid]);
+                    for pid in self.scanner.children() {
+                        self.notes.introduce(&self.proc_root, pid, &mut sink);
+                    }
+                }
                 Kind::Exec => {
                     self.scanner.forget(pid);
                     for found in self.scanner.adopt(&mut self.kernel, &[pid]) {
