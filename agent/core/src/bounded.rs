@@ -26,21 +26,46 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
 
     /// Inserts, and returns the entry that had to go (never the one just inserted).
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
-        self.next += 1;
-        self.order.push_back((self.next, key.clone()));
-        self.map.insert(key, (self.next, value));
-        let evicted = if self.map.len() > self.cap {
-            self.pop_oldest()
+        let evicted = self.make_room(&key);
+        let number = self.enlist(&key);
+        self.map.insert(key, (number, value));
+        evicted
+    }
+
+    /// The key's value, made if there is none, and the entry that had to go for it.
+    pub(crate) fn get_or_insert_with(
+        &mut self,
+        key: K,
+        make: impl FnOnce() -> V,
+    ) -> (&mut V, Option<(K, V)>) {
+        let evicted = self.make_room(&key);
+        let number = if self.map.contains_key(&key) {
+            0
         } else {
-            None
+            self.enlist(&key)
         };
+        let (_, value) = self.map.entry(key).or_insert_with(|| (number, make()));
+        (value, evicted)
+    }
+
+    fn make_room(&mut self, key: &K) -> Option<(K, V)> {
+        if self.map.len() < self.cap || self.map.contains_key(key) {
+            return None;
+        }
+        self.pop_oldest()
+    }
+
+    /// Puts the key at the young end of the order; gives its number there.
+    fn enlist(&mut self, key: &K) -> u64 {
         // Stale keys are dropped once they outnumber the live ones, so that the cost stays constant per insert.
         if self.order.len() > 2 * self.map.len() + 32 {
             let map = &self.map;
             self.order
                 .retain(|(number, key)| map.get(key).is_some_and(|(n, _)| n == number));
         }
-        evicted
+        self.next += 1;
+        self.order.push_back((self.next, key.clone()));
+        self.next
     }
 
     fn pop_oldest(&mut self) -> Option<(K, V)> {

@@ -256,9 +256,9 @@ impl Live {
     /// Name, meaning and value of each counter, of both halves.
     pub(crate) fn counters(&mut self) -> Vec<(&'static str, &'static str, u64)> {
         let own = [
-            ("records", "records given to the core", self.records),
+            ("captured_records", "records given to the core", self.records),
             (
-                "malformed",
+                "captured_malformed",
                 "records that could not be read: a bug",
                 self.malformed,
             ),

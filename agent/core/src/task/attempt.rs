@@ -1,10 +1,11 @@
 //! One attempt at running a task: what is known of it so far.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::celery::TaskMessage;
 use crate::celery::result::Exception;
-use crate::span::{SpanId, TraceId, ids};
+use crate::span::{Process, SpanId, TraceId, ids};
 use crate::time::{ClockPair, Mono, Wall};
 
 /// Number of an attempt; never used twice.
@@ -103,6 +104,8 @@ pub(crate) struct Attempt {
     pub(crate) stored: Option<State>,
     pub(crate) exception: Option<Exception>,
     pub(crate) acked: Option<Mono>,
+    /// Whose it was, where the process that ran it is gone.
+    pub(crate) owner: Option<Arc<Process>>,
     /// When it is looked at again.
     pub(crate) deadline: Mono,
 }
@@ -124,6 +127,7 @@ impl Attempt {
             stored: None,
             exception: None,
             acked: None,
+            owner: None,
             deadline: Mono(u64::MAX),
         }
     }

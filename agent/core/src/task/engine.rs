@@ -196,13 +196,9 @@ impl Engine {
     }
 
     pub(super) fn task(&mut self, id: &str) -> &mut Task {
-        if !self.tasks.contains(id) && self.tasks.insert(Box::from(id), Task::default()).is_some() {
-            self.stats.tasks_evicted += 1;
-        }
-        // Just inserted where it was missing, and never evicted by its own insert.
-        self.tasks
-            .get_mut(id)
-            .unwrap_or_else(|| unreachable!("task was just inserted"))
+        let (task, evicted) = self.tasks.get_or_insert_with(Box::from(id), Task::default);
+        self.stats.tasks_evicted += u64::from(evicted.is_some());
+        task
     }
 
     /// Settles when an attempt began: another span is about to name it.
@@ -220,13 +216,10 @@ impl Engine {
             trace_id: build::trace_of(message),
             span_id: ids::publish_span_id(&message.id, message.retries, &message.name),
         };
-        if !self.groups.contains(group.as_str()) {
-            self.groups.insert(Box::from(group.as_str()), Vec::new());
-        }
-        if let Some(links) = self.groups.get_mut(group.as_str())
-            && links.len() < KEPT_PER_GROUP
-            && !links.contains(&link)
-        {
+        let (links, _) = self
+            .groups
+            .get_or_insert_with(Box::from(group.as_str()), Vec::new);
+        if links.len() < KEPT_PER_GROUP && !links.contains(&link) {
             links.push(link);
         }
     }

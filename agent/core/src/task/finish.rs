@@ -53,9 +53,11 @@ impl Engine {
             .map(|t| self.clock.mono_of(t));
         let leader = attempt.leader;
         // A child outlives its main process, and remembers whose it was.
-        let process = self
-            .processes
-            .identity(leader, attempt.runner.map_or(leader, |(pid, _)| pid));
+        let runner = attempt.runner.map_or(leader, |(pid, _)| pid);
+        let process = match attempt.owner.take() {
+            Some(owner) => owner,
+            None => self.processes.identity(leader, runner),
+        };
         attempt.settle_start(&self.clock, host_of(&process));
         let facts = RunFacts {
             waiting_since: match (published, eta) {
@@ -66,7 +68,10 @@ impl Engine {
                 .processes
                 .worker_name(leader)
                 .or_else(|| named_at_start(&process)),
-            pool: self.processes.pool(leader).map(Pool::as_str),
+            // Only prefork runs tasks in other processes: known of a worker that is gone, too.
+            pool: (self.processes.pool(leader))
+                .or_else(|| (runner != leader).then_some(Pool::Prefork))
+                .map(Pool::as_str),
             process,
             clock: self.clock,
             now: self.now,

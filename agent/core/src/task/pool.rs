@@ -151,6 +151,8 @@ impl Engine {
             }
             attempt.ends(at, Timing::Pool);
             attempt.state = Some(State::Lost);
+            // Its main process may be gone already, and nobody is left to say whose it was.
+            attempt.owner = Some(self.processes.identity(attempt.leader, pid));
             self.set_deadline(id, self.now + EXPLANATION);
         }
     }

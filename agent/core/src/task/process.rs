@@ -90,28 +90,15 @@ impl Processes {
     ///
     /// A fork without exec is led by whoever leads its parent, until told otherwise.
     pub(super) fn entry(&mut self, pid: u32) -> (&mut Proc, bool) {
-        let mut evicted = false;
-        if !self.table.contains(&pid) {
-            let parent = self.forks.remove(&pid).and_then(|parent| self.table.get(&parent));
-            let (leader, info) = parent.map_or((pid, None), |proc| (proc.leader, proc.info.clone()));
-            evicted = self
-                .table
-                .insert(
-                    pid,
-                    Proc {
-                        leader,
-                        info,
-                        ..Proc::default()
-                    },
-                )
-                .is_some();
-        }
-        // Just inserted where it was missing, and never evicted by its own insert.
-        let proc = self
-            .table
-            .get_mut(&pid)
-            .unwrap_or_else(|| unreachable!("process was just inserted"));
-        (proc, evicted)
+        let parent = self.forks.remove(&pid).and_then(|parent| self.table.get(&parent));
+        let (leader, info) = parent.map_or((pid, None), |proc| (proc.leader, proc.info.clone()));
+        let make = || Proc {
+            leader,
+            info,
+            ..Proc::default()
+        };
+        let (proc, evicted) = self.table.get_or_insert_with(pid, make);
+        (proc, evicted.is_some())
     }
 
     pub(super) fn get(&self, pid: u32) -> Option<&Proc> {

@@ -86,7 +86,7 @@ impl Engine {
         self.put(span);
     }
 
-    /// Links a chord's callback to the tasks of its header, but for the one whose run sends it.
+    /// Links a chord's callback to all tasks of its header: whose run happens to send it is an accident of timing.
     fn link_chord(
         &mut self,
         pid: u32,
@@ -97,15 +97,10 @@ impl Engine {
         let Some(group) = self.processes.get_mut(pid).and_then(|proc| proc.chord.take()) else {
             return;
         };
-        let sender = running
-            .and_then(|id| self.attempts.get(&id))
-            .map(|run| &run.message);
-        if sender.is_none_or(|sender| message.parent_id.as_ref() != Some(&sender.id)) {
-            return;
+        let sender = running.and_then(|id| self.attempts.get(&id));
+        if sender.is_some_and(|sender| message.parent_id.as_ref() == Some(&sender.message.id)) {
+            links.extend(self.groups.get(group.as_str()).into_iter().flatten());
         }
-        let own = sender.map(|sender| ids::publish_span_id(&sender.id, sender.retries, &sender.name));
-        let header = self.groups.get(group.as_str()).into_iter().flatten();
-        links.extend(header.filter(|link| Some(link.span_id) != own));
     }
 
     /// The attempt during which `pid` sent this message: of the task that the message names as its parent, or of the
