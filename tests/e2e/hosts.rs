@@ -73,7 +73,7 @@ fn two_hosts_make_one_tree() {
     for left in [&client, &worker] {
         check::nothing_lost(left);
         let counters = check::counters(&left.log);
-        let (foreign, not_copied) = (counters["foreign"], counters["ignored"]);
+        let (foreign, not_copied) = (counters["captured_foreign"], counters["ignored"]);
         report::say(&format!(
             "{foreign} records of the other host, {not_copied} transfers not copied"
         ));

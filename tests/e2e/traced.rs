@@ -6,6 +6,7 @@ use std::time::Duration;
 use celeryscope_core::SpanKind;
 
 use crate::check;
+use crate::rig::agent::Left;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Publisher, Scene, Worker};
 
@@ -101,24 +102,43 @@ fn both_instrumented() {
     run("otel-both", true, true);
 }
 
-/// Scenario: clients that send trace contexts by hand: traceparent (sampled and not) with tracestate and baggage, B3's single
-/// header; half of the tasks retry and carry a stale one.
+/// Scenario: clients that send trace contexts by hand: traceparent with tracestate and baggage, B3's single header; half of
+/// the tasks retry and carry a stale one.
 /// Guarantees: spans join the named traces; a stale context does not hide the run that asked for the retry; neither
 /// tracestate nor baggage is an attribute.
 #[test]
 fn contexts_sent_by_hand() {
-    let Some(scene) = Scene::set("contexts", "celery57") else {
+    let Some((scene, left)) = by_hand("contexts", &["contexts"]) else {
         return;
     };
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
-    let worker = Worker::start(&scene, "w1", &Options::default());
-    let mut publisher = Publisher::start(&scene, "publisher");
-    publisher.publish("contexts");
-    scene.settle(Duration::from_secs(20));
-    drop(worker);
-    let left = agent.stop();
     check::all_is_told(&scene, &left, &check::few_runs());
     for span in &left.spans {
         assert!(!format!("{:?}", span.attributes).contains("hidden"), "{span:?}");
     }
+}
+
+/// Scenario: one call whose traceparent says that it is not sampled, one call with none.
+/// Guarantees: only the second is exported.
+#[test]
+fn unsampled_context() {
+    let Some((_scene, left)) = by_hand("unsampled", &["unsampled", "simple 1"]) else {
+        return;
+    };
+    assert_eq!(left.spans.len(), 2, "{:?}", left.spans);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    assert!(left.spans.iter().all(|span| span.trace_id.to_string() != trace));
+}
+
+fn by_hand(name: &str, scenarios: &[&str]) -> Option<(Scene, Left)> {
+    let scene = Scene::set(name, "celery57")?;
+    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let worker = Worker::start(&scene, "w1", &Options::default());
+    let mut publisher = Publisher::start(&scene, "publisher");
+    for scenario in scenarios {
+        publisher.publish(scenario);
+    }
+    scene.settle(Duration::from_secs(20));
+    drop(worker);
+    let left = agent.stop();
+    Some((scene, left))
 }

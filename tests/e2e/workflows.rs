@@ -92,6 +92,10 @@ fn broadcast_and_beat() {
     beat.terminate();
     drop(beat);
     scene.settle(Duration::from_secs(20));
+    wait_for("each broadcast in both workers", Duration::from_secs(5), || {
+        (scene.truth().received() >= 10 + 3).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(500));
     drop(workers);
     let left = agent.stop();
     check::all_is_told(&scene, &left, &check::few_runs());
@@ -114,7 +118,7 @@ fn thousands_of_tasks() {
     let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
     let worker = Worker::start(&scene, "w1", &options());
     let mut publisher = Publisher::start(&scene, "publisher");
-    publisher.publish("mixed 3000");
+    publisher.publish("mixed 3300");
     scene.settle(Duration::from_secs(120));
     drop(worker);
     let left = agent.stop();
@@ -161,8 +165,13 @@ fn serializers_compression_and_protocol_1() {
         let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
         let worker = Worker::start(&scene, "w1", &options());
         let mut publisher = Publisher::start(&scene, "publisher");
-        for scenario in ["simple 3", "failures 1", "retries", "nesting 2", "chained"] {
+        for scenario in ["simple 3", "failures 1", "retries", "paced 5"] {
             publisher.publish(scenario);
+        }
+        // YAML cannot hold the signatures of a chain.
+        if name != "yaml" {
+            publisher.publish("chained");
+            publisher.publish("nesting 2");
         }
         scene.settle(Duration::from_secs(20));
         drop(worker);

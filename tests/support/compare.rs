@@ -338,7 +338,7 @@ impl<'a> Comparison<'a> {
         });
         outcome(&mut check, state, task, run);
         if self.expect.events {
-            self.events(&mut check, publish, run);
+            self.events(&mut check, publish, task, run);
         }
         check.that(span.start <= span.end, || "ends before it starts".to_owned());
         self.report.starts.push(off(span.start.0, run.start));
@@ -377,12 +377,18 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    fn events(&self, check: &mut Check<'_>, publish: Option<&Publish>, run: &Run) {
+    fn events(&self, check: &mut Check<'_>, publish: Option<&Publish>, task: &Task, run: &Run) {
         let after = publish.map_or(0.0, |publish| publish.before) - self.expect.publish_before.as_secs_f64();
         let before = run.start + self.expect.start_p95.as_secs_f64();
         // A message that is put back is not acked.
         let put_back = |retval: &String| retval.starts_with("reject requeue=True");
-        let acks = usize::from(!run.retval.as_ref().is_some_and(put_back));
+        let again = |other: &Run| other.retries == run.retries && other.start > run.start;
+        let made_again = run.state.is_none()
+            && task
+                .runs
+                .iter()
+                .any(|other| again(other) && other.redelivered == Some(true));
+        let acks = usize::from(!made_again && !run.retval.as_ref().is_some_and(put_back));
         for (name, count, latest) in [("delivered", 1, before), ("acked", acks, f64::INFINITY)] {
             let at: Vec<f64> = check
                 .span

@@ -132,20 +132,28 @@ def mixed(n="3000"):
 def announcing(n="5"):
     import news
 
+    with app.connection_for_write() as connection:
+        # A client that has not declared a fanout exchange sends to it as if it were direct.
+        news.exchange(connection.default_channel).declare()
     for i in range(int(n)):
         news.announced.delay(int(i))
 
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
 def contexts():
     """Trace contexts that a client sends without being instrumented."""
-    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     for headers in (
-        {"traceparent": f"00-{trace}-00f067aa0ba902b7-01", "tracestate": "acme=hidden", "baggage": "user=hidden"},
-        {"traceparent": f"00-{trace}-00f067aa0ba902b8-00"},
+        {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "tracestate": "acme=hidden", "baggage": "user=hidden"},
         {"b3": "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1"},
     ):
         add.apply_async((1, 2), headers=headers)
         flaky.apply_async((1,), headers=headers)
+
+
+def unsampled():
+    add.apply_async((1, 2), headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-00"})
 
 
 def scenarios():

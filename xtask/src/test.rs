@@ -1,9 +1,10 @@
 //! `cargo xtask test`: everything that proves celeryscope, in one command.
 //!
-//! Set-up, then the checks that need no kernel, then the tests that load BPF programs and watch real Celery workers
-//! (the test targets whose names begin with [`LIVE_PREFIX`]). A failing step does not keep the later ones from running;
-//! a table at the end says how each went.
+//! Set-up, then the checks that need no kernel, then the live tests, which load BPF programs and watch real Celery workers: the
+//! test targets whose names begin with [`LIVE_PREFIX`], and the agent's unit tests in [`LIVE_MODULE`]. A failing step does not
+//! keep the later ones from running; a table at the end says how each went.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use crate::{ebpf, layers, privilege, setup, util};
 
 /// Test targets that need root, BPF and a broker are named so; the others run anywhere.
 const LIVE_PREFIX: &str = "live";
+/// Unit tests of the agent that need root and BPF.
+const LIVE_MODULE: &str = "capture::tests";
 
 /// What the user chose.
 #[derive(clap::Args)]
@@ -37,49 +40,92 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             ebpf::verify(util::root()).map(|()| String::new())
         });
     }
-    steps.run("unit, replay, doc", || without_kernel(filter));
-    steps.run("end to end", || live(filter));
+    let mut built = None;
+    steps.run("build", || {
+        built = Some(Built::all()?);
+        Ok(String::new())
+    });
+    if let Some(built) = built {
+        steps.run("unit, replay", || without_kernel(&built, filter));
+        steps.run("documentation", || cargo_test(&["--doc"], filter, &[]));
+        steps.run("end to end", || live(&built, filter));
+    }
     steps.finish()
 }
 
-/// `cargo test` as anybody would run it. Live tests skip themselves in it.
-fn without_kernel(filter: Option<&str>) -> Result<String> {
+/// Everything but the live tests.
+fn without_kernel(built: &Built, filter: Option<&str>) -> Result<String> {
+    let mut selection = vec!["--lib", "--bins"];
+    for target in built
+        .0
+        .iter()
+        .filter(|built| built.kind == "test" && !is_live(built))
+    {
+        selection.extend(["--test", &target.target]);
+    }
+    cargo_test(&selection, filter, &["--skip", LIVE_MODULE])
+}
+
+fn cargo_test(selection: &[&str], filter: Option<&str>, libtest: &[&str]) -> Result<String> {
     let mut command = util::cargo();
     command
         .args(["test", "--workspace", "--no-fail-fast"])
-        .args(filter)
-        .env_remove("CELERYSCOPE_LIVE");
-    let (lines, result) = util::run_and_keep(&mut command, |line| line.starts_with("test result:"));
+        .args(selection)
+        .args(filter);
+    command.arg("--").args(libtest).env_remove("CELERYSCOPE_LIVE");
+    let (lines, result) = util::run_and_keep(&mut command, is_closing);
     result.map(|()| Tally::of(&lines).to_string())
 }
 
-/// The live test targets, each as root and one test at a time: they share the kernel's probes.
-fn live(filter: Option<&str>) -> Result<String> {
+/// The live tests, as root and one at a time: they share the kernel's probes.
+fn live(built: &Built, filter: Option<&str>) -> Result<String> {
     privilege::obtain("loading BPF programs")?;
-    let built = Built::all()?;
-    check_kernel(&built)?;
+    check_kernel(built)?;
+    let agent_tests = built
+        .0
+        .iter()
+        .find(|built| built.kind == "lib" && built.target == "celeryscope");
+    let agent_tests = agent_tests.context("cargo built no unit tests of the agent")?;
+    let mut runs = vec![(
+        "the agent's capture",
+        agent_tests.path.as_path(),
+        filter.or(Some(LIVE_MODULE)),
+    )];
+    for live in built.0.iter().filter(|built| is_live(built)) {
+        runs.push((&live.target, &live.path, filter));
+    }
     let mut kept = Vec::new();
     let mut failed = Vec::new();
-    for live in built.live() {
-        util::say("end to end", &live.target);
-        let mut command = privilege::command(&live.path, &live_variables()?);
-        command
-            .current_dir(util::root().join("agent"))
-            .arg("--test-threads=1")
-            .args(filter);
-        let (lines, result) = util::run_and_keep(&mut command, |line| line.starts_with("test result:"));
+    for (name, program, filter) in runs {
+        util::say("end to end", name);
+        let (lines, result) = run_live(program, filter)?;
         kept.extend(lines);
         if result.is_err() {
-            failed.push(live.target.as_str());
+            failed.push(name);
         }
-    }
-    if kept.is_empty() {
-        bail!("no test target whose name begins with `{LIVE_PREFIX}` ran to its end");
     }
     if !failed.is_empty() {
         bail!("{} failed ({})", failed.join(", "), Tally::of(&kept));
     }
     Ok(Tally::of(&kept).to_string())
+}
+
+fn run_live(program: &Path, filter: Option<&str>) -> Result<(Vec<String>, Result<()>)> {
+    let mut command = privilege::command(program, &live_variables()?);
+    command
+        .current_dir(util::root().join("agent"))
+        .arg("--test-threads=1")
+        .args(filter);
+    Ok(util::run_and_keep(&mut command, is_closing))
+}
+
+fn is_live(built: &Executable) -> bool {
+    built.kind == "test" && built.target.starts_with(LIVE_PREFIX)
+}
+
+/// Whether a line is what libtest closes with.
+fn is_closing(line: &str) -> bool {
+    line.starts_with("test result:")
 }
 
 /// What the tests are made of.
@@ -91,13 +137,6 @@ impl Built {
         let mut built = util::build_executables(&["test", "--workspace", "--no-run"])?;
         built.sort_by(|a, b| a.target.cmp(&b.target));
         Ok(Self(built))
-    }
-
-    /// The live test targets.
-    fn live(&self) -> impl Iterator<Item = &Executable> {
-        self.0
-            .iter()
-            .filter(|built| built.kind == "test" && built.target.starts_with(LIVE_PREFIX))
     }
 
     fn agent(&self) -> Option<&Executable> {

@@ -132,11 +132,11 @@ impl Live {
         let proc_root = Path::new("/proc");
         check_pid_namespace(proc_root)?;
         let own = || Netns::of(proc_root, "self");
-        let mut netns = options.own_netns.then(own).transpose()?;
+        let netns = options.own_netns.then(own).transpose()?;
         let (mut kernel, ring) = Kernel::load(&options.ports, options.ring_bytes, options.kernel_log)?;
         let mut scanner = Scanner::new(proc_root, &options.ports);
         let mut pids = proc::pids(proc_root);
-        pids.retain(|pid| netns.as_mut().is_none_or(|netns| !netns.is_foreign(*pid)));
+        pids.retain(|pid| netns.as_ref().is_none_or(|netns| netns.holds(*pid)));
         let found = scanner.adopt(&mut kernel, &pids);
         let processes: HashSet<u32> = found.iter().flat_map(Found::holders).copied().collect();
         let attached = Attached {
@@ -205,6 +205,9 @@ impl Live {
         for found in self.found.drain(..) {
             self.notes.pass(&self.proc_root, &found.record(), &mut sink);
         }
+        for pid in self.scanner.children() {
+            self.notes.introduce(&self.proc_root, pid, &mut sink);
+        }
         for _ in 0..DRAIN_LIMIT {
             let Some(item) = self.ring.next() else { break };
             let Ok(record) = Record::parse(&item) else {
@@ -222,7 +225,12 @@ impl Live {
             }
             match kind {
                 Kind::Open if foreign => {}
-                Kind::Open => self.scanner.watch_workers(&mut self.kernel, &[pid]),
+                Kind::Open => {
+                    self.scanner.watch_workers(&mut self.kernel, &[pid]);
+                    for pid in self.scanner.children() {
+                        self.notes.introduce(&self.proc_root, pid, &mut sink);
+                    }
+                }
                 Kind::Exec => {
                     self.scanner.forget(pid);
                     if self.netns.as_mut().is_some_and(|netns| netns.is_foreign(pid)) {
@@ -279,14 +287,14 @@ impl Live {
     /// Name, meaning and value of each counter, of both halves.
     pub(crate) fn counters(&mut self) -> Vec<(&'static str, &'static str, u64)> {
         let own = [
-            ("records", "records given to the core", self.records),
+            ("captured_records", "records given to the core", self.records),
             (
-                "malformed",
+                "captured_malformed",
                 "records that could not be read: a bug",
                 self.malformed,
             ),
             (
-                "foreign",
+                "captured_foreign",
                 "records of processes in other network namespaces, left out",
                 self.netns.as_ref().map_or(0, Netns::left_out),
             ),

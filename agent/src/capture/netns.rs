@@ -1,8 +1,8 @@
 //! Which processes are this host's, where several agents share one kernel: those of the agent's own network namespace.
 //!
-//! A process belongs where it was when it was first asked about, its forked children with it; it is asked anew
-//! when it executes another program, which is how programs get into a namespace. One that is gone before it could be
-//! asked belongs to nobody: two agents that both tell of it would be worse than none.
+//! A process belongs where it was when it last opened a connection or executed a program (which is how programs get into
+//! a namespace), its forked children with it. One that is gone before it could be asked belongs to nobody: two agents
+//! that both tell of it would be worse than none.
 
 use std::collections::HashMap;
 use std::fs;
@@ -44,25 +44,47 @@ impl Netns {
         })
     }
 
-    /// Is the process in another namespace?
+    /// Is the process in ours at this moment? Not remembered: it may not be watched, and go elsewhere unseen.
+    pub(super) fn holds(&self, pid: u32) -> bool {
+        self.ask(pid) == Some(false)
+    }
+
+    /// Is this watched process in another namespace?
     pub(super) fn is_foreign(&mut self, pid: u32) -> bool {
+        if let Some(foreign) = self.foreign.get(&pid) {
+            return *foreign;
+        }
+        let foreign = self.ask(pid).unwrap_or(true);
+        self.remember(pid, foreign);
+        foreign
+    }
+
+    fn ask(&self, pid: u32) -> Option<bool> {
+        let namespace = fs::read_link(self.proc_root.join(pid.to_string()).join("ns/net"));
+        namespace.ok().map(|namespace| namespace != self.own)
+    }
+
+    fn remember(&mut self, pid: u32, foreign: bool) {
         if self.foreign.len() >= LIMIT {
             self.foreign.clear();
         }
-        *self.foreign.entry(pid).or_insert_with(|| {
-            let link = self.proc_root.join(pid.to_string()).join("ns/net");
-            fs::read_link(link).map_or(true, |namespace| namespace != self.own)
-        })
+        self.foreign.insert(pid, foreign);
     }
 
     /// Is the record about a process in another namespace? Then it is counted. Records come in the kernel's order.
     pub(super) fn leaves_out(&mut self, record: &Record<'_>) -> bool {
         let pid = record.header.pid;
+        // What was remembered may be of a process whose end was not heard of.
+        if record.kind == Kind::Open
+            && let Some(foreign) = self.ask(pid)
+        {
+            self.remember(pid, foreign);
+        }
         let foreign = self.is_foreign(pid);
         match record.kind {
             Kind::Fork => {
                 if let Ok(child) = u32::try_from(record.header.conn) {
-                    self.foreign.insert(child, foreign);
+                    self.remember(child, foreign);
                 }
             }
             Kind::Exec | Kind::Exit => _ = self.foreign.remove(&pid),
@@ -96,7 +118,7 @@ mod tests {
 
     /// Scenario: the agent in one namespace, programs in it and in another; some fork, execute, exit, some are gone.
     /// Guarantees: exactly the records of the agent's own namespace pass; a child is where its parent was, even when it
-    /// is gone; an exec and the reuse of a process's id ask anew; what is left out is counted.
+    /// is gone; an exec, a new connection and the reuse of a process's id ask anew; what is left out is counted.
     #[test]
     fn only_the_own_namespace() {
         let tree = Tree::new();
@@ -130,5 +152,15 @@ mod tests {
             "another process by now"
         );
         assert_eq!(netns.left_out(), 6);
+
+        assert!(netns.holds(10));
+        tree.unlink(10, "ns/net");
+        tree.link(10, "ns/net", "net:[2]");
+        assert!(!netns.holds(10));
+        assert!(
+            !netns.leaves_out(&record(Kind::Send, 10, 7)),
+            "on a connection made in ours"
+        );
+        assert!(netns.leaves_out(&record(Kind::Open, 10, 12)), "made elsewhere");
     }
 }

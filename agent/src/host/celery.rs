@@ -12,18 +12,39 @@ pub(crate) fn is_worker(arguments: &[String]) -> bool {
     {
         return true;
     }
-    let Some(celery) = arguments.iter().position(|argument| is_celery(argument)) else {
-        return false;
-    };
-    arguments
-        .iter()
-        .skip(celery + 1)
-        .any(|argument| argument == "worker")
+    after_celery(arguments).is_some_and(|rest| rest.iter().any(|argument| argument == "worker"))
 }
 
-/// `celery` as a program, a path to it, or the module after `-m`.
+/// The arguments of `celery`, when that is what runs: by its own name, or in a Python by path or with `-m`. A program
+/// that only starts it (`timeout`, `sudo`, `tini`) is not it.
+fn after_celery(arguments: &[String]) -> Option<&[String]> {
+    let (program, rest) = arguments.split_first()?;
+    if is_celery(program) {
+        return Some(rest);
+    }
+    let name = base_name(program);
+    if !name.starts_with("python") && !name.starts_with("pypy") {
+        return None;
+    }
+    let mut at = 0;
+    while let Some(argument) = rest.get(at) {
+        at += match argument.as_str() {
+            "-m" => 1,
+            // with a value of their own
+            "-W" | "-X" => 2,
+            option if option.starts_with('-') => 1,
+            script => return is_celery(script).then(|| &rest[at + 1..]),
+        };
+    }
+    None
+}
+
 fn is_celery(argument: &str) -> bool {
-    argument.rsplit('/').next() == Some("celery") || argument == "celery.__main__"
+    base_name(argument) == "celery" || argument == "celery.__main__"
+}
+
+fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 #[cfg(test)]
@@ -41,6 +62,10 @@ mod tests {
         assert!(worker("/usr/bin/python3 -m celery -A shop worker -l INFO"));
         assert!(worker("/venv/bin/python /venv/bin/celery --app shop worker"));
         assert!(worker("celery worker"));
+        assert!(worker("python3.11 -u -X dev -W ignore -m celery worker"));
+        assert!(!worker("timeout 20 /venv/bin/celery -A shop worker"));
+        assert!(!worker("sudo -u shop celery worker"));
+        assert!(!worker("python"));
         assert!(is_worker(&["celeryd: w1@host:MainProcess".to_owned()]));
         assert!(is_worker(&["[celeryd: w1@host:ForkPoolWorker-1]".to_owned()]));
         assert!(!worker("celery -A shop beat"));

@@ -112,6 +112,8 @@ impl Scene {
             .env("PYTHONPATH", workload())
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PYTHONWARNINGS", "ignore")
+            // A worker that takes pickle refuses to run as root, which these tests need to be.
+            .env("C_FORCE_ROOT", "1")
             .env("WORKLOAD_BROKER", &url)
             .env("WORKLOAD_BACKEND", &url)
             .env("WORKLOAD_CONFIG", &self.settings)

@@ -97,16 +97,12 @@ fn report(end: &agent::End, orders: &[String]) -> Result<()> {
     if !missing.is_empty() {
         bail!("spans are missing: {}{}", missing.join(", "), end.log_end);
     }
-    if let Some(undelivered) = end
+    let undelivered = end
         .losses
         .as_ref()
-        .map(|losses| losses.undelivered)
-        .filter(|count| *count > 0)
-    {
-        bail!(
-            "{undelivered} spans could not be sent to the OTLP endpoint{}",
-            end.log_end
-        );
+        .map_or(0, |losses| losses.spans + losses.undelivered);
+    if undelivered > 0 {
+        bail!("{undelivered} spans could not be delivered{}", end.log_end);
     }
     orders.iter().try_for_each(|order| traces.check_order(order))
 }

@@ -11,8 +11,8 @@ use celeryscope_common::{Header, Kind, Record};
 
 use crate::capture::{Live, LiveOptions, Probes};
 
-/// Nothing in a test takes longer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Nothing in a test takes longer, even in an emulated machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Says whether live tests are wanted, and if not that this one is skipped.
 pub(super) fn wanted() -> bool {
