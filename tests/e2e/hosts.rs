@@ -42,7 +42,10 @@ fn two_hosts_make_one_tree() {
     let redis = Redis::start_on_host(scene.folder(), &hosts.worker);
     let mut scene = scene.with_redis(redis);
     let port = scene.port();
-    // The worker's agent finds it running, the client's agent is there before the client.
+    scene.go_to(&hosts.worker);
+    let worker = Worker::start(&scene, "w1", &Options::default());
+    // Both find the worker and its connections there; the client comes later.
+    let worker_agent = Agent::start_on(&hosts.worker, scene.folder(), "agent-worker", port, &["--stats"]);
     let client_agent = Agent::start_on(
         &hosts.publisher,
         scene.folder(),
@@ -50,9 +53,6 @@ fn two_hosts_make_one_tree() {
         port,
         &["--stats"],
     );
-    scene.go_to(&hosts.worker);
-    let worker = Worker::start(&scene, "w1", &Options::default());
-    let worker_agent = Agent::start_on(&hosts.worker, scene.folder(), "agent-worker", port, &["--stats"]);
     scene.go_to(&hosts.publisher);
     let mut publisher = Publisher::start(&scene, "publisher");
     for scenario in [
