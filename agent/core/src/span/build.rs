@@ -209,10 +209,13 @@ fn common(
     operation_type: &str,
 ) -> Attributes {
     let mut list: Attributes = Vec::with_capacity(32);
-    list.push((names::MESSAGING_SYSTEM, Value::from("redis")));
+    text(&mut list, names::MESSAGING_SYSTEM, message.system);
     list.push((names::MESSAGING_OPERATION_NAME, Value::from(operation)));
     list.push((names::MESSAGING_OPERATION_TYPE, Value::from(operation_type)));
     text(&mut list, names::MESSAGING_DESTINATION_NAME, Some(destination));
+    if message.system == Some("rabbitmq") {
+        text(&mut list, names::RABBITMQ_ROUTING_KEY, Some(&message.routing_key));
+    }
     text(&mut list, names::MESSAGING_MESSAGE_ID, Some(&message.id));
     text(
         &mut list,
