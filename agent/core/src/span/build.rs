@@ -334,6 +334,9 @@ fn outcome(list: &mut Attributes, facts: &RunFacts) {
     if let Some((pid, tid)) = attempt.runner {
         list.push((names::PROCESS_PID, Value::Int(i64::from(pid))));
         list.push((names::THREAD_ID, Value::Int(i64::from(tid))));
+    } else if attempt.began.is_some() {
+        // Which of the worker's threads is not known.
+        list.push((names::PROCESS_PID, Value::Int(i64::from(attempt.leader))));
     }
     if let Some(error) = error_type(attempt) {
         list.push((names::ERROR_TYPE, Value::from(error)));
