@@ -104,6 +104,8 @@ pub(crate) struct Attempt {
     pub(crate) stored: Option<State>,
     pub(crate) exception: Option<Exception>,
     pub(crate) acked: Option<Mono>,
+    /// When its worker last asked for its stored result, which it does right before it stores one.
+    pub(crate) asked: Option<Mono>,
     /// Whose it was, where the process that ran it is gone.
     pub(crate) owner: Option<Arc<Process>>,
     /// When it is looked at again.
@@ -127,6 +129,7 @@ impl Attempt {
             stored: None,
             exception: None,
             acked: None,
+            asked: None,
             owner: None,
             deadline: Mono(u64::MAX),
         }

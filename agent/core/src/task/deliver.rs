@@ -121,6 +121,16 @@ impl Engine {
         }
     }
 
+    pub(super) fn asked(&mut self, task_id: &str, call: Call) {
+        let leader = self.processes.leader_of(call.pid);
+        let open = |a: &Attempt| a.leader == leader && a.end.is_none();
+        if let Some(id) = self.oldest(task_id, open)
+            && let Some(attempt) = self.attempts.get_mut(&id)
+        {
+            attempt.asked = Some(call.enter);
+        }
+    }
+
     pub(super) fn result(&mut self, task_id: &str, meta: ResultMeta, call: Call) {
         self.stats.results += 1;
         let leader = self.processes.leader_of(call.pid);
@@ -138,7 +148,7 @@ impl Engine {
         let state = match meta.state {
             ResultState::Started => {
                 attempt.runner = Some((call.pid, call.tid));
-                attempt.begins(call.enter, Timing::Result);
+                attempt.begins(attempt.asked.unwrap_or(call.enter), Timing::Result);
                 return;
             }
             ResultState::Custom => return,

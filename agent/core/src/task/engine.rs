@@ -121,6 +121,7 @@ impl Engine {
             BrokerEvent::Acked { tag, call } => self.acked(&tag, call),
             BrokerEvent::Requeued { tag, call } => self.requeued(&tag, call),
             BrokerEvent::Result { task_id, meta, call } => self.result(&task_id, *meta, call),
+            BrokerEvent::Asked { task_id, call } => self.asked(&task_id, call),
             BrokerEvent::Told { events, call } => self.told(&events, call),
             BrokerEvent::ChordComplete { group, call } => {
                 self.process(call.pid).chord = Some(group);

@@ -8,6 +8,8 @@ use crate::wire::resp::Item;
 
 /// Numbers remembered of one channel; beyond it the oldest are forgotten.
 const KEPT: usize = 65_536;
+/// Consumers remembered of one connection.
+const CONSUMERS: usize = 1024;
 
 /// What a method announced, until its content is complete.
 #[derive(Clone, Debug)]
@@ -141,8 +143,8 @@ impl Channel {
 #[derive(Debug, Default)]
 pub(super) struct Channels {
     open: HashMap<u16, Channel>,
-    /// Queue of each consumer tag.
-    pub(super) consumers: HashMap<String, String>,
+    /// Queue of each consumer tag; at most [`CONSUMERS`].
+    consumers: HashMap<String, String>,
 }
 
 impl Channels {
@@ -152,6 +154,17 @@ impl Channels {
 
     pub(super) fn remove(&mut self, number: u16) -> Option<Channel> {
         self.open.remove(&number)
+    }
+
+    /// The client consumes from a queue under this tag.
+    pub(super) fn consumes(&mut self, consumer_tag: &str, queue: &str) {
+        if self.consumers.len() < CONSUMERS {
+            self.consumers.insert(consumer_tag.to_owned(), queue.to_owned());
+        }
+    }
+
+    pub(super) fn queue_of(&self, consumer_tag: &str) -> Option<&str> {
+        self.consumers.get(consumer_tag).map(String::as_str)
     }
 
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Channel> {

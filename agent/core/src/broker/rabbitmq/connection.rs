@@ -15,8 +15,6 @@ use crate::wire::resp::Item;
 /// Exchanges of kombu's and Celery's own traffic (`celery/events`, `kombu/pidbox.py`).
 const EVENTS: &str = "celeryev";
 const CONTROL: &str = "celery.pidbox";
-/// Consumers remembered of one connection.
-const CONSUMERS: usize = 1024;
 
 /// A client's connection to RabbitMQ.
 #[derive(Debug)]
@@ -171,13 +169,7 @@ impl RabbitConnection {
                 }
             }
             Method::ConfirmSelect if sending => channel.confirms = Some(0),
-            Method::Consume { queue, consumer_tag } if sending => {
-                if self.channels.consumers.len() < CONSUMERS {
-                    self.channels
-                        .consumers
-                        .insert(consumer_tag.to_owned(), queue.to_owned());
-                }
-            }
+            Method::Consume { queue, consumer_tag } if sending => self.channels.consumes(consumer_tag, queue),
             Method::Publish {
                 exchange,
                 routing_key,
@@ -327,7 +319,7 @@ impl RabbitConnection {
         }
         if let Held::Task(task) = self.read(message, context) {
             self.verdict = Verdict::Celery;
-            let queue = self.channels.consumers.get(consumer).map(String::as_str);
+            let queue = self.channels.queue_of(consumer);
             let mut task = addressed(task, announced);
             task.delivery_tag = name(self.id, number, *tag);
             task.redelivered = *redelivered;
