@@ -4,12 +4,11 @@ use celeryscope_common::Record;
 
 use crate::broker::rabbitmq::RabbitConnection;
 use crate::broker::redis::RedisConnection;
-use crate::broker::{BrokerEvent, Context, Verdict};
+use crate::broker::{BrokerEvent, Context, Server, Verdict};
 use crate::detect::{self, Protocol};
 use crate::limits::Limits;
 use crate::stats::Stats;
 use crate::stream::Half;
-use crate::task::Server;
 
 /// A connection.
 #[derive(Debug)]

@@ -8,12 +8,12 @@ use std::time::Duration;
 use celeryscope_common::record::{Kind, Record, flags};
 
 use crate::bounded::Bounded;
-use crate::broker::{Context, Verdict};
+use crate::broker::{Context, Server, Verdict};
 use crate::connection::Connection;
 use crate::limits::Limits;
 use crate::span::{Relation, Span, SpanStyle};
 use crate::stats::Stats;
-use crate::task::{Engine, Server};
+use crate::task::Engine;
 use crate::time::{ClockPair, Mono, Wall};
 
 /// How long a connection that was found not to be Celery's is left alone before it is looked at again.

@@ -56,13 +56,6 @@ pub enum BrokerEvent {
         /// Of the requeue.
         call: Call,
     },
-    /// A result was asked for: a worker does so right before it stores one.
-    Asked {
-        /// The task's id.
-        task_id: String,
-        /// Of the question.
-        call: Call,
-    },
     /// A result was stored or sent.
     Result {
         /// The task's id.

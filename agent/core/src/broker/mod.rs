@@ -8,6 +8,9 @@ pub mod redis;
 
 pub use event::BrokerEvent;
 
+/// The broker's address and port.
+pub(crate) type Server = (std::net::IpAddr, u16);
+
 /// What the connection needs to know of the rest.
 pub struct Context<'a> {
     /// Keep argument representations.

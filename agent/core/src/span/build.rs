@@ -6,10 +6,11 @@ use super::model::{
     Attributes, Event, Link, Process, Relation, Span, SpanId, SpanKind, SpanStyle, Status, TraceId, Value,
 };
 use super::{ids, semconv as names};
+use crate::broker::Server;
 use crate::celery::TaskMessage;
 use crate::pipeline::Config;
 use crate::stream::Call;
-use crate::task::{Attempt, Server, Start, State};
+use crate::task::{Attempt, Start, State};
 use crate::time::{ClockPair, Mono, Wall};
 
 /// Longest argument representation on a span, in characters; what is cut ends in `…`.

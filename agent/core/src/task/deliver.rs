@@ -1,8 +1,9 @@
 //! What the broker and the result backend tell about attempts.
 
-use super::attempt::{Attempt, AttemptId, Server, State, Timing};
+use super::attempt::{Attempt, AttemptId, State, Timing};
 use super::engine::{Engine, KEPT_PER_TASK};
 use super::process::Pool;
+use crate::broker::Server;
 use crate::celery::{ResultMeta, ResultState, TaskMessage, datetime};
 use crate::pipeline::Output;
 use crate::stream::Call;
@@ -121,16 +122,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn asked(&mut self, task_id: &str, call: Call) {
-        let leader = self.processes.leader_of(call.pid);
-        let open = |a: &Attempt| a.leader == leader && a.end.is_none();
-        if let Some(id) = self.oldest(task_id, open)
-            && let Some(attempt) = self.attempts.get_mut(&id)
-        {
-            attempt.asked = Some(call.enter);
-        }
-    }
-
     pub(super) fn result(&mut self, task_id: &str, meta: ResultMeta, call: Call) {
         self.stats.results += 1;
         let leader = self.processes.leader_of(call.pid);
@@ -148,7 +139,7 @@ impl Engine {
         let state = match meta.state {
             ResultState::Started => {
                 attempt.runner = Some((call.pid, call.tid));
-                attempt.begins(attempt.asked.unwrap_or(call.enter), Timing::Result);
+                attempt.begins(call.enter, Timing::Result);
                 return;
             }
             ResultState::Custom => return,

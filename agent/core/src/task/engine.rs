@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use celeryscope_common::Record;
 
-use super::attempt::{Attempt, AttemptId, Server};
+use super::attempt::{Attempt, AttemptId};
 use super::process::Processes;
 use super::publish::Publish;
 use crate::bounded::Bounded;
-use crate::broker::BrokerEvent;
+use crate::broker::{BrokerEvent, Server};
 use crate::celery::TaskMessage;
 use crate::pipeline::{Config, Output};
 use crate::span::{Link, Span, TraceId, build, host_of, ids};
@@ -121,7 +121,6 @@ impl Engine {
             BrokerEvent::Acked { tag, call } => self.acked(&tag, call),
             BrokerEvent::Requeued { tag, call } => self.requeued(&tag, call),
             BrokerEvent::Result { task_id, meta, call } => self.result(&task_id, *meta, call),
-            BrokerEvent::Asked { task_id, call } => self.asked(&task_id, call),
             BrokerEvent::Told { events, call } => self.told(&events, call),
             BrokerEvent::ChordComplete { group, call } => {
                 self.process(call.pid).chord = Some(group);

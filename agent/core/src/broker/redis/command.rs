@@ -111,10 +111,6 @@ pub(super) fn read(
             Some(group) => Meaning::Celery(vec![BrokerEvent::ChordComplete { group, call }]),
             None => other(command),
         },
-        b"GET" => match keys::result_id(key) {
-            Some(task_id) => Meaning::Celery(vec![BrokerEvent::Asked { task_id, call }]),
-            None => other(command),
-        },
         b"SETEX" | b"PSETEX" | b"SET" => match keys::result_id(key) {
             Some(task_id) => {
                 let at = if &*upper == b"SET" { 2 } else { 3 };

@@ -79,7 +79,6 @@ fn show(event: &BrokerEvent) -> String {
         BrokerEvent::Acked { tag, .. } => format!("acked {tag}"),
         BrokerEvent::Requeued { tag, .. } => format!("requeued {tag}"),
         BrokerEvent::Result { task_id, meta, .. } => format!("result {task_id} {:?}", meta.state),
-        BrokerEvent::Asked { task_id, .. } => format!("asked {task_id}"),
         BrokerEvent::Told { events, .. } => format!("told {} events", events.len()),
         BrokerEvent::ChordComplete { group, .. } => format!("chord {group}"),
         BrokerEvent::Consumer { .. } => "consumer".to_owned(),
