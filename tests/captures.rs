@@ -22,6 +22,7 @@ const TRACED: Expect = Expect {
     end_p95: Duration::from_millis(3),
     timing: Some("pool"),
     events: true,
+    clients_apart: false,
 };
 
 fn check(name: &str) {

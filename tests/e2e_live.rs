@@ -11,6 +11,8 @@ mod check;
 mod collector;
 #[path = "e2e/hostile.rs"]
 mod hostile;
+#[path = "e2e/hosts.rs"]
+mod hosts;
 #[path = "e2e/load.rs"]
 mod load;
 #[path = "e2e/outcomes.rs"]

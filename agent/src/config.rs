@@ -44,6 +44,10 @@ pub struct CaptureArgs {
     /// Ring buffer between kernel and agent, a power of two such as 8M [default: 16M]
     #[arg(long, env = "CELERYSCOPE_RING_SIZE", hide_env = true, value_name = "SIZE")]
     pub ring_size: Option<RingSize>,
+    /// Whose processes to watch: all, or only those in the agent's own network namespace, for hosts that run several
+    /// agents (e.g. one in each network namespace) [default: all]
+    #[arg(long, env = "CELERYSCOPE_NETNS", hide_env = true, value_name = "WHOSE")]
+    pub netns: Option<Netns>,
     /// Pass on what the kernel half logs
     #[arg(long, env = "CELERYSCOPE_KERNEL_LOG", hide_env = true, value_name = "BOOL")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -138,7 +142,7 @@ macro_rules! layered {
     };
 }
 
-layered!(CaptureArgs: broker_port, probes, ring_size, kernel_log);
+layered!(CaptureArgs: broker_port, probes, ring_size, netns, kernel_log);
 layered!(SpanArgs: relation, span_style, capture_args);
 layered!(OutputArgs: output, otlp_endpoint, stats);
 layered!(RecordingArgs: recording, duration, include_payloads);
@@ -150,6 +154,7 @@ impl CaptureArgs {
         LiveOptions {
             ports: self.broker_port.clone().unwrap_or_else(|| vec![6379, 5672]),
             ring_bytes: self.ring_size.map_or(16 << 20, |size| size.0),
+            own_netns: self.netns == Some(Netns::Own),
             kernel_log: self.kernel_log.unwrap_or(false),
             probes: match self.probes.unwrap_or(Probes::Auto) {
                 Probes::Auto => capture::Probes::Auto,
@@ -194,6 +199,16 @@ pub enum Probes {
     Kprobe,
     /// System call tracepoints: work on locked-down kernels
     Tracepoint,
+}
+
+/// Whose processes are watched.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Netns {
+    /// Every process of this kernel
+    All,
+    /// Those in the agent's own network namespace
+    Own,
 }
 
 /// How a run refers to its publish; see [`core::Relation`].
@@ -407,11 +422,14 @@ mod tests {
             broker_port: Some(vec![7000]),
             ..CaptureArgs::default()
         };
-        let file = file("broker-port = [1, 2]\nring-size = \"1M\"\nprobes = \"kprobe\"\noutput = \"tree\"");
+        let file = file(
+            "broker-port = [1, 2]\nring-size = \"1M\"\nprobes = \"kprobe\"\nnetns = \"own\"\noutput = \"tree\"",
+        );
         let options = flags.or_file(&file).unwrap().options();
         assert_eq!(options.ports, [7000]);
         assert_eq!(options.ring_bytes, 1 << 20);
         assert_eq!(options.probes, capture::Probes::Kprobe);
+        assert!(options.own_netns);
         assert!(!options.kernel_log);
         let output = OutputArgs::default().or_file(&file).unwrap();
         assert_eq!(output.output, Some(vec![OutputSpec::Tree]));

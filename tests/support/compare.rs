@@ -35,6 +35,8 @@ pub struct Expect {
     pub timing: Option<&'static str>,
     /// Whether each run must show its `delivered` and `acked` events.
     pub events: bool,
+    /// Whether clients are on another host than workers: no agent sees for how long a client's message waited.
+    pub clients_apart: bool,
 }
 
 impl Default for Expect {
@@ -46,6 +48,7 @@ impl Default for Expect {
             end_p95: Duration::from_millis(2),
             timing: Some("pool"),
             events: true,
+            clients_apart: false,
         }
     }
 }
@@ -349,6 +352,16 @@ impl<'a> Comparison<'a> {
     fn queue_time(&self, check: &mut Check<'_>, publish: &Publish, run: &Run) {
         let slack = self.expect.start_p95.as_secs_f64() + self.expect.publish_after.as_secs_f64();
         let eta = publish.eta.as_deref().and_then(rfc3339);
+        let by_client = !self.truth.runs().any(|(_, run)| run.pid == publish.pid);
+        if self.expect.clients_apart && by_client && eta.is_none() {
+            let got = check.span.attribute("celery.queue_time");
+            return check.that(got.is_none(), || {
+                format!(
+                    "celery.queue_time of a message whose publish nobody saw: got {}",
+                    shown(got)
+                )
+            });
+        }
         let from = (eta.unwrap_or(publish.before), eta.unwrap_or(publish.after));
         let bounds = ((run.start - from.1 - slack).max(0.0), run.start - from.0 + slack);
         match check.span.attribute("celery.queue_time") {

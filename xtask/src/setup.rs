@@ -32,6 +32,12 @@ const NEEDS: &[Need] = &[
         note: "the package may start a Redis of its own on port 6379; celeryscope's commands don't use that one",
     },
     Need {
+        what: "ip",
+        there: || util::find_program("ip").is_some(),
+        packages: &["iproute2"],
+        note: "",
+    },
+    Need {
         what: "Python 3 with venv",
         there: python_has_venv,
         packages: &["python3", "python3-venv"],

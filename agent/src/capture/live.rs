@@ -17,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use super::clock::{self, Clocks};
 use super::kernel::{self, Kernel};
 use super::missing_privileges;
+use super::netns::Netns;
 use super::notes::Notes;
 use super::scan::{Found, Scanner};
 use crate::host::proc;
@@ -37,6 +38,8 @@ pub(crate) struct LiveOptions {
     pub(crate) ports: Vec<u16>,
     /// Size of the ring buffer; rounded up to a power of two between 64 KiB and 1 GiB.
     pub(crate) ring_bytes: u32,
+    /// Only processes in the agent's own network namespace.
+    pub(crate) own_netns: bool,
     /// Pass the kernel half's own messages on to the log.
     pub(crate) kernel_log: bool,
     /// Which back end.
@@ -77,6 +80,8 @@ pub(crate) struct Live {
     waiter: Waiter,
     scanner: Scanner,
     notes: Notes,
+    /// Whose processes are ours, where not all are.
+    netns: Option<Netns>,
     clocks: Clocks,
     attached: Attached,
     proc_root: PathBuf,
@@ -126,9 +131,13 @@ impl Live {
         }
         let proc_root = Path::new("/proc");
         check_pid_namespace(proc_root)?;
+        let own = || Netns::of(proc_root, "self");
+        let netns = options.own_netns.then(own).transpose()?;
         let (mut kernel, ring) = Kernel::load(&options.ports, options.ring_bytes, options.kernel_log)?;
         let mut scanner = Scanner::new(proc_root, &options.ports);
-        let found = scanner.adopt(&mut kernel, &proc::pids(proc_root));
+        let mut pids = proc::pids(proc_root);
+        pids.retain(|pid| netns.as_ref().is_none_or(|netns| netns.holds(*pid)));
+        let found = scanner.adopt(&mut kernel, &pids);
         let processes: HashSet<u32> = found.iter().flat_map(Found::holders).copied().collect();
         let attached = Attached {
             backend,
@@ -142,6 +151,7 @@ impl Live {
             ring,
             scanner,
             notes: Notes::default(),
+            netns,
             clocks: Clocks::default(),
             attached,
             proc_root: proc_root.to_owned(),
@@ -195,19 +205,37 @@ impl Live {
         for found in self.found.drain(..) {
             self.notes.pass(&self.proc_root, &found.record(), &mut sink);
         }
+        for pid in self.scanner.children() {
+            self.notes.introduce(&self.proc_root, pid, &mut sink);
+        }
         for _ in 0..DRAIN_LIMIT {
             let Some(item) = self.ring.next() else { break };
             let Ok(record) = Record::parse(&item) else {
                 self.malformed += 1;
                 continue;
             };
-            self.notes.pass(&self.proc_root, &record, &mut sink);
             let (kind, pid, conn) = (record.kind, record.header.pid, record.header.conn);
+            let foreign = self.netns.as_mut().is_some_and(|netns| netns.leaves_out(&record));
+            if !foreign {
+                self.notes.pass(&self.proc_root, &record, &mut sink);
+            }
             drop(item);
+            if foreign && matches!(kind, Kind::Open | Kind::Send | Kind::Recv) && self.ignored.insert(conn) {
+                self.kernel.ignore(conn, true);
+            }
             match kind {
-                Kind::Open => self.scanner.watch_workers(&mut self.kernel, &[pid]),
+                Kind::Open if foreign => {}
+                Kind::Open => {
+                    self.scanner.watch_workers(&mut self.kernel, &[pid]);
+                    for pid in self.scanner.children() {
+                        self.notes.introduce(&self.proc_root, pid, &mut sink);
+                    }
+                }
                 Kind::Exec => {
                     self.scanner.forget(pid);
+                    if self.netns.as_mut().is_some_and(|netns| netns.is_foreign(pid)) {
+                        continue;
+                    }
                     for found in self.scanner.adopt(&mut self.kernel, &[pid]) {
                         self.notes.pass(&self.proc_root, &found.record(), &mut sink);
                     }
@@ -227,6 +255,9 @@ impl Live {
         if now - self.swept > SWEEP_EVERY {
             self.swept = now;
             for conn in self.scanner.sweep(&mut self.kernel) {
+                if self.ignored.remove(&conn) {
+                    self.kernel.ignore(conn, false);
+                }
                 sink(&note(Kind::Close, conn));
             }
         }
@@ -261,6 +292,11 @@ impl Live {
                 "captured_malformed",
                 "records that could not be read: a bug",
                 self.malformed,
+            ),
+            (
+                "captured_foreign",
+                "records of processes in other network namespaces, left out",
+                self.netns.as_ref().map_or(0, Netns::left_out),
             ),
         ];
         let kernel = self.kernel.counters();

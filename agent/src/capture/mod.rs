@@ -8,6 +8,7 @@ mod attach;
 mod clock;
 mod kernel;
 mod live;
+mod netns;
 mod notes;
 mod object;
 mod privileges;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use celeryscope_common::{Header, Kind, Record};
 
+use super::clock;
 use crate::host::{proc, resource};
 
 /// Most processes that are remembered; beyond, all are forgotten and told again.
@@ -35,15 +36,7 @@ impl Notes {
                 if !self.told.contains_key(&pid) =>
             {
                 let note = self.note(proc_root, pid, record);
-                let header = Header {
-                    enter: record.header.enter,
-                    exit: record.header.enter,
-                    pid,
-                    tid: pid,
-                    conn: u64::from(note.leader),
-                    ..Header::default()
-                };
-                sink(&Record::new(Kind::Process, header, &note.payload));
+                tell(pid, record.header.enter, &note, sink);
             }
             _ => {}
         }
@@ -66,6 +59,21 @@ impl Notes {
         if self.told.len() + self.parents.len() >= LIMIT {
             self.told.clear();
             self.parents.clear();
+        }
+    }
+
+    /// Describes a process that lives and may be gone when it is first heard of: a pool child that was there already.
+    pub(super) fn introduce(&mut self, proc_root: &Path, pid: u32, sink: &mut dyn FnMut(&Record<'_>)) {
+        if self.told.contains_key(&pid) {
+            return;
+        }
+        if let Some(description) = resource::describe(proc_root, pid) {
+            let note = Arc::new(Note {
+                leader: description.leader,
+                payload: encode(&description.pairs),
+            });
+            tell(pid, clock::monotonic(), &note, sink);
+            self.told.insert(pid, note);
         }
     }
 
@@ -104,6 +112,18 @@ impl Notes {
         self.told.insert(pid, Arc::clone(&note));
         note
     }
+}
+
+fn tell(pid: u32, at: u64, note: &Note, sink: &mut dyn FnMut(&Record<'_>)) {
+    let header = Header {
+        enter: at,
+        exit: at,
+        pid,
+        tid: pid,
+        conn: u64::from(note.leader),
+        ..Header::default()
+    };
+    sink(&Record::new(Kind::Process, header, &note.payload));
 }
 
 /// Pairs as [`Record::pairs`] reads them. Text that is too long is cut.

@@ -22,6 +22,8 @@ pub(super) struct Scanner {
     checked: HashSet<u32>,
     /// Connections that had no descriptor at the last sweep.
     orphans: HashSet<u64>,
+    /// Watched by [`watch`](Self::watch) and not yet asked for.
+    children: Vec<u32>,
 }
 
 /// A connection that the scan brought in, to be told to the core.
@@ -52,6 +54,7 @@ impl Scanner {
             next: 0,
             checked: HashSet::new(),
             orphans: HashSet::new(),
+            children: Vec::new(),
         }
     }
 
@@ -156,7 +159,7 @@ impl Scanner {
     }
 
     /// Watches the pool pipes of these processes and of all their descendants; those yet to be born inherit it.
-    pub(super) fn watch(&self, kernel: &mut Kernel, workers: &HashSet<u32>) {
+    pub(super) fn watch(&mut self, kernel: &mut Kernel, workers: &HashSet<u32>) {
         if workers.is_empty() {
             return;
         }
@@ -166,7 +169,13 @@ impl Scanner {
         }
         for pid in proc::descendants(&self.proc_root, workers) {
             set_watched(kernel, pid);
+            self.children.push(pid);
         }
+    }
+
+    /// Processes that are watched since the last call though nobody saw them begin.
+    pub(super) fn children(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.children)
     }
 
     /// The process is gone, or runs another program.

@@ -40,6 +40,10 @@ impl Tree {
         symlink(target, self.path(pid, name)).unwrap();
     }
 
+    pub(crate) fn unlink(&self, pid: u32, name: &str) {
+        fs::remove_file(self.path(pid, name)).unwrap();
+    }
+
     fn path(&self, pid: u32, name: &str) -> PathBuf {
         let path = self.0.join(pid.to_string()).join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

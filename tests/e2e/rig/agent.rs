@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use celeryscope_core::Span;
 
+use super::hosts::Host;
 use super::process::{Process, Usage, wait_for};
 use super::spans;
 
@@ -30,7 +31,16 @@ pub(crate) struct Left {
 impl Agent {
     /// Watches `ports`, writing spans to a file; returns when it is ready.
     pub(crate) fn start(folder: &Path, name: &str, ports: &[u16], more: &[&str]) -> Self {
-        let mut command = Command::new(binary());
+        Self::start_by(Command::new(binary()), folder, name, ports, more)
+    }
+
+    /// The same on a host of the test's own, watching that host alone.
+    pub(crate) fn start_on(host: &Host, folder: &Path, name: &str, port: u16, more: &[&str]) -> Self {
+        let more = [&["--netns", "own"], more].concat();
+        Self::start_by(host.command(binary()), folder, name, &[port], &more)
+    }
+
+    fn start_by(mut command: Command, folder: &Path, name: &str, ports: &[u16], more: &[&str]) -> Self {
         command.arg("run");
         for port in ports {
             command.args(["--broker-port", &port.to_string()]);

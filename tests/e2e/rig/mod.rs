@@ -5,6 +5,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod collector;
+pub(crate) mod hosts;
 pub(crate) mod process;
 pub(crate) mod publisher;
 pub(crate) mod redis;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use super::hosts::Host;
 use super::process::{Process, wait_for};
 
 /// A server on 127.0.0.1 and, where the host has IPv6, on ::1.
@@ -13,6 +14,8 @@ use super::process::{Process, wait_for};
 pub(crate) struct Redis {
     process: Process,
     port: u16,
+    /// Where it is instead, on a host of the test's own.
+    address: Option<Ipv4Addr>,
 }
 
 /// The loopback address by which programs reach the server.
@@ -42,11 +45,38 @@ impl Redis {
             .arg("--dir")
             .arg(&data);
         let process = Process::spawn(&format!("redis-{port}"), &command, folder, None);
-        let redis = Self { process, port };
+        let redis = Self {
+            process,
+            port,
+            address: None,
+        };
         wait_for("an answer of redis-server", Duration::from_secs(10), || {
             redis.ping().ok()
         });
         redis
+    }
+
+    /// Starts one on a host of the test's own, open to that host's neighbour; waits until it says that it listens.
+    pub(crate) fn start_on_host(folder: &Path, host: &Host) -> Self {
+        let port = 6379;
+        let mut command = host.command("redis-server");
+        command
+            .args(["--port", &port.to_string(), "--bind", &host.address().to_string()])
+            .args(["--protected-mode", "no", "--save", "", "--appendonly", "no"])
+            .args(["--daemonize", "no", "--dir"])
+            .arg(folder);
+        let process = Process::spawn("redis", &command, folder, None);
+        wait_for("redis-server to listen", Duration::from_secs(10), || {
+            process
+                .log()
+                .contains("Ready to accept connections")
+                .then_some(())
+        });
+        Self {
+            process,
+            port,
+            address: Some(host.address()),
+        }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -54,9 +84,10 @@ impl Redis {
     }
 
     pub(crate) fn url(&self, family: Family) -> String {
-        let host = match family {
-            Family::V4 => "127.0.0.1",
-            Family::V6 => "[::1]",
+        let host = match (self.address, family) {
+            (Some(address), _) => address.to_string(),
+            (None, Family::V4) => "127.0.0.1".to_owned(),
+            (None, Family::V6) => "[::1]".to_owned(),
         };
         format!("redis://{host}:{}/0", self.port)
     }

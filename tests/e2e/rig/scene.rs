@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::hosts::Host;
 use super::process::GLANCE;
 use super::redis::{Family, Redis};
 use super::truth::TruthLog;
@@ -23,6 +24,7 @@ pub(crate) struct Scene {
     name: String,
     truth: RefCell<TruthLog>,
     settings: String,
+    host: Option<Host>,
     folder: Folder,
     _alone: MutexGuard<'static, ()>,
 }
@@ -57,6 +59,7 @@ impl Scene {
             name: unique,
             truth: RefCell::new(TruthLog::new(&folder.0.join("truth"))),
             settings: "{}".to_owned(),
+            host: None,
             folder,
             _alone: alone,
         })
@@ -73,6 +76,17 @@ impl Scene {
         self
     }
 
+    /// The same with another Redis in place of its own.
+    pub(crate) fn with_redis(mut self, redis: Redis) -> Self {
+        self.redis = redis;
+        self
+    }
+
+    /// Every program started later is started there.
+    pub(crate) fn go_to(&mut self, host: &Host) {
+        self.host = Some(host.clone());
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         &self.folder.0
     }
@@ -87,7 +101,11 @@ impl Scene {
 
     /// The environment's Python with the workload on its path, told where broker, backend and truth are.
     pub(crate) fn python(&self) -> Command {
-        let mut python = Command::new(self.venv.join("bin/python"));
+        let python = self.venv.join("bin/python");
+        let mut python = match &self.host {
+            Some(host) => host.command(python),
+            None => Command::new(python),
+        };
         let url = self.redis.url(self.family);
         python
             .current_dir(self.folder())

@@ -7,8 +7,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::message::TaskMessage;
-
 /// A message body as it stands in the envelope.
 #[derive(Debug)]
 pub struct Body<'a> {
@@ -58,45 +56,9 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Reads a protocol 1 body; `None` when it is not one.
-#[must_use]
-pub fn legacy(json: &[u8]) -> Option<TaskMessage> {
-    #[derive(Deserialize)]
-    struct Legacy {
-        task: String,
-        id: String,
-        #[serde(default)]
-        args: Count,
-        #[serde(default)]
-        kwargs: Count,
-        #[serde(default)]
-        group: Option<String>,
-        #[serde(default)]
-        taskset: Option<String>,
-        #[serde(default)]
-        retries: Option<u32>,
-        #[serde(default)]
-        eta: Option<String>,
-        #[serde(default)]
-        expires: Option<String>,
-    }
-    let body: Legacy = serde_json::from_slice(json).ok()?;
-    Some(TaskMessage {
-        id: body.id,
-        name: body.task,
-        group: body.group.or(body.taskset),
-        retries: body.retries.unwrap_or(0),
-        eta: body.eta,
-        expires: body.expires,
-        args_count: Some(body.args.0),
-        kwargs_count: Some(body.kwargs.0),
-        ..TaskMessage::default()
-    })
-}
-
 /// The number of elements of a JSON array or object, whose elements are stepped over.
 #[derive(Debug, Default)]
-struct Count(u64);
+pub(super) struct Count(pub(super) u64);
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -147,21 +109,5 @@ mod tests {
         assert_eq!(body.size(), json.len() as u64);
         assert_eq!(Body::new("", true, Some(1 << 20)).count_arguments(), None);
         assert_eq!(Body::new("!!", true, None).count_arguments(), None);
-    }
-
-    /// Scenario: a protocol 1 body, and JSON that is none.
-    /// Guarantees: id, name, retries and counts are read; anything without task and id is refused.
-    #[test]
-    fn protocol_1() {
-        let message =
-            legacy(br#"{"task": "t", "id": "1", "args": [1], "kwargs": {}, "retries": 2, "eta": null}"#)
-                .unwrap();
-        assert_eq!(
-            (message.id.as_str(), message.name.as_str(), message.retries),
-            ("1", "t", 2)
-        );
-        assert_eq!((message.args_count, message.kwargs_count), (Some(1), Some(0)));
-        assert_eq!(legacy(br#"{"status": "SUCCESS"}"#), None);
-        assert_eq!(legacy(br#"{"task": 1, "id": "1"}"#), None);
     }
 }

@@ -3,13 +3,16 @@
 //! Borrows from the captured bytes; owns only what outlives them. Arguments are counted, never decoded.
 
 pub mod body;
+pub mod content;
 pub mod datetime;
 pub mod envelope;
 pub mod event;
+pub mod legacy;
 pub mod message;
 pub mod result;
 pub mod traceparent;
 
+pub use content::Content;
 pub use envelope::{Envelope, EnvelopeError};
 pub use event::{EventKind, TaskEvent};
 pub use message::TaskMessage;

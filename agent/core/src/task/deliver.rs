@@ -3,7 +3,7 @@
 use super::attempt::{Attempt, AttemptId, Server, State, Timing};
 use super::engine::{Engine, KEPT_PER_TASK};
 use super::process::Pool;
-use crate::celery::{ResultMeta, ResultState, TaskMessage};
+use crate::celery::{ResultMeta, ResultState, TaskMessage, datetime};
 use crate::pipeline::Output;
 use crate::stream::Call;
 use crate::time::Mono;
@@ -157,6 +157,9 @@ impl Engine {
         if attempt.began.is_some() || call.pid != leader || ran_here {
             self.begin_unseen(id, call);
         }
+        if ran_here {
+            self.process(leader).ended(call.tid, call.enter);
+        }
         if acked {
             self.complete(id, call.exit);
         } else {
@@ -164,19 +167,24 @@ impl Engine {
         }
     }
 
-    /// An attempt shows by `call` that it has begun: by its early ack if there was one, else with its delivery, or, where
-    /// tasks run one after the other, with the end of the one before.
+    /// An attempt shows by `call` that it has begun: by its early ack if there was one, else with its delivery or, where
+    /// that is later, when it was due, or when the thread that runs it had ended what it ran before.
     pub(super) fn begin_unseen(&mut self, id: AttemptId, call: Call) {
+        let clock = self.clock;
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return;
         };
         attempt.runner.get_or_insert((call.pid, call.tid));
-        let leader = self.processes.get(attempt.leader);
         let delivered = attempt.delivered.unwrap_or(call.enter);
-        let free = leader
-            .filter(|proc| proc.pool == Some(Pool::Solo))
-            .map_or(delivered, |proc| delivered.max(proc.last_end));
-        attempt.begins(free.min(call.enter), Timing::Estimate);
+        let eta = attempt.message.eta.as_deref().and_then(datetime::parse);
+        let due = eta.map_or(delivered, |eta| delivered.max(clock.mono_of(eta)));
+        // Greenlets of one thread run at the same time.
+        let idle = self
+            .processes
+            .get(attempt.leader)
+            .filter(|proc| matches!(proc.pool, Some(Pool::Solo | Pool::Threads)))
+            .map_or(due, |proc| due.max(proc.idle_since(call.tid)));
+        attempt.begins(idle.min(call.enter), Timing::Estimate);
     }
 
     /// End and ack are known. Workers that send events have more to say of tasks that no pipe shows.
@@ -185,8 +193,12 @@ impl Engine {
             return;
         };
         let (end, leader) = (attempt.end, attempt.leader);
-        if let (Some(end), Some(proc)) = (end, self.processes.get_mut(leader)) {
-            proc.last_end = proc.last_end.max(end.at);
+        if let (Some(end), Some((_, tid))) = (end, attempt.runner)
+            && let Some(proc) = self.processes.get_mut(leader)
+            && proc.pool == Some(Pool::Solo)
+            && proc.idle_since(tid) < end.at
+        {
+            proc.ended(tid, end.at);
         }
         let events = self
             .processes

@@ -12,7 +12,7 @@ use crate::bounded::Bounded;
 use crate::broker::BrokerEvent;
 use crate::celery::TaskMessage;
 use crate::pipeline::{Config, Output};
-use crate::span::{Link, Span, build, host_of, ids};
+use crate::span::{Link, Span, TraceId, build, host_of, ids};
 use crate::stats::Stats;
 use crate::time::{ClockPair, Mono};
 
@@ -30,6 +30,7 @@ pub(super) struct Task {
 pub(super) struct Known {
     pub(super) name: String,
     pub(super) retries: u32,
+    pub(super) trace_id: TraceId,
     pub(super) sent: Mono,
 }
 

@@ -1,5 +1,6 @@
 //! The processes that were heard of: who leads whom, and what each runs.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use celeryscope_common::Record;
@@ -24,14 +25,34 @@ pub(super) struct Proc {
     pub(super) pool: Option<Pool>,
     /// Leaders: it sends task events.
     pub(super) events: bool,
-    /// Leaders: when the last run ended.
-    pub(super) last_end: Mono,
+    /// Leaders: when the last run of each thread ended, where a thread does one task at a time; latest last.
+    pub(super) ends: VecDeque<(u32, Mono)>,
     /// Leaders: the worker's name, from its own messages.
     pub(super) worker_name: Option<String>,
     /// Leaders: it was handed tasks.
     pub(super) consumes: bool,
     /// Leaders: it was reported as a worker.
     pub(super) reported: bool,
+}
+
+/// Threads of a worker whose last end is remembered.
+const KEPT_ENDS: usize = 256;
+
+impl Proc {
+    /// A run of this thread has ended.
+    pub(super) fn ended(&mut self, tid: u32, at: Mono) {
+        self.ends.retain(|(other, _)| *other != tid);
+        if self.ends.len() == KEPT_ENDS {
+            self.ends.pop_front();
+        }
+        self.ends.push_back((tid, at));
+    }
+
+    /// Since when this thread has run nothing; zero where it has not been heard of.
+    pub(super) fn idle_since(&self, tid: u32) -> Mono {
+        let found = self.ends.iter().rev().find(|(other, _)| *other == tid);
+        found.map_or(Mono::default(), |(_, at)| *at)
+    }
 }
 
 /// Celery's pools (`celery/concurrency`).

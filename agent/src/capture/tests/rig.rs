@@ -188,6 +188,7 @@ impl Capture {
 
     pub(super) fn with_ring(port: u16, ring_bytes: u32) -> Self {
         let live = Live::start(&LiveOptions {
+            own_netns: false,
             ports: vec![port],
             ring_bytes,
             kernel_log: false,

@@ -1,11 +1,10 @@
 //! What one command says, on its own.
 
-use super::RedisStats;
-use super::connection::Context;
 use super::keys::{self, Channel};
+use super::{Context, RedisStats};
 use crate::broker::BrokerEvent;
+use crate::celery::content::{self, Content};
 use crate::celery::envelope::Contiguous;
-use crate::celery::message::{self, Content};
 use crate::celery::{ResultMeta, TaskMessage};
 use crate::stream::Call;
 use crate::wire::resp::{Bulk, Command, Item, Value};
@@ -226,7 +225,7 @@ fn unacked_copy(
         serde_json::from_slice(list).ok()?;
     let json = envelope.get().as_bytes();
     match count(
-        message::read(&Contiguous::whole(json), json.len() as u64, context.capture_args),
+        content::read(&Contiguous::whole(json), json.len() as u64, context.capture_args),
         stats,
     ) {
         Content::Task(message) => {
@@ -280,7 +279,7 @@ fn envelope(payload: &Bulk, capture_args: bool, stats: &mut RedisStats) -> Optio
             }
         },
     };
-    let content = message::read(&captured, payload.len(), capture_args);
+    let content = content::read(&captured, payload.len(), capture_args);
     let content = count(content, stats);
     match content {
         Content::Malformed => None,

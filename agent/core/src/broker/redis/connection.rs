@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use celeryscope_common::{Kind, Record};
 
-use super::RedisStats;
 use super::command::{self, Meaning};
+use super::{Context, RedisStats};
 use crate::broker::BrokerEvent;
 use crate::limits::Limits;
 use crate::pipeline::Verdict;
@@ -18,14 +18,6 @@ const FOREIGN_ENOUGH: u32 = 32;
 
 /// Calls that prove a connection on which they made no command not to be Redis's.
 const UNREAD_ENOUGH: u32 = 64;
-
-/// What the connection needs to know of the rest.
-pub struct Context<'a> {
-    /// Keep argument representations.
-    pub capture_args: bool,
-    /// Whether the worker behind this connection holds a message with this delivery tag.
-    pub knows_tag: &'a dyn Fn(&str) -> bool,
-}
 
 /// A client's connection to Redis (or Valkey, or a Sentinel's master: the same protocol).
 #[derive(Debug)]

@@ -1,0 +1,268 @@
+//! What an envelope holds: a task message, a result, events, or nothing of ours.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::body::Body;
+use super::envelope::{Contiguous, Envelope, Text};
+use super::event::{self, TaskEvent};
+use super::legacy;
+use super::message::TaskMessage;
+use super::traceparent::TraceParent;
+
+/// Bytes of stamps that are kept.
+const LONGEST_STAMPS: usize = 4096;
+
+/// What an envelope turned out to hold.
+#[derive(Debug)]
+pub enum Content {
+    /// A task message.
+    Task(Box<TaskMessage>),
+    /// A result sent as a message (`rpc://`): the task's id and the decoded body.
+    Reply {
+        /// The task's id, from `correlation_id`.
+        task_id: String,
+        /// JSON of the result.
+        meta: Vec<u8>,
+    },
+    /// Events of the worker (or client) with this name, maybe about tasks.
+    Events {
+        /// `w1@host`.
+        hostname: String,
+        /// Those about tasks.
+        events: Vec<TaskEvent>,
+    },
+    /// Something else that is no task: control traffic, a message of another program.
+    Other,
+    /// Claims to be a task but isn't a readable one.
+    Malformed,
+}
+
+#[derive(Deserialize)]
+struct Headers<'a> {
+    #[serde(borrow, default)]
+    task: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    root_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    parent_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    group: Option<Text<'a>>,
+    #[serde(default)]
+    retries: Option<u32>,
+    #[serde(borrow, default)]
+    eta: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    expires: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    origin: Option<Text<'a>>,
+    #[serde(default)]
+    ignore_result: Option<bool>,
+    #[serde(borrow, default)]
+    compression: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    traceparent: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    tracestate: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    b3: Option<Text<'a>>,
+    #[serde(borrow, default, rename = "x-b3-traceid", alias = "X-B3-TraceId")]
+    b3_trace_id: Option<Text<'a>>,
+    #[serde(borrow, default, rename = "x-b3-spanid", alias = "X-B3-SpanId")]
+    b3_span_id: Option<Text<'a>>,
+    #[serde(borrow, default, rename = "x-b3-sampled", alias = "X-B3-Sampled")]
+    b3_sampled: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    stamps: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    hostname: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    argsrepr: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    kwargsrepr: Option<Text<'a>>,
+}
+
+impl Headers<'_> {
+    /// The sender's trace context: W3C's before B3's.
+    fn context(&self) -> Option<TraceParent> {
+        let w3c = || TraceParent::parse(self.traceparent.as_ref()?.as_str());
+        let single = || TraceParent::parse_b3(self.b3.as_ref()?.as_str());
+        let several = || {
+            TraceParent::parse_b3_fields(
+                self.b3_trace_id.as_ref()?.as_str(),
+                self.b3_span_id.as_ref()?.as_str(),
+                self.b3_sampled.as_ref().map(Text::as_str),
+            )
+        };
+        w3c().or_else(single).or_else(several)
+    }
+}
+
+/// Reads what an envelope of `envelope_size` bytes holds. Argument representations are kept only when `keep_args`.
+#[must_use]
+pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool) -> Content {
+    let Ok(envelope) = captured.envelope() else {
+        return Content::Malformed;
+    };
+    let headers: Headers<'_> = match envelope.headers {
+        Some(raw) => match serde_json::from_str(raw.get()) {
+            Ok(headers) => headers,
+            Err(_) => return Content::Malformed,
+        },
+        None => return Content::Other,
+    };
+    let base64 = envelope
+        .properties
+        .body_encoding
+        .as_ref()
+        .is_none_or(|e| e.as_str() == "base64");
+    let body = Body::new(envelope.body.as_str(), base64, captured.cut_body());
+    let mut message = match (&headers.task, &headers.id) {
+        (Some(_), Some(_)) => protocol_2(&headers, &envelope, &body, keep_args),
+        (None, None) => {
+            if let Some(name) = &headers.hostname {
+                let events = body.decoded().map_or_else(Vec::new, |json| event::parse(&json));
+                return Content::Events {
+                    hostname: name.as_str().to_owned(),
+                    events,
+                };
+            }
+            match without_headers(&envelope, &body) {
+                Ok(message) => message,
+                Err(content) => return content,
+            }
+        }
+        _ => return Content::Malformed,
+    };
+    message.envelope_size = envelope_size;
+    message.body_size = Some(body.size());
+    address(&mut message, &envelope);
+    Content::Task(Box::new(message))
+}
+
+fn owned(text: &Option<Text<'_>>) -> Option<String> {
+    text.as_ref().map(|t| t.as_str().to_owned())
+}
+
+fn protocol_2(
+    headers: &Headers<'_>,
+    envelope: &Envelope<'_>,
+    body: &Body<'_>,
+    keep_args: bool,
+) -> TaskMessage {
+    let is_json = envelope
+        .content_type
+        .as_ref()
+        .is_some_and(|t| t.as_str() == "application/json");
+    let counts = if is_json && headers.compression.is_none() {
+        body.count_arguments()
+    } else {
+        None
+    };
+    let reprs = keep_args.then(|| {
+        (
+            owned(&headers.argsrepr).unwrap_or_default(),
+            owned(&headers.kwargsrepr).unwrap_or_default(),
+        )
+    });
+    TaskMessage {
+        id: owned(&headers.id).unwrap_or_default(),
+        name: owned(&headers.task).unwrap_or_default(),
+        root_id: owned(&headers.root_id),
+        parent_id: owned(&headers.parent_id),
+        group: owned(&headers.group),
+        retries: headers.retries.unwrap_or(0),
+        eta: owned(&headers.eta),
+        expires: owned(&headers.expires),
+        origin: owned(&headers.origin),
+        ignore_result: headers.ignore_result.unwrap_or(false),
+        traceparent: headers.context(),
+        tracestate: owned(&headers.tracestate),
+        args_count: counts.map(|c| c.0),
+        kwargs_count: counts.map(|c| c.1),
+        stamps: headers
+            .stamps
+            .map(RawValue::get)
+            .filter(|json| json.len() > 2 && json.len() <= LONGEST_STAMPS)
+            .map(str::to_owned),
+        reprs,
+        ..TaskMessage::default()
+    }
+}
+
+/// Headers without a task: a protocol 1 message or a result, told apart by the body.
+fn without_headers(envelope: &Envelope<'_>, body: &Body<'_>) -> Result<TaskMessage, Content> {
+    let Some(json) = body.decoded() else {
+        return Err(Content::Other);
+    };
+    if let Some(legacy) = legacy::read(&json) {
+        return Ok(legacy);
+    }
+    match &envelope.properties.correlation_id {
+        Some(id) if super::result::is_meta(&json) => Err(Content::Reply {
+            task_id: id.as_str().to_owned(),
+            meta: json,
+        }),
+        _ => Err(Content::Other),
+    }
+}
+
+fn address(message: &mut TaskMessage, envelope: &Envelope<'_>) {
+    let properties = &envelope.properties;
+    message.priority = properties.priority.filter(|p| *p != 0);
+    message.reply_to = owned(&properties.reply_to);
+    message.correlation_id = owned(&properties.correlation_id);
+    message.delivery_tag = owned(&properties.delivery_tag).unwrap_or_default();
+    if let Some(info) = &properties.delivery_info {
+        message.exchange = owned(&info.exchange).unwrap_or_default();
+        message.routing_key = owned(&info.routing_key).unwrap_or_default();
+        message.redelivered = info.redelivered.unwrap_or(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(headers: &str) -> TaskMessage {
+        let json = format!(r#"{{"headers": {{"task": "t", "id": "1", {headers}}}}}"#);
+        match read(&Contiguous::whole(json.as_bytes()), 0, false) {
+            Content::Task(message) => *message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Scenario: each carrier of trace context, and two at once.
+    /// Guarantees: the context is found; W3C's comes before B3's.
+    #[test]
+    fn carriers_of_context() {
+        const TRACE: &str = "80f198ee56343ba864fe8b2a57d3eff7";
+        let w3c = format!(r#""traceparent": "00-{TRACE}-e457b5a2e4d86bd1-01""#);
+        let single = format!(r#""b3": "{TRACE}-e457b5a2e4d86bd1-1""#);
+        let several =
+            format!(r#""x-b3-traceid": "{TRACE}", "x-b3-spanid": "e457b5a2e4d86bd1", "x-b3-sampled": "1""#);
+        for headers in [&w3c, &single, &several] {
+            let context = task(headers).traceparent.expect("a context");
+            assert_eq!(
+                (context.trace_id.to_string().as_str(), context.sampled),
+                (TRACE, true)
+            );
+        }
+        let both = task(&format!(
+            r#"{w3c}, "b3": "00000000000000000000000000000001-0000000000000001-0""#
+        ));
+        assert_eq!(both.traceparent, task(&w3c).traceparent);
+        assert_eq!(task(r#""traceparent": "00-0-0-0""#).traceparent, None);
+    }
+
+    /// Scenario: stamps, none, and an empty object as Celery sends it by default.
+    /// Guarantees: kept as sent where there are any.
+    #[test]
+    fn stamps() {
+        let stamped = task(r#""stamped_headers": ["tenant"], "stamps": {"tenant": "acme"}"#);
+        assert_eq!(stamped.stamps.as_deref(), Some(r#"{"tenant": "acme"}"#));
+        assert_eq!(task(r#""stamps": {}"#).stamps, None);
+    }
+}

@@ -1,0 +1,63 @@
+//! Protocol 1 (`celery/app/amqp.py: as_task_v1`): everything is in the body, in JSON.
+
+use serde::Deserialize;
+
+use super::body::Count;
+use super::message::TaskMessage;
+
+/// Reads a protocol 1 body; `None` when it is not one.
+#[must_use]
+pub fn read(json: &[u8]) -> Option<TaskMessage> {
+    #[derive(Deserialize)]
+    struct Legacy {
+        task: String,
+        id: String,
+        #[serde(default)]
+        args: Count,
+        #[serde(default)]
+        kwargs: Count,
+        #[serde(default)]
+        group: Option<String>,
+        #[serde(default)]
+        taskset: Option<String>,
+        #[serde(default)]
+        retries: Option<u32>,
+        #[serde(default)]
+        eta: Option<String>,
+        #[serde(default)]
+        expires: Option<String>,
+    }
+    let body: Legacy = serde_json::from_slice(json).ok()?;
+    Some(TaskMessage {
+        id: body.id,
+        name: body.task,
+        group: body.group.or(body.taskset),
+        retries: body.retries.unwrap_or(0),
+        eta: body.eta,
+        expires: body.expires,
+        args_count: Some(body.args.0),
+        kwargs_count: Some(body.kwargs.0),
+        ..TaskMessage::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a protocol 1 body, and JSON that is none.
+    /// Guarantees: id, name, retries and counts are read; anything without task and id is refused.
+    #[test]
+    fn protocol_1() {
+        let message =
+            read(br#"{"task": "t", "id": "1", "args": [1], "kwargs": {}, "retries": 2, "eta": null}"#)
+                .unwrap();
+        assert_eq!(
+            (message.id.as_str(), message.name.as_str(), message.retries),
+            ("1", "t", 2)
+        );
+        assert_eq!((message.args_count, message.kwargs_count), (Some(1), Some(0)));
+        assert_eq!(read(br#"{"status": "SUCCESS"}"#), None);
+        assert_eq!(read(br#"{"task": 1, "id": "1"}"#), None);
+    }
+}
