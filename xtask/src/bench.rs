@@ -38,16 +38,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         String::new()
     };
 
-    println!("\n{:<44} {:>14} {:>18}", "core", "time", "throughput");
+    println!("\n{:<48} {:>10} {:>12} {:>10}", "core", "time", "items/s", "MB/s");
     for figure in figures {
-        println!(
-            "{:<44} {:>14} {:>18}",
-            figure.name,
-            shown_time(figure.nanoseconds),
-            figure.shown_throughput()
-        );
+        println!("{}", figure.row());
     }
-    println!("\n{}", live.trim_end());
+    if !live.is_empty() {
+        println!("\n{}", live.trim_end());
+    }
     Ok(())
 }
 
@@ -105,34 +102,41 @@ fn tables(program: &Path, arguments: &[&str]) -> Result<String> {
 #[derive(Debug, PartialEq)]
 struct Figure {
     name: String,
+    /// Of one iteration.
     nanoseconds: f64,
-    /// Bytes or elements of one iteration, with the unit to show.
-    throughput: Option<(f64, &'static str)>,
+    elements: Option<f64>,
+    bytes: Option<f64>,
 }
 
 impl Figure {
     /// From criterion's `benchmark.json` and `estimates.json`.
     fn parse(benchmark: &Value, estimates: &Value) -> Option<Self> {
-        let amount = |unit: &str| {
-            benchmark
-                .pointer(&format!("/throughput/{unit}"))
-                .and_then(Value::as_f64)
+        let amount = |paths: [&str; 2]| {
+            let found = paths
+                .iter()
+                .find_map(|path| benchmark.get("throughput")?.pointer(path));
+            found.and_then(Value::as_f64)
         };
-        let throughput = amount("Bytes")
-            .map(|bytes| (bytes / 1e6, "MB/s"))
-            .or_else(|| amount("Elements").map(|elements| (elements, "/s")));
         Some(Self {
             name: benchmark.get("full_id")?.as_str()?.to_owned(),
             nanoseconds: estimates.pointer("/median/point_estimate")?.as_f64()?,
-            throughput,
+            elements: amount(["/Elements", "/ElementsAndBytes/elements"]),
+            bytes: amount(["/Bytes", "/ElementsAndBytes/bytes"]),
         })
     }
 
-    fn shown_throughput(&self) -> String {
-        let Some((amount, unit)) = self.throughput else {
-            return String::new();
+    fn row(&self) -> String {
+        let a_second = |amount: Option<f64>, unit: f64| {
+            amount.map_or_else(String::new, |amount| {
+                format!("{:.0}", amount / self.nanoseconds * 1e9 / unit)
+            })
         };
-        format!("{:.0} {unit}", amount / self.nanoseconds * 1e9)
+        let (elements, megabytes) = (a_second(self.elements, 1.0), a_second(self.bytes, 1e6));
+        format!(
+            "{:<48} {:>10} {elements:>12} {megabytes:>10}",
+            self.name,
+            shown_time(self.nanoseconds)
+        )
     }
 }
 
@@ -191,18 +195,22 @@ mod tests {
 
     use super::*;
 
-    /// Scenario: criterion's two files of a bench with bytes as its throughput.
-    /// Guarantees: name, median and bytes a second are what criterion measured.
+    /// Scenario: criterion's two files of a bench that counts bytes, and of one that counts elements and bytes.
+    /// Guarantees: name, median, elements and megabytes a second are what criterion measured.
     #[test]
     fn figures_come_from_criterions_files() {
-        let benchmark = json!({"full_id": "resp/lpush", "throughput": {"Bytes": 2000}});
         let estimates = json!({"median": {"point_estimate": 4000.0}, "mean": {"point_estimate": 9.0}});
-        let figure = Figure::parse(&benchmark, &estimates).expect("a figure");
-        assert_eq!(
-            (figure.name.as_str(), shown_time(figure.nanoseconds).as_str()),
-            ("resp/lpush", "4.0 µs")
-        );
-        assert_eq!(figure.shown_throughput(), "500 MB/s");
+        let row = |throughput: Value| {
+            let benchmark = json!({"full_id": "resp/lpush", "throughput": throughput});
+            let row = Figure::parse(&benchmark, &estimates).expect("a figure").row();
+            row.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(row(json!({"Bytes": 2000})), "resp/lpush 4.0 µs 500");
+        let both = json!({"ElementsAndBytes": {"elements": 4, "bytes": 2000}});
+        assert_eq!(row(both), "resp/lpush 4.0 µs 1000000 500");
     }
 
     /// Scenario: a result of this run, and the base line that criterion keeps beside it.

@@ -173,20 +173,32 @@ impl Service {
             return self.status;
         }
         self.signal(Signal::TERM, false);
+        if !self.wait_end() {
+            self.signal(Signal::KILL, true);
+            if !self.wait_end() {
+                eprintln!(
+                    "{} (process {}) does not end; it is left behind",
+                    self.name,
+                    self.child.id()
+                );
+            }
+        }
+        self.status
+    }
+
+    /// Waits for the end for [`GRACE`].
+    fn wait_end(&mut self) -> bool {
         let end = Instant::now() + GRACE;
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
                 self.status = Some(status);
-                return self.status;
+                return true;
             }
             if Instant::now() >= end {
-                break;
+                return false;
             }
             thread::sleep(POLL);
         }
-        self.signal(Signal::KILL, true);
-        self.status = self.child.wait().ok();
-        self.status
     }
 
     fn signal(&self, signal: Signal, group: bool) {
@@ -194,14 +206,13 @@ impl Service {
             return;
         };
         if self.through_sudo {
-            let target = if group {
-                format!("-{}", self.child.id())
-            } else {
-                self.child.id().to_string()
-            };
-            // A failure shows by itself: the service goes on, and the wait after this one kills it.
-            let _ = privilege::command("kill", &[])
-                .args([format!("-{}", signal.as_raw()), "--".into(), target])
+            let target = if group { format!("-{pid}") } else { pid.to_string() };
+            let number = signal.as_raw().to_string();
+            // The shell's own kill: not every system has a program of that name. A failure shows by itself, in the wait
+            // that follows.
+            let mut kill = privilege::command("sh", &[]);
+            let _ = kill
+                .args(["-c", "kill -s \"$0\" -- \"$1\"", &number, &target])
                 .status();
             return;
         }
