@@ -16,6 +16,8 @@ const CONSUMERS: usize = 1024;
 pub(super) struct Announced {
     pub(super) exchange: String,
     pub(super) routing_key: String,
+    /// Publishes: the number under which the broker will confirm it.
+    pub(super) confirm: Option<u64>,
     /// Deliveries: number, whether it was delivered before, and from which consumer.
     pub(super) delivery: Option<(u64, bool, String)>,
 }
@@ -79,8 +81,8 @@ impl Content {
 pub(super) struct Channel {
     pub(super) sending: Option<Content>,
     pub(super) receiving: Option<Content>,
-    /// Confirms are on: the number of the last publish.
-    pub(super) confirms: Option<u64>,
+    /// Confirms are on, and every publish since was seen: the number of the last.
+    confirms: Option<u64>,
     /// Publishes that wait for their confirm: number to token.
     unconfirmed: BTreeMap<u64, u64>,
     /// Deliveries that wait for their ack.
@@ -88,6 +90,25 @@ pub(super) struct Channel {
 }
 
 impl Channel {
+    /// Confirms are on from here.
+    pub(super) fn select_confirms(&mut self) {
+        self.confirms = Some(0);
+    }
+
+    /// The next publish's number, where the broker will confirm it.
+    pub(super) fn next_confirm(&mut self) -> Option<u64> {
+        let last = self.confirms.as_mut()?;
+        *last = last.saturating_add(1);
+        Some(*last)
+    }
+
+    /// Publishes may have been missed: which number the next has is not known any more. Gives the tokens of those whose
+    /// confirm could now be taken for another's.
+    pub(super) fn lose_count(&mut self) -> Vec<u64> {
+        self.confirms = None;
+        self.unconfirmed()
+    }
+
     pub(super) fn await_confirm(&mut self, number: u64, token: u64) {
         self.unconfirmed.insert(number, token);
         if self.unconfirmed.len() > KEPT {

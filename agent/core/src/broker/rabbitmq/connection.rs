@@ -72,6 +72,12 @@ impl RabbitConnection {
                 }
                 Chunk::Break => self.decoder(sending).lose_sync(),
             }
+            if sending && !self.outgoing.is_synced() {
+                for channel in self.channels.all() {
+                    let lost = channel.lose_count();
+                    out.extend(lost.into_iter().map(|token| BrokerEvent::Unanswered { token }));
+                }
+            }
         }
     }
 
@@ -168,7 +174,7 @@ impl RabbitConnection {
                     );
                 }
             }
-            Method::ConfirmSelect if sending => channel.confirms = Some(0),
+            Method::ConfirmSelect if sending => channel.select_confirms(),
             Method::Consume { queue, consumer_tag } if sending => self.channels.consumes(consumer_tag, queue),
             Method::Publish {
                 exchange,
@@ -177,6 +183,7 @@ impl RabbitConnection {
                 let announced = Announced {
                     exchange: exchange.to_owned(),
                     routing_key: routing_key.to_owned(),
+                    confirm: channel.next_confirm(),
                     delivery: None,
                 };
                 channel.sending = Some(Content::new(announced, item.first));
@@ -191,6 +198,7 @@ impl RabbitConnection {
                 let announced = Announced {
                     exchange: exchange.to_owned(),
                     routing_key: routing_key.to_owned(),
+                    confirm: None,
                     delivery: Some((delivery_tag, redelivered, consumer_tag.to_owned())),
                 };
                 channel.receiving = Some(Content::new(announced, item.first));
@@ -249,11 +257,6 @@ impl RabbitConnection {
         context: &Context<'_>,
         out: &mut Vec<BrokerEvent>,
     ) {
-        let channel = self.channels.get(number);
-        let confirm = channel.confirms.as_mut().map(|last| {
-            *last = last.saturating_add(1);
-            *last
-        });
         let announced = &message.announced;
         if announced.exchange == CONTROL {
             return;
@@ -271,7 +274,7 @@ impl RabbitConnection {
                     first: message.first,
                     call,
                 });
-                match confirm {
+                match announced.confirm {
                     Some(confirm) => self.channels.get(number).await_confirm(confirm, token),
                     // Nothing will answer: it ends with its last byte.
                     None => out.push(BrokerEvent::Answered { token, at: call.exit }),

@@ -13,6 +13,8 @@
 
 mod channel;
 mod connection;
+#[cfg(test)]
+mod tests;
 
 pub use connection::RabbitConnection;
 

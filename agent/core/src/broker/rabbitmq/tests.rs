@@ -1,0 +1,210 @@
+//! Made-up exchanges, one rule each; recorded ones are replayed in `tests/captures.rs`.
+
+use celeryscope_common::record::{Header, Kind, Record, flags};
+
+use super::RabbitConnection;
+use crate::Limits;
+use crate::broker::{BrokerEvent, Context};
+
+struct Rig {
+    connection: RabbitConnection,
+    offsets: [u64; 2],
+    now: u64,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let connection = RabbitConnection::new(7, &Limits::default(), false);
+        Self {
+            connection,
+            offsets: [0; 2],
+            now: 0,
+        }
+    }
+
+    fn feed(&mut self, kind: Kind, bytes: &[u8]) -> Vec<String> {
+        let offset = &mut self.offsets[usize::from(kind == Kind::Recv)];
+        self.now += 10;
+        let header = Header {
+            flags: flags::LAST,
+            enter: self.now,
+            exit: self.now + 5,
+            start: *offset,
+            total: bytes.len() as u32,
+            ..Header::default()
+        };
+        *offset += bytes.len() as u64;
+        let mut out = Vec::new();
+        let context = Context {
+            capture_args: false,
+            knows_tag: &|_| false,
+        };
+        self.connection
+            .record(&Record::new(kind, header, bytes), &context, &mut out);
+        out.iter().map(show).collect()
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.feed(Kind::Send, bytes)
+    }
+
+    fn recv(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.feed(Kind::Recv, bytes)
+    }
+}
+
+fn show(event: &BrokerEvent) -> String {
+    match event {
+        BrokerEvent::Publish {
+            token,
+            message,
+            destination,
+            ..
+        } => {
+            format!("publish {token} {} to {destination}", message.id)
+        }
+        BrokerEvent::Answered { token, at } => format!("answered {token} at {}", at.0),
+        BrokerEvent::Unanswered { token } => format!("unanswered {token}"),
+        BrokerEvent::Delivered {
+            message, destination, ..
+        } => {
+            format!(
+                "delivered {} from {destination} again {}",
+                message.id, message.redelivered
+            )
+        }
+        BrokerEvent::Acked { tag, .. } => format!("acked {tag}"),
+        BrokerEvent::Requeued { tag, .. } => format!("requeued {tag}"),
+        other => format!("{other:?}")
+            .split(' ')
+            .next()
+            .unwrap_or_default()
+            .to_lowercase(),
+    }
+}
+
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![kind, 0, 1];
+    out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+    out.extend_from_slice(payload);
+    out.push(0xce);
+    out
+}
+
+fn method(class: u16, id: u16, arguments: &[u8]) -> Vec<u8> {
+    frame(
+        1,
+        &[&class.to_be_bytes()[..], &id.to_be_bytes(), arguments].concat(),
+    )
+}
+
+fn short(text: &str) -> Vec<u8> {
+    [&[text.len() as u8][..], text.as_bytes()].concat()
+}
+
+/// Content header and body of a task message.
+fn content(id: &str) -> Vec<u8> {
+    let mut table = Vec::new();
+    for (key, value) in [("task", "t"), ("id", id)] {
+        table.extend(short(key));
+        table.push(b'S');
+        table.extend((value.len() as u32).to_be_bytes());
+        table.extend(value.as_bytes());
+    }
+    let body = b"[[1], {}, {}]";
+    let mut header = vec![0, 60, 0, 0];
+    header.extend((body.len() as u64).to_be_bytes());
+    header.extend([0xa0, 0]);
+    header.extend(short("application/json"));
+    header.extend((table.len() as u32).to_be_bytes());
+    header.extend(table);
+    [frame(2, &header), frame(3, &body[..4]), frame(3, &body[4..])].concat()
+}
+
+fn publish(id: &str) -> Vec<u8> {
+    let arguments = [&[0, 0][..], &short(""), &short("celery"), &[0]].concat();
+    [method(60, 40, &arguments), content(id)].concat()
+}
+
+fn deliver(tag: u64, redelivered: bool, id: &str) -> Vec<u8> {
+    let arguments = [
+        &short("c1")[..],
+        &tag.to_be_bytes(),
+        &[u8::from(redelivered)],
+        &short(""),
+        &short("celery"),
+    ]
+    .concat();
+    [method(60, 60, &arguments), content(id)].concat()
+}
+
+fn ack(tag: u64, multiple: bool) -> Vec<u8> {
+    method(60, 80, &[&tag.to_be_bytes()[..], &[u8::from(multiple)]].concat())
+}
+
+/// Scenario: a publish without confirms, then with them, three confirmed by one answer.
+/// Guarantees: the first ends with its last byte, the others with the answer that covers them.
+#[test]
+fn confirms() {
+    let mut rig = Rig::new();
+    assert_eq!(
+        rig.send(&publish("0")),
+        ["publish 1 0 to celery", "answered 1 at 15"]
+    );
+    assert!(rig.send(&method(85, 10, &[0])).is_empty());
+    for id in ["1", "2", "3"] {
+        assert_eq!(rig.send(&publish(id)).len(), 1);
+    }
+    assert_eq!(rig.recv(&ack(2, true)), ["answered 2 at 65", "answered 3 at 65"]);
+    assert_eq!(rig.recv(&ack(3, false)), ["answered 4 at 75"]);
+}
+
+/// Scenario: a publish is lost on a connection with confirms.
+/// Guarantees: what waits is given up, and no later publish is taken for answered by another's confirm.
+#[test]
+fn lost_publish_with_confirms() {
+    let mut rig = Rig::new();
+    rig.send(&method(85, 10, &[0]));
+    assert_eq!(rig.send(&publish("1")).len(), 1);
+    rig.offsets[0] += publish("2").len() as u64;
+    let events = rig.send(&publish("3"));
+    assert_eq!(
+        events,
+        ["unanswered 1", "publish 2 3 to celery", "answered 2 at 35"]
+    );
+    assert!(rig.recv(&ack(3, true)).is_empty());
+}
+
+/// Scenario: deliveries that are acked together, rejected for good, and put back.
+/// Guarantees: each is named by connection, channel and tag; a redelivery says so.
+#[test]
+fn acks_and_rejects() {
+    let mut rig = Rig::new();
+    for tag in 1..=4 {
+        let seen = rig.recv(&deliver(tag, tag == 4, "x"));
+        assert_eq!(seen[1], format!("delivered x from celery again {}", tag == 4));
+    }
+    assert_eq!(rig.send(&ack(2, true)), ["acked 7.1.1", "acked 7.1.2"]);
+    let reject = |tag: u64, requeue: u8| method(60, 90, &[&tag.to_be_bytes()[..], &[requeue]].concat());
+    assert_eq!(rig.send(&reject(3, 0)), ["acked 7.1.3"]);
+    assert_eq!(rig.send(&reject(4, 1)), ["requeued 7.1.4"]);
+}
+
+/// Scenario: a message whose content never comes, and headers of wrong types.
+/// Guarantees: no event, and the next message is read.
+#[test]
+fn cut_and_malformed() {
+    let mut rig = Rig::new();
+    let announced = publish("1");
+    assert!(
+        rig.send(&announced[..announced.len() - content("1").len()])
+            .is_empty()
+    );
+    assert_eq!(rig.send(&publish("2")).len(), 2);
+    assert_eq!(rig.connection.stats().messages_cut, 1);
+    let mut wrong = publish("3");
+    let at = wrong.windows(3).position(|w| w == b"idS").unwrap() + 2;
+    wrong[at] = b'i';
+    assert!(rig.send(&wrong).is_empty());
+    assert_eq!(rig.connection.stats().messages_malformed, 1);
+}
