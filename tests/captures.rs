@@ -243,6 +243,60 @@ fn set(span: &mut Span, key: &str, value: impl Into<Value>) {
     *slot = value.into();
 }
 
+captures! {
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_acks_late = "rabbitmq-acks-late";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_bigbody = "rabbitmq-bigbody";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_broadcast = "rabbitmq-broadcast";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_chain = "rabbitmq-chain";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_chord = "rabbitmq-chord";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_eta = "rabbitmq-eta";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_failure = "rabbitmq-failure";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_group = "rabbitmq-group";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_headers = "rabbitmq-headers";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_ignore_result = "rabbitmq-ignore-result";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_nested = "rabbitmq-nested";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_otel = "rabbitmq-otel";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_priorities = "rabbitmq-priorities";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_retry = "rabbitmq-retry";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_revoke = "rabbitmq-revoke";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_simple = "rabbitmq-simple";
+    /// Scenario: as its namesake on Redis, over AMQP 0-9-1.
+    /// Guarantees: the same: one publish each, one run for each attempt, its parent, times and outcome.
+    rabbitmq_warm_shutdown = "rabbitmq-warm-shutdown";
+}
+
 /// Scenario: two chords; each callback is sent by whichever header task ended last.
 /// Guarantees: the callback's publish links to the publishes of all header tasks, and nothing else links.
 #[test]

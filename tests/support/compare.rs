@@ -418,7 +418,12 @@ impl<'a> Comparison<'a> {
             span.sampled,
             publish.traceparent.map(|context| context.sampled),
         );
-        check.attribute("messaging.system", self.truth.broker.as_str());
+        let system = if self.truth.broker == "amqp" {
+            "rabbitmq"
+        } else {
+            self.truth.broker.as_str()
+        };
+        check.attribute("messaging.system", system);
         check.attribute("messaging.operation.name", operation);
         check.attribute("messaging.operation.type", kind);
         check.attribute("messaging.message.conversation_id", task.id.as_str());
@@ -444,8 +449,8 @@ impl<'a> Comparison<'a> {
             }
             Some(priority) => check.attribute("celery.priority", priority),
         }
-        if publish.exchange.is_empty() {
-            check.attribute("messaging.destination.name", publish.routing_key.as_str());
+        if let ("", Some(routing_key)) = (publish.exchange.as_str(), &publish.routing_key) {
+            check.attribute("messaging.destination.name", routing_key.as_str());
         } else {
             let got = text(span, "messaging.destination.name");
             check.that(got.is_some_and(|name| !name.is_empty()), || {

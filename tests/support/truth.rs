@@ -89,7 +89,7 @@ pub struct Publish {
     /// End, s.
     pub after: f64,
     /// The routing key.
-    pub routing_key: String,
+    pub routing_key: Option<String>,
     /// The exchange; empty for the default one.
     pub exchange: String,
     /// What the sender asked for.
@@ -251,6 +251,7 @@ impl Truth {
                     found.insert((id, retries, task), traceparent);
                 }
             }
+            found.extend(amqp_contexts(&text));
         }
         for task in &mut self.tasks {
             for publish in &mut task.publishes {
@@ -259,6 +260,30 @@ impl Truth {
             }
         }
     }
+}
+
+/// Trace contexts in the tables of AMQP content headers, which py-amqp writes in Celery's order: task, id, …
+fn amqp_contexts(text: &str) -> Vec<((String, i64, String), Traceparent)> {
+    let string = |message: &str, key: &str| {
+        let (_, rest) = message.split_once(&format!("{}{key}S\0\0\0", char::from(key.len() as u8)))?;
+        let mut chars = rest.chars();
+        let len = u32::from(chars.next()?) as usize;
+        Some(chars.take(len).collect::<String>())
+    };
+    let starts: Vec<usize> = text.match_indices("\u{4}taskS\0\0\0").map(|(at, _)| at).collect();
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    let context = |(start, end): (&usize, usize)| {
+        let message = &text[*start..end];
+        let retries = message.split_once("retriesI\0\0\0")?.1.chars().next()?;
+        let traceparent = string(message, "traceparent")?;
+        let key = (
+            string(message, "id")?,
+            i64::from(u32::from(retries)),
+            string(message, "task")?,
+        );
+        Some((key, serde_json::from_value(traceparent.into()).ok()?))
+    };
+    starts.iter().zip(ends).filter_map(context).collect()
 }
 
 #[derive(Deserialize)]

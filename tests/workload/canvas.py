@@ -129,16 +129,6 @@ def mixed(n="3000"):
         lives.deep.delay(2)
 
 
-def announcing(n="5"):
-    import news
-
-    with app.connection_for_write() as connection:
-        # A client that has not declared a fanout exchange sends to it as if it were direct.
-        news.exchange(connection.default_channel).declare()
-    for i in range(int(n)):
-        news.announced.delay(int(i))
-
-
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 

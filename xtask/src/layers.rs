@@ -38,6 +38,7 @@ const ORDER: &[&[&str]] = &[
     &["span"],
     &["celery"],
     &["broker"],
+    &["connection"],
     &["task", "span::build"],
     &["pipeline"],
 ];

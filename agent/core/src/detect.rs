@@ -1,4 +1,4 @@
-//! Which protocol a connection speaks, from the first bytes its client sent.
+//! Which protocol a connection speaks, from the first bytes that were captured of it.
 //!
 //! Biased towards RESP: only what is provably AMQP is taken for it. Bytes that are neither are left to the RESP decoder,
 //! which counts them as errors.
@@ -14,7 +14,7 @@ pub(crate) enum Protocol {
     Amqp,
 }
 
-/// The protocol of a connection whose client's first captured bytes are these.
+/// The protocol of a connection whose first captured bytes are these, in whichever direction.
 pub(crate) fn protocol(first: &[u8]) -> Protocol {
     // AMQP 0-9-1 §4.2.2: the protocol header, or, on an older connection, a frame: type 1, 2, 3 or 8.
     match first {

@@ -12,6 +12,7 @@
 mod bounded;
 pub mod broker;
 pub mod celery;
+mod connection;
 mod detect;
 pub mod limits;
 pub mod pipeline;
@@ -22,8 +23,9 @@ mod task;
 pub mod time;
 pub mod wire;
 
+pub use broker::Verdict;
 pub use celeryscope_common as common;
 pub use limits::Limits;
-pub use pipeline::{Config, Output, Pipeline, Verdict};
+pub use pipeline::{Config, Output, Pipeline};
 pub use span::{Event, Link, Process, Relation, Span, SpanId, SpanKind, SpanStyle, Status, TraceId, Value};
 pub use stats::Stats;

@@ -8,12 +8,12 @@ use std::time::Duration;
 use celeryscope_common::record::{Kind, Record, flags};
 
 use crate::bounded::Bounded;
-use crate::broker::redis::{Context, RedisConnection};
-use crate::detect::{self, Protocol};
+use crate::broker::{Context, Server, Verdict};
+use crate::connection::Connection;
 use crate::limits::Limits;
 use crate::span::{Relation, Span, SpanStyle};
 use crate::stats::Stats;
-use crate::task::{Engine, Server};
+use crate::task::Engine;
 use crate::time::{ClockPair, Mono, Wall};
 
 /// How long a connection that was found not to be Celery's is left alone before it is looked at again.
@@ -35,17 +35,6 @@ pub struct Config {
     pub old_names: bool,
 }
 
-/// What a connection proved to be. The capture side acts on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Not known yet: keep capturing.
-    Unknown,
-    /// A Celery program's connection: keep capturing.
-    Celery,
-    /// Something else: stop copying its bytes.
-    Ignore,
-}
-
 /// What the core has to say.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
@@ -63,15 +52,6 @@ pub enum Output {
         /// The worker's main process.
         pid: u32,
     },
-}
-
-/// One connection and what it is.
-#[derive(Debug)]
-struct Connection {
-    server: Option<Server>,
-    protocol: Protocol,
-    redis: RedisConnection,
-    told: Verdict,
 }
 
 /// The state machine.
@@ -212,12 +192,7 @@ impl Pipeline {
 
     fn open(&mut self, conn: u64, server: Option<Server>, midstream: bool) {
         self.past.connections += 1;
-        let connection = Connection {
-            server,
-            protocol: Protocol::Unknown,
-            redis: RedisConnection::new(&self.config.limits, midstream),
-            told: Verdict::Unknown,
-        };
+        let connection = Connection::new(server, midstream);
         // A connection that is opened again under its id was closed unseen.
         if let Some(old) = self.connections.remove(&conn) {
             self.retire(conn, old);
@@ -237,26 +212,17 @@ impl Pipeline {
         let Some(connection) = self.connections.get_mut(&conn) else {
             return;
         };
-        if connection.protocol == Protocol::Unknown && record.kind == Kind::Send {
-            connection.protocol = detect::protocol(record.payload);
-            self.past.connections_amqp += u64::from(connection.protocol == Protocol::Amqp);
-        }
-        let verdict = if connection.protocol == Protocol::Amqp {
-            Verdict::Ignore
-        } else {
-            let mut events = Vec::new();
-            let engine = &self.engine;
-            let pid = record.header.pid;
-            let context = Context {
-                capture_args: self.config.capture_args,
-                knows_tag: &|tag| engine.knows_tag(pid, tag),
-            };
-            connection.redis.record(record, &context, &mut events);
-            for event in events {
-                self.engine.broker(conn, connection.server, event);
-            }
-            connection.redis.verdict()
+        let mut events = Vec::new();
+        let engine = &self.engine;
+        let pid = record.header.pid;
+        let context = Context {
+            capture_args: self.config.capture_args,
+            knows_tag: &|tag| engine.knows_tag(pid, tag),
         };
+        let verdict = connection.record(record, &self.config.limits, &context, &mut events);
+        for event in events {
+            self.engine.broker(conn, connection.server, event);
+        }
         if verdict != connection.told {
             connection.told = verdict;
             if verdict == Verdict::Ignore {
@@ -276,8 +242,8 @@ impl Pipeline {
         let Some(connection) = self.connections.get_mut(&conn) else {
             return;
         };
-        if connection.told == Verdict::Ignore && connection.protocol != Protocol::Amqp {
-            connection.redis.reconsider();
+        if connection.told == Verdict::Ignore {
+            connection.reconsider();
             connection.told = Verdict::Unknown;
             self.engine.say(Output::Verdict {
                 conn,
@@ -289,55 +255,10 @@ impl Pipeline {
     /// A connection is gone: what it still waited for will not come.
     fn retire(&mut self, conn: u64, mut connection: Connection) {
         let mut events = Vec::new();
-        connection.redis.finish(&mut events);
+        connection.finish(&mut events);
         for event in events {
             self.engine.broker(conn, connection.server, event);
         }
         self.past += connection.stats();
-    }
-}
-
-impl Connection {
-    fn stats(&self) -> Stats {
-        let own = self.redis.stats();
-        let (sent, received, requests, replies) = self.redis.layers();
-        let mut sum = Stats {
-            commands: own.commands,
-            replies: own.replies,
-            replies_unpaired: own.replies_unpaired,
-            commands_unpaired: own.commands_unpaired,
-            in_flight_dropped: own.in_flight_dropped,
-            messages_malformed: own.messages_malformed,
-            messages_other: own.messages_other,
-            messages_cut: own.messages_cut,
-            unacked_copies: own.unacked_copies,
-            results_malformed: own.results_malformed,
-            ..Stats::default()
-        };
-        for half in [sent.stats(), received.stats()] {
-            sum += Stats {
-                stream_bytes: half.bytes,
-                stream_gaps: half.gaps,
-                stream_gap_bytes: half.gap_bytes,
-                stream_overlap_bytes: half.overlap_bytes,
-                stream_rejected: half.rejected,
-                ..Stats::default()
-            };
-        }
-        for decoder in [requests.stats(), replies.stats()] {
-            sum += Stats {
-                resp_bytes: decoder.bytes,
-                resp_gap_bytes: decoder.gap_bytes,
-                resp_item_bytes: decoder.item_bytes,
-                resp_skipped_bytes: decoder.skipped_bytes,
-                resp_degraded: decoder.degraded,
-                resp_truncated: decoder.truncated,
-                resp_sync_losses: decoder.sync_losses,
-                resp_resyncs: decoder.resyncs,
-                resp_protocol_errors: decoder.protocol_errors,
-                ..Stats::default()
-            };
-        }
-        sum
     }
 }

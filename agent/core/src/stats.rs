@@ -48,7 +48,7 @@ counters! {
     connections_evicted,
     /// Connections that proved not to be Celery's.
     connections_ignored,
-    /// Connections that speak AMQP, which this version does not decode.
+    /// Connections that speak AMQP.
     connections_amqp,
 
     /// Captured bytes of connections.
@@ -90,6 +90,27 @@ counters! {
     commands_unpaired,
     /// Commands in flight beyond the limit.
     in_flight_dropped,
+
+    /// Bytes read as AMQP.
+    amqp_bytes,
+    /// Bytes missing in AMQP.
+    amqp_gap_bytes,
+    /// Bytes of frames.
+    amqp_frame_bytes,
+    /// Bytes that belong to no frame.
+    amqp_skipped_bytes,
+    /// Frames.
+    amqp_frames,
+    /// Frames with bytes missing.
+    amqp_degraded,
+    /// How often AMQP's sync was lost.
+    amqp_sync_losses,
+    /// How often it was found again.
+    amqp_resyncs,
+    /// How often bytes were no frame.
+    amqp_protocol_errors,
+    /// Methods.
+    amqp_methods,
 
     /// Messages that claim to be a task's but can't be read.
     messages_malformed,

@@ -3,6 +3,29 @@
 //! Knows keys, commands and message shapes of kombu; knows nothing of task lifetimes.
 
 pub mod event;
+pub mod rabbitmq;
 pub mod redis;
 
 pub use event::BrokerEvent;
+
+/// The broker's address and port.
+pub(crate) type Server = (std::net::IpAddr, u16);
+
+/// What the connection needs to know of the rest.
+pub struct Context<'a> {
+    /// Keep argument representations.
+    pub capture_args: bool,
+    /// Whether the worker behind this connection holds a message with this delivery tag.
+    pub knows_tag: &'a dyn Fn(&str) -> bool,
+}
+
+/// What a connection proved to be. The capture side acts on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not known yet: keep capturing.
+    Unknown,
+    /// A Celery program's connection: keep capturing.
+    Celery,
+    /// Something else: stop copying its bytes.
+    Ignore,
+}

@@ -47,13 +47,18 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Positional and keyword arguments of a protocol 2 body `[args, kwargs, embed]` in JSON.
+    /// Its positional and keyword arguments, where it is JSON `[args, kwargs, embed]`.
     #[must_use]
     pub fn count_arguments(&self) -> Option<(u64, u64)> {
-        let (Count(args), Count(kwargs), _): (Count, Count, IgnoredAny) =
-            serde_json::from_slice(&self.decoded()?).ok()?;
-        Some((args, kwargs))
+        count_arguments(&self.decoded()?)
     }
+}
+
+/// Positional and keyword arguments of a protocol 2 body in JSON.
+#[must_use]
+pub fn count_arguments(json: &[u8]) -> Option<(u64, u64)> {
+    let (Count(args), Count(kwargs), _): (Count, Count, IgnoredAny) = serde_json::from_slice(json).ok()?;
+    Some((args, kwargs))
 }
 
 /// The number of elements of a JSON array or object, whose elements are stepped over.

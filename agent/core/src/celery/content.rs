@@ -1,15 +1,19 @@
 //! What an envelope holds: a task message, a result, events, or nothing of ours.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::body::Body;
+use super::body::{Body, count_arguments};
 use super::envelope::{Contiguous, Envelope, Text};
 use super::event::{self, TaskEvent};
 use super::legacy;
 use super::message::TaskMessage;
 use super::traceparent::TraceParent;
+use crate::wire::amqp::{ContentHeader, Field, Table};
 
+const JSON: &str = "application/json";
 /// Bytes of stamps that are kept.
 const LONGEST_STAMPS: usize = 4096;
 
@@ -38,7 +42,7 @@ pub enum Content {
     Malformed,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Headers<'a> {
     #[serde(borrow, default)]
     task: Option<Text<'a>>,
@@ -74,14 +78,19 @@ struct Headers<'a> {
     b3_span_id: Option<Text<'a>>,
     #[serde(borrow, default, rename = "x-b3-sampled", alias = "X-B3-Sampled")]
     b3_sampled: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    stamps: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "raw_json")]
+    stamps: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     hostname: Option<Text<'a>>,
     #[serde(borrow, default)]
     argsrepr: Option<Text<'a>>,
     #[serde(borrow, default)]
     kwargsrepr: Option<Text<'a>>,
+}
+
+fn raw_json<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'de, str>>, D::Error> {
+    let raw: Option<&'de RawValue> = Deserialize::deserialize(deserializer)?;
+    Ok(raw.map(|raw| Cow::Borrowed(raw.get())))
 }
 
 impl Headers<'_> {
@@ -120,7 +129,12 @@ pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool) -> C
         .is_none_or(|e| e.as_str() == "base64");
     let body = Body::new(envelope.body.as_str(), base64, captured.cut_body());
     let mut message = match (&headers.task, &headers.id) {
-        (Some(_), Some(_)) => protocol_2(&headers, &envelope, &body, keep_args),
+        (Some(_), Some(_)) => {
+            let json = envelope.content_type.as_ref().is_some_and(|t| t.as_str() == JSON);
+            let countable = json && headers.compression.is_none();
+            let counts = if countable { body.count_arguments() } else { None };
+            protocol_2(&headers, counts, keep_args)
+        }
         (None, None) => {
             if let Some(name) = &headers.hostname {
                 let events = body.decoded().map_or_else(Vec::new, |json| event::parse(&json));
@@ -136,31 +150,139 @@ pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool) -> C
         }
         _ => return Content::Malformed,
     };
+    message.system = Some("redis");
     message.envelope_size = envelope_size;
     message.body_size = Some(body.size());
     address(&mut message, &envelope);
     Content::Task(Box::new(message))
 }
 
+/// Reads an AMQP message: what its content header and, where it was kept whole, its body say. `size` is that of header
+/// and body together.
+#[must_use]
+pub fn read_amqp(header: &ContentHeader<'_>, body: Option<&[u8]>, size: u64, keep_args: bool) -> Content {
+    let headers = match header.headers.map(|table| from_table(&table)) {
+        Some(Ok(headers)) => headers,
+        Some(Err(Malformed)) => return Content::Malformed,
+        None => Headers::default(),
+    };
+    let mut message = match (&headers.task, &headers.id) {
+        (Some(_), Some(_)) => {
+            let countable = header.content_type == Some(JSON) && headers.compression.is_none();
+            let counts = if countable {
+                body.and_then(count_arguments)
+            } else {
+                None
+            };
+            protocol_2(&headers, counts, keep_args)
+        }
+        (None, None) => {
+            if let Some(name) = &headers.hostname {
+                let events = body.map_or_else(Vec::new, event::parse);
+                return Content::Events {
+                    hostname: name.as_str().to_owned(),
+                    events,
+                };
+            }
+            let Some(json) = body else { return Content::Other };
+            match (legacy::read(json), header.correlation_id) {
+                (Some(legacy), _) => legacy,
+                (None, Some(id)) if super::result::is_meta(json) => {
+                    return Content::Reply {
+                        task_id: id.to_owned(),
+                        meta: json.to_vec(),
+                    };
+                }
+                (None, _) => return Content::Other,
+            }
+        }
+        _ => return Content::Malformed,
+    };
+    message.envelope_size = size;
+    message.body_size = Some(header.body_size);
+    message.priority = header.priority.map(i64::from).filter(|p| *p != 0);
+    message.reply_to = header.reply_to.map(str::to_owned);
+    message.correlation_id = header.correlation_id.map(str::to_owned);
+    Content::Task(Box::new(message))
+}
+
+/// A header that Celery writes has another type than Celery gives it.
+struct Malformed;
+
+/// The same headers from an AMQP table, in whatever order: a broker that dead-letters a message sorts them.
+fn from_table<'a>(table: &Table<'a>) -> Result<Headers<'a>, Malformed> {
+    let mut headers = Headers::default();
+    for (name, field) in table.fields() {
+        let slot = match name {
+            "task" => &mut headers.task,
+            "id" => &mut headers.id,
+            "root_id" => &mut headers.root_id,
+            "parent_id" => &mut headers.parent_id,
+            "group" => &mut headers.group,
+            "eta" => &mut headers.eta,
+            "expires" => &mut headers.expires,
+            "origin" => &mut headers.origin,
+            "compression" => &mut headers.compression,
+            "traceparent" => &mut headers.traceparent,
+            "tracestate" => &mut headers.tracestate,
+            "b3" => &mut headers.b3,
+            "x-b3-traceid" | "X-B3-TraceId" => &mut headers.b3_trace_id,
+            "x-b3-spanid" | "X-B3-SpanId" => &mut headers.b3_span_id,
+            "x-b3-sampled" | "X-B3-Sampled" => &mut headers.b3_sampled,
+            "hostname" => &mut headers.hostname,
+            "argsrepr" => &mut headers.argsrepr,
+            "kwargsrepr" => &mut headers.kwargsrepr,
+            "retries" => {
+                headers.retries = match field {
+                    Field::Int(n) => Some(u32::try_from(n).map_err(|_| Malformed)?),
+                    Field::Void => None,
+                    _ => return Err(Malformed),
+                };
+                continue;
+            }
+            "ignore_result" => {
+                headers.ignore_result = match field {
+                    Field::Bool(ignore) => Some(ignore),
+                    Field::Void => None,
+                    _ => return Err(Malformed),
+                };
+                continue;
+            }
+            "stamps" => {
+                if let Field::Table(stamps) = field {
+                    headers.stamps = Some(Cow::Owned(stamps_json(&stamps)));
+                }
+                continue;
+            }
+            _ => continue,
+        };
+        *slot = match field {
+            Field::Void => None,
+            field => Some(Text(Cow::Borrowed(field.text().ok_or(Malformed)?))),
+        };
+    }
+    Ok(headers)
+}
+
+/// Stamps as they would stand in JSON; those that are no text or number are left out.
+fn stamps_json(table: &Table<'_>) -> String {
+    let value = |field: Field<'_>| match field {
+        Field::Int(n) => Some(n.into()),
+        Field::Bool(b) => Some(b.into()),
+        field => field.text().map(serde_json::Value::from),
+    };
+    let stamps: serde_json::Map<_, _> = table
+        .fields()
+        .filter_map(|(name, field)| Some((name.to_owned(), value(field)?)))
+        .collect();
+    serde_json::Value::Object(stamps).to_string()
+}
+
 fn owned(text: &Option<Text<'_>>) -> Option<String> {
     text.as_ref().map(|t| t.as_str().to_owned())
 }
 
-fn protocol_2(
-    headers: &Headers<'_>,
-    envelope: &Envelope<'_>,
-    body: &Body<'_>,
-    keep_args: bool,
-) -> TaskMessage {
-    let is_json = envelope
-        .content_type
-        .as_ref()
-        .is_some_and(|t| t.as_str() == "application/json");
-    let counts = if is_json && headers.compression.is_none() {
-        body.count_arguments()
-    } else {
-        None
-    };
+fn protocol_2(headers: &Headers<'_>, counts: Option<(u64, u64)>, keep_args: bool) -> TaskMessage {
     let reprs = keep_args.then(|| {
         (
             owned(&headers.argsrepr).unwrap_or_default(),
@@ -184,7 +306,8 @@ fn protocol_2(
         kwargs_count: counts.map(|c| c.1),
         stamps: headers
             .stamps
-            .map(RawValue::get)
+            .as_ref()
+            .map(|json| json.as_ref())
             .filter(|json| json.len() > 2 && json.len() <= LONGEST_STAMPS)
             .map(str::to_owned),
         reprs,

@@ -7,6 +7,8 @@ use super::traceparent::TraceParent;
 /// Protocol 2 (`celery/app/amqp.py: as_task_v2`) keeps everything in the headers; protocol 1 (`as_task_v1`) in the body.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TaskMessage {
+    /// `messaging.system` of the broker it went through; `None` where it is known only from a pool's frame.
+    pub system: Option<&'static str>,
     /// Task id.
     pub id: String,
     /// Task name.

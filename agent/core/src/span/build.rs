@@ -6,10 +6,11 @@ use super::model::{
     Attributes, Event, Link, Process, Relation, Span, SpanId, SpanKind, SpanStyle, Status, TraceId, Value,
 };
 use super::{ids, semconv as names};
+use crate::broker::Server;
 use crate::celery::TaskMessage;
 use crate::pipeline::Config;
 use crate::stream::Call;
-use crate::task::{Attempt, Server, Start, State};
+use crate::task::{Attempt, Start, State};
 use crate::time::{ClockPair, Mono, Wall};
 
 /// Longest argument representation on a span, in characters; what is cut ends in `…`.
@@ -209,10 +210,13 @@ fn common(
     operation_type: &str,
 ) -> Attributes {
     let mut list: Attributes = Vec::with_capacity(32);
-    list.push((names::MESSAGING_SYSTEM, Value::from("redis")));
+    text(&mut list, names::MESSAGING_SYSTEM, message.system);
     list.push((names::MESSAGING_OPERATION_NAME, Value::from(operation)));
     list.push((names::MESSAGING_OPERATION_TYPE, Value::from(operation_type)));
     text(&mut list, names::MESSAGING_DESTINATION_NAME, Some(destination));
+    if message.system == Some("rabbitmq") {
+        text(&mut list, names::RABBITMQ_ROUTING_KEY, Some(&message.routing_key));
+    }
     text(&mut list, names::MESSAGING_MESSAGE_ID, Some(&message.id));
     text(
         &mut list,
@@ -331,6 +335,9 @@ fn outcome(list: &mut Attributes, facts: &RunFacts) {
     if let Some((pid, tid)) = attempt.runner {
         list.push((names::PROCESS_PID, Value::Int(i64::from(pid))));
         list.push((names::THREAD_ID, Value::Int(i64::from(tid))));
+    } else if attempt.began.is_some() {
+        // Which of the worker's threads is not known.
+        list.push((names::PROCESS_PID, Value::Int(i64::from(attempt.leader))));
     }
     if let Some(error) = error_type(attempt) {
         list.push((names::ERROR_TYPE, Value::from(error)));

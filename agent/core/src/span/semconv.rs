@@ -12,6 +12,7 @@ names! {
     MESSAGING_OPERATION_NAME = "messaging.operation.name";
     MESSAGING_OPERATION_TYPE = "messaging.operation.type";
     MESSAGING_DESTINATION_NAME = "messaging.destination.name";
+    RABBITMQ_ROUTING_KEY = "messaging.rabbitmq.destination.routing_key";
     MESSAGING_MESSAGE_ID = "messaging.message.id";
     MESSAGING_CONVERSATION_ID = "messaging.message.conversation_id";
     MESSAGING_ENVELOPE_SIZE = "messaging.message.envelope.size";

@@ -1,8 +1,8 @@
 //! One attempt at running a task: what is known of it so far.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::broker::Server;
 use crate::celery::TaskMessage;
 use crate::celery::result::Exception;
 use crate::span::{Process, SpanId, TraceId, ids};
@@ -10,9 +10,6 @@ use crate::time::{ClockPair, Mono, Wall};
 
 /// Number of an attempt; never used twice.
 pub(super) type AttemptId = u64;
-
-/// The broker's address and port.
-pub(crate) type Server = (IpAddr, u16);
 
 /// How an attempt ended (design §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

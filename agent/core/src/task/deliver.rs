@@ -1,8 +1,9 @@
 //! What the broker and the result backend tell about attempts.
 
-use super::attempt::{Attempt, AttemptId, Server, State, Timing};
+use super::attempt::{Attempt, AttemptId, State, Timing};
 use super::engine::{Engine, KEPT_PER_TASK};
 use super::process::Pool;
+use crate::broker::Server;
 use crate::celery::{ResultMeta, ResultState, TaskMessage, datetime};
 use crate::pipeline::Output;
 use crate::stream::Call;
@@ -43,10 +44,30 @@ impl Engine {
 
     pub(super) fn acked(&mut self, tag: &str, call: Call) {
         let leader = self.processes.leader_of(call.pid);
-        let Some(&id) = self.tags.get(&(leader, Box::from(tag))) else {
+        let Some(&last) = self.tags.get(&(leader, Box::from(tag))) else {
             self.stats.acks_unknown += 1;
             return;
         };
+        // A delivery that was given to a second child, its first having died too soon, is acked for both.
+        let same = |id: &AttemptId| {
+            self.attempts
+                .get(id)
+                .is_some_and(|a| *id != last && a.leader == leader && a.message.delivery_tag == tag)
+        };
+        let task = self
+            .attempts
+            .get(&last)
+            .and_then(|a| self.tasks.get(a.message.id.as_str()));
+        let earlier: Vec<AttemptId> = task.map_or_else(Vec::new, |task| {
+            task.attempts.iter().copied().filter(same).collect()
+        });
+        for id in earlier {
+            self.ack_attempt(id, leader, call);
+        }
+        self.ack_attempt(last, leader, call);
+    }
+
+    fn ack_attempt(&mut self, id: AttemptId, leader: u32, call: Call) {
         let pool = self.processes.pool(leader);
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return;
@@ -219,7 +240,7 @@ impl Engine {
         let published = task.publishes.iter().map(|p| p.retries).max();
         self.oldest(task_id, |attempt| {
             attempt.leader == leader
-                && (attempt.end.is_none() || attempt.state == Some(State::Lost))
+                && (attempt.end.is_none() || (attempt.state == Some(State::Lost) && attempt.stored.is_none()))
                 && (state != ResultState::Retry || Some(attempt.message.retries) < published)
         })
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use celeryscope_common::Record;
 
-use super::attempt::{Attempt, AttemptId, Server};
+use super::attempt::{Attempt, AttemptId};
 use super::process::Processes;
 use super::publish::Publish;
 use crate::bounded::Bounded;
-use crate::broker::BrokerEvent;
+use crate::broker::{BrokerEvent, Server};
 use crate::celery::TaskMessage;
 use crate::pipeline::{Config, Output};
 use crate::span::{Link, Span, TraceId, build, host_of, ids};

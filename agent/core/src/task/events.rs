@@ -1,9 +1,9 @@
 //! What workers themselves tell of their tasks (`-E`): evidence where no pool pipe is to be had.
 
-use super::attempt::{State, Timing};
+use super::attempt::{Attempt, State, Timing};
 use super::engine::Engine;
 use super::process::Pool;
-use crate::celery::{EventKind, ResultState, TaskEvent};
+use crate::celery::{EventKind, TaskEvent};
 use crate::stream::Call;
 
 impl Engine {
@@ -22,15 +22,17 @@ impl Engine {
 
     fn event(&mut self, event: &TaskEvent, leader: u32, call: Call) {
         let at = self.clock.mono_of(event.at);
+        // Events are buffered: usually the result was stored before, and the attempt waits for them.
+        let open = |a: &Attempt| a.leader == leader && a.end.is_none_or(|end| end.timing > Timing::Event);
+        let Some(id) = self.oldest(&event.task_id, open) else {
+            return;
+        };
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
         let state = match event.kind {
             EventKind::Started => {
-                let Some(id) = self.told_by(&event.task_id, ResultState::Started, leader) else {
-                    return;
-                };
-                if let Some(attempt) = self.attempts.get_mut(&id) {
-                    attempt.runner.get_or_insert((call.pid, call.tid));
-                    attempt.begins(at, Timing::Event);
-                }
+                attempt.begins(at, Timing::Event);
                 return;
             }
             EventKind::Succeeded => State::Success,
@@ -38,16 +40,6 @@ impl Engine {
             EventKind::Retried => State::Retry,
             EventKind::Revoked => State::Revoked,
             EventKind::Rejected => State::Rejected,
-        };
-        // Usually the result was stored just before, and the attempt waits for this.
-        let open = |a: &super::attempt::Attempt| {
-            a.leader == leader && a.end.is_none_or(|end| end.timing > Timing::Event)
-        };
-        let Some(id) = self.oldest(&event.task_id, open) else {
-            return;
-        };
-        let Some(attempt) = self.attempts.get_mut(&id) else {
-            return;
         };
         attempt.state.get_or_insert(state);
         if state != State::Revoked || attempt.began.is_some() {

@@ -13,5 +13,5 @@ mod pool;
 mod process;
 mod publish;
 
-pub(crate) use attempt::{Attempt, Server, Start, State};
+pub(crate) use attempt::{Attempt, Start, State};
 pub(crate) use engine::Engine;

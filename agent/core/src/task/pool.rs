@@ -75,16 +75,42 @@ impl Engine {
         };
         let id = match self.find(task.id, fits) {
             Some(id) => id,
-            None => {
-                self.stats.attempts_undelivered += 1;
-                self.begin(Attempt::new(message_of(task), leader), task.id)
-            }
+            None => self.begin_again(task, leader),
         };
         if let Some(attempt) = self.attempts.get_mut(&id) {
             attempt.runner = Some((pid, tid));
         }
         self.process(pid).job = Some((task.job, id));
         self.set_deadline(id, at + self.config.limits.attempt_age);
+    }
+
+    /// A job that fits no delivery: one of which the delivery was missed, or that the main process gives to a second child
+    /// because the first died before it was heard to accept.
+    fn begin_again(&mut self, task: &pool::Task<'_>, leader: u32) -> AttemptId {
+        let retries = task.retries.unwrap_or(0);
+        let given = |a: &Attempt| {
+            a.leader == leader
+                && a.complete
+                && a.state == Some(State::Lost)
+                && a.message.retries == retries
+                && a.message.name == task.name
+        };
+        let first = self.find(task.id, given).and_then(|id| self.attempts.get(&id));
+        let Some(first) = first else {
+            self.stats.attempts_undelivered += 1;
+            return self.begin(Attempt::new(message_of(task), leader), task.id);
+        };
+        let again = Attempt {
+            complete: true,
+            destination: first.destination.clone(),
+            server: first.server,
+            delivered: first.delivered,
+            ..Attempt::new(first.message.clone(), leader)
+        };
+        let tag = (leader, Box::from(first.message.delivery_tag.as_str()));
+        let id = self.begin(again, task.id);
+        self.tags.insert(tag, id);
+        id
     }
 
     fn accepted(&mut self, id: AttemptId, runner: (u32, u32), at: Mono) {

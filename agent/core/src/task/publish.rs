@@ -1,7 +1,8 @@
 //! Publishes: who sent a message, in which trace, under which parent.
 
-use super::attempt::{AttemptId, Server};
+use super::attempt::AttemptId;
 use super::engine::{Due, Engine, KEPT_PER_TASK, Known};
+use crate::broker::Server;
 use crate::celery::TaskMessage;
 use crate::span::build::{self, PublishFacts};
 use crate::span::{Link, Relation, SpanId, ids};

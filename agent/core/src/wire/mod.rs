@@ -22,5 +22,6 @@
     )
 )]
 
+pub mod amqp;
 pub mod pool;
 pub mod resp;

@@ -1,8 +1,9 @@
 //! What one command says, on its own.
 
+use super::RedisStats;
 use super::keys::{self, Channel};
-use super::{Context, RedisStats};
 use crate::broker::BrokerEvent;
+use crate::broker::Context;
 use crate::celery::content::{self, Content};
 use crate::celery::envelope::Contiguous;
 use crate::celery::{ResultMeta, TaskMessage};

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 
 use celeryscope_common::{Kind, Record};
 
+use super::RedisStats;
 use super::command::{self, Meaning};
-use super::{Context, RedisStats};
 use crate::broker::BrokerEvent;
+use crate::broker::Context;
+use crate::broker::Verdict;
 use crate::limits::Limits;
-use crate::pipeline::Verdict;
 use crate::stream::{Call, Chunk, Half};
 use crate::time::Mono;
 use crate::wire::resp::{Command, Item, ReplyDecoder, RequestDecoder, Value};

@@ -21,14 +21,6 @@ mod keys;
 
 pub use connection::RedisConnection;
 
-/// What the connection needs to know of the rest.
-pub struct Context<'a> {
-    /// Keep argument representations.
-    pub capture_args: bool,
-    /// Whether the worker behind this connection holds a message with this delivery tag.
-    pub knows_tag: &'a dyn Fn(&str) -> bool,
-}
-
 /// Counters of one connection's meaning layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RedisStats {

@@ -2,10 +2,11 @@
 
 use celeryscope_common::record::{Header, Kind, Record, flags};
 
-use super::{Context, RedisConnection};
+use super::RedisConnection;
 use crate::Limits;
 use crate::broker::BrokerEvent;
-use crate::pipeline::Verdict;
+use crate::broker::Context;
+use crate::broker::Verdict;
 
 /// A connection, with the offsets and the time that its records need.
 struct Rig {

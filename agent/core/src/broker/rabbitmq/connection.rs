@@ -1,0 +1,390 @@
+//! One connection: frames of both directions, channels, messages.
+
+use celeryscope_common::{Kind, Record};
+
+use super::RabbitStats;
+use super::channel::{Announced, Channels, Content};
+use crate::broker::{BrokerEvent, Context, Verdict};
+use crate::celery::content::{self, Content as Held};
+use crate::celery::{ResultMeta, TaskMessage};
+use crate::limits::Limits;
+use crate::stream::{Call, Chunk, Half};
+use crate::wire::amqp::{ContentHeader, Frame, FrameDecoder, FrameKind, Method};
+use crate::wire::resp::Item;
+
+/// Exchanges of kombu's and Celery's own traffic (`celery/events`, `kombu/pidbox.py`).
+const EVENTS: &str = "celeryev";
+const CONTROL: &str = "celery.pidbox";
+
+/// A client's connection to RabbitMQ.
+#[derive(Debug)]
+pub struct RabbitConnection {
+    /// Part of the names of its deliveries.
+    id: u64,
+    sent: Half,
+    received: Half,
+    outgoing: FrameDecoder,
+    incoming: FrameDecoder,
+    channels: Channels,
+    keep: usize,
+    last_token: u64,
+    verdict: Verdict,
+    stats: RabbitStats,
+}
+
+impl RabbitConnection {
+    /// A connection; `midstream` when it is older than the capture.
+    #[must_use]
+    pub fn new(id: u64, limits: &Limits, midstream: bool) -> Self {
+        Self {
+            id,
+            sent: Half::new(midstream),
+            received: Half::new(midstream),
+            outgoing: FrameDecoder::new(limits),
+            incoming: FrameDecoder::new(limits),
+            channels: Channels::default(),
+            keep: limits.bulk,
+            last_token: 0,
+            verdict: Verdict::Unknown,
+            stats: RabbitStats::default(),
+        }
+    }
+
+    /// Takes a `Send` or `Recv` record; what it tells is appended to `out`.
+    pub fn record(&mut self, record: &Record<'_>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+        let sending = record.kind == Kind::Send;
+        let half = if sending {
+            &mut self.sent
+        } else {
+            &mut self.received
+        };
+        for chunk in half.record(record) {
+            match chunk {
+                Chunk::Bytes(mut segment) => {
+                    while let Some(item) = self.decoder(sending).next(&mut segment) {
+                        self.frame(sending, item, context, out);
+                    }
+                }
+                Chunk::Gap { len } => {
+                    if let Some(item) = self.decoder(sending).gap(len) {
+                        self.frame(sending, item, context, out);
+                    }
+                }
+                Chunk::Break => self.decoder(sending).lose_sync(),
+            }
+        }
+    }
+
+    fn decoder(&mut self, sending: bool) -> &mut FrameDecoder {
+        if sending {
+            &mut self.outgoing
+        } else {
+            &mut self.incoming
+        }
+    }
+
+    /// The connection is gone, or nothing more will be heard of it.
+    pub fn finish(&mut self, out: &mut Vec<BrokerEvent>) {
+        for channel in self.channels.all() {
+            out.extend(
+                channel
+                    .unconfirmed()
+                    .into_iter()
+                    .map(|token| BrokerEvent::Unanswered { token }),
+            );
+        }
+    }
+
+    /// What the connection has proved to be so far. Programs other than Celery are not told apart by what they don't
+    /// send: a queue may carry a task at any time.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// The meaning layer's counters.
+    #[must_use]
+    pub fn stats(&self) -> &RabbitStats {
+        &self.stats
+    }
+
+    /// The layers below, for their counters.
+    #[must_use]
+    pub fn layers(&self) -> (&Half, &Half, &FrameDecoder, &FrameDecoder) {
+        (&self.sent, &self.received, &self.outgoing, &self.incoming)
+    }
+
+    fn frame(&mut self, sending: bool, item: Item<Frame>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+        let number = item.value.channel;
+        match item.value.kind {
+            FrameKind::Method => self.method(sending, &item, out),
+            FrameKind::Header | FrameKind::Body => {
+                let keep = self.keep;
+                let channel = self.channels.get(number);
+                let slot = if sending {
+                    &mut channel.sending
+                } else {
+                    &mut channel.receiving
+                };
+                let Some(mut message) = slot.take() else { return };
+                match message.add(&item, keep) {
+                    Some(true) if sending => self.published(number, &message, call_of(&item), context, out),
+                    Some(true) => self.delivered(number, &message, call_of(&item), context, out),
+                    Some(false) => *slot = Some(message),
+                    None => self.stats.messages_cut += 1,
+                }
+            }
+            FrameKind::Heartbeat => {}
+        }
+    }
+
+    fn method(&mut self, sending: bool, item: &Item<Frame>, out: &mut Vec<BrokerEvent>) {
+        let Some(method) = item.value.whole().and_then(Method::parse) else {
+            return;
+        };
+        self.stats.methods += 1;
+        let number = item.value.channel;
+        let call = call_of(item);
+        let channel = self.channels.get(number);
+        // A method where content should be: its frames were lost.
+        let open = if sending {
+            channel.sending.take()
+        } else {
+            channel.receiving.take()
+        };
+        self.stats.messages_cut += u64::from(open.is_some());
+        match method {
+            Method::TuneOk { frame_max } => {
+                self.outgoing.set_frame_max(frame_max);
+                self.incoming.set_frame_max(frame_max);
+            }
+            Method::ChannelOpen | Method::ChannelClose => {
+                if let Some(mut closed) = self.channels.remove(number) {
+                    out.extend(
+                        closed
+                            .unconfirmed()
+                            .into_iter()
+                            .map(|token| BrokerEvent::Unanswered { token }),
+                    );
+                }
+            }
+            Method::ConfirmSelect if sending => channel.confirms = Some(0),
+            Method::Consume { queue, consumer_tag } if sending => self.channels.consumes(consumer_tag, queue),
+            Method::Publish {
+                exchange,
+                routing_key,
+            } if sending => {
+                let announced = Announced {
+                    exchange: exchange.to_owned(),
+                    routing_key: routing_key.to_owned(),
+                    delivery: None,
+                };
+                channel.sending = Some(Content::new(announced, item.first));
+            }
+            Method::Deliver {
+                consumer_tag,
+                delivery_tag,
+                redelivered,
+                exchange,
+                routing_key,
+            } if !sending => {
+                let announced = Announced {
+                    exchange: exchange.to_owned(),
+                    routing_key: routing_key.to_owned(),
+                    delivery: Some((delivery_tag, redelivered, consumer_tag.to_owned())),
+                };
+                channel.receiving = Some(Content::new(announced, item.first));
+            }
+            Method::Ack {
+                delivery_tag,
+                multiple,
+            } if sending => {
+                for tag in channel.acked(delivery_tag, multiple) {
+                    out.push(BrokerEvent::Acked {
+                        tag: name(self.id, number, tag),
+                        call,
+                    });
+                }
+            }
+            Method::Reject {
+                delivery_tag,
+                multiple,
+                requeue,
+            } if sending => {
+                for tag in channel.acked(delivery_tag, multiple) {
+                    let tag = name(self.id, number, tag);
+                    out.push(if requeue {
+                        BrokerEvent::Requeued { tag, call }
+                    } else {
+                        BrokerEvent::Acked { tag, call }
+                    });
+                }
+            }
+            // From the broker: confirms, good or bad.
+            Method::Ack {
+                delivery_tag,
+                multiple,
+            }
+            | Method::Reject {
+                delivery_tag,
+                multiple,
+                ..
+            } => {
+                let answered = channel.confirmed(delivery_tag, multiple);
+                out.extend(
+                    answered
+                        .into_iter()
+                        .map(|token| BrokerEvent::Answered { token, at: call.exit }),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn published(
+        &mut self,
+        number: u16,
+        message: &Content,
+        call: Call,
+        context: &Context<'_>,
+        out: &mut Vec<BrokerEvent>,
+    ) {
+        let channel = self.channels.get(number);
+        let confirm = channel.confirms.as_mut().map(|last| {
+            *last = last.saturating_add(1);
+            *last
+        });
+        let announced = &message.announced;
+        if announced.exchange == CONTROL {
+            return;
+        }
+        match self.read(message, context) {
+            Held::Task(task) => {
+                self.verdict = Verdict::Celery;
+                self.last_token += 1;
+                let token = self.last_token;
+                let destination = destination(announced, None);
+                out.push(BrokerEvent::Publish {
+                    token,
+                    message: addressed(task, announced),
+                    destination,
+                    first: message.first,
+                    call,
+                });
+                match confirm {
+                    Some(confirm) => self.channels.get(number).await_confirm(confirm, token),
+                    // Nothing will answer: it ends with its last byte.
+                    None => out.push(BrokerEvent::Answered { token, at: call.exit }),
+                }
+            }
+            Held::Reply { task_id, meta } => {
+                self.verdict = Verdict::Celery;
+                match ResultMeta::parse(&meta) {
+                    Some(meta) => out.push(BrokerEvent::Result {
+                        task_id,
+                        meta: Box::new(meta),
+                        call,
+                    }),
+                    None => self.stats.results_malformed += 1,
+                }
+            }
+            Held::Events { hostname, events } if announced.exchange == EVENTS => {
+                self.verdict = Verdict::Celery;
+                if announced.routing_key != "task.sent" {
+                    out.push(BrokerEvent::WorkerName { name: hostname, call });
+                    if !events.is_empty() {
+                        out.push(BrokerEvent::Told { events, call });
+                    }
+                }
+            }
+            Held::Events { .. } | Held::Other | Held::Malformed => {}
+        }
+    }
+
+    fn delivered(
+        &mut self,
+        number: u16,
+        message: &Content,
+        call: Call,
+        context: &Context<'_>,
+        out: &mut Vec<BrokerEvent>,
+    ) {
+        let announced = &message.announced;
+        let Some((tag, redelivered, consumer)) = &announced.delivery else {
+            return;
+        };
+        self.channels.get(number).await_ack(*tag);
+        if announced.exchange == EVENTS || announced.exchange == CONTROL {
+            return;
+        }
+        if let Held::Task(task) = self.read(message, context) {
+            self.verdict = Verdict::Celery;
+            let queue = self.channels.queue_of(consumer);
+            let mut task = addressed(task, announced);
+            task.delivery_tag = name(self.id, number, *tag);
+            task.redelivered = *redelivered;
+            out.push(BrokerEvent::Consumer { call });
+            out.push(BrokerEvent::Delivered {
+                message: task,
+                destination: destination(announced, queue),
+                call,
+            });
+        }
+    }
+
+    fn read(&mut self, message: &Content, context: &Context<'_>) -> Held {
+        let Some(header) = ContentHeader::parse(&message.header) else {
+            self.stats.messages_malformed += 1;
+            return Held::Malformed;
+        };
+        let size = header.body_size.saturating_add(message.header.len() as u64);
+        let held = content::read_amqp(&header, message.body.as_deref(), size, context.capture_args);
+        match held {
+            Held::Malformed => self.stats.messages_malformed += 1,
+            Held::Other | Held::Events { .. } => self.stats.messages_other += 1,
+            Held::Task(_) | Held::Reply { .. } => {}
+        }
+        held
+    }
+}
+
+/// A delivery's name for the worker: tags count per channel.
+fn name(connection: u64, channel: u16, tag: u64) -> String {
+    format!("{connection:x}.{channel}.{tag}")
+}
+
+fn addressed(mut message: Box<TaskMessage>, announced: &Announced) -> Box<TaskMessage> {
+    message.system = Some("rabbitmq");
+    message.exchange.clone_from(&announced.exchange);
+    message.routing_key.clone_from(&announced.routing_key);
+    message
+}
+
+/// `messaging.destination.name` by the RabbitMQ conventions: exchange, routing key and (consumers) queue with colons
+/// between, each only once and only where there is one.
+fn destination(announced: &Announced, queue: Option<&str>) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in [
+        announced.exchange.as_str(),
+        announced.routing_key.as_str(),
+        queue.unwrap_or_default(),
+    ] {
+        if !part.is_empty() && parts.last() != Some(&part) {
+            parts.push(part);
+        }
+    }
+    if parts.is_empty() {
+        "amq.default".to_owned()
+    } else {
+        parts.join(":")
+    }
+}
+
+fn call_of(item: &Item<Frame>) -> Call {
+    Call {
+        enter: item.last_enter,
+        exit: item.last,
+        pid: item.pid,
+        tid: item.tid,
+    }
+}

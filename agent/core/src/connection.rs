@@ -1,0 +1,175 @@
+//! One connection: which protocol it speaks, and the decoder and transport that go with it.
+
+use celeryscope_common::Record;
+
+use crate::broker::rabbitmq::RabbitConnection;
+use crate::broker::redis::RedisConnection;
+use crate::broker::{BrokerEvent, Context, Server, Verdict};
+use crate::detect::{self, Protocol};
+use crate::limits::Limits;
+use crate::stats::Stats;
+use crate::stream::Half;
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) server: Option<Server>,
+    /// What the capture side was last told.
+    pub(crate) told: Verdict,
+    midstream: bool,
+    speaker: Speaker,
+}
+
+/// Who understands it.
+#[derive(Debug)]
+enum Speaker {
+    /// No byte has been seen.
+    Unknown,
+    Redis(Box<RedisConnection>),
+    Rabbit(Box<RabbitConnection>),
+}
+
+impl Connection {
+    pub(crate) fn new(server: Option<Server>, midstream: bool) -> Self {
+        Self {
+            server,
+            told: Verdict::Unknown,
+            midstream,
+            speaker: Speaker::Unknown,
+        }
+    }
+
+    /// Takes a `Send` or `Recv` record; what it tells is appended to `out`. Gives what the connection proved to be.
+    pub(crate) fn record(
+        &mut self,
+        record: &Record<'_>,
+        limits: &Limits,
+        context: &Context<'_>,
+        out: &mut Vec<BrokerEvent>,
+    ) -> Verdict {
+        if matches!(self.speaker, Speaker::Unknown) {
+            self.speaker = match detect::protocol(record.payload) {
+                Protocol::Unknown => return self.told,
+                Protocol::Resp => Speaker::Redis(Box::new(RedisConnection::new(limits, self.midstream))),
+                Protocol::Amqp => {
+                    let id = record.header.conn;
+                    Speaker::Rabbit(Box::new(RabbitConnection::new(id, limits, self.midstream)))
+                }
+            };
+        }
+        match &mut self.speaker {
+            Speaker::Unknown => self.told,
+            Speaker::Redis(redis) => {
+                redis.record(record, context, out);
+                redis.verdict()
+            }
+            Speaker::Rabbit(rabbit) => {
+                rabbit.record(record, context, out);
+                rabbit.verdict()
+            }
+        }
+    }
+
+    /// Gives a connection that was ignored another look.
+    pub(crate) fn reconsider(&mut self) {
+        if let Speaker::Redis(redis) = &mut self.speaker {
+            redis.reconsider();
+        }
+    }
+
+    /// Nothing more will be heard of it.
+    pub(crate) fn finish(&mut self, out: &mut Vec<BrokerEvent>) {
+        match &mut self.speaker {
+            Speaker::Unknown => {}
+            Speaker::Redis(redis) => redis.finish(out),
+            Speaker::Rabbit(rabbit) => rabbit.finish(out),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        match &self.speaker {
+            Speaker::Unknown => Stats::default(),
+            Speaker::Redis(redis) => redis_stats(redis),
+            Speaker::Rabbit(rabbit) => rabbit_stats(rabbit),
+        }
+    }
+}
+
+fn halves(sent: &Half, received: &Half) -> Stats {
+    let mut sum = Stats::default();
+    for half in [sent.stats(), received.stats()] {
+        sum += Stats {
+            stream_bytes: half.bytes,
+            stream_gaps: half.gaps,
+            stream_gap_bytes: half.gap_bytes,
+            stream_overlap_bytes: half.overlap_bytes,
+            stream_rejected: half.rejected,
+            ..Stats::default()
+        };
+    }
+    sum
+}
+
+fn rabbit_stats(rabbit: &RabbitConnection) -> Stats {
+    let own = rabbit.stats();
+    let (sent, received, outgoing, incoming) = rabbit.layers();
+    let mut sum = halves(sent, received);
+    sum += Stats {
+        connections_amqp: 1,
+        amqp_methods: own.methods,
+        messages_malformed: own.messages_malformed,
+        messages_other: own.messages_other,
+        messages_cut: own.messages_cut,
+        results_malformed: own.results_malformed,
+        ..Stats::default()
+    };
+    for decoder in [outgoing.stats(), incoming.stats()] {
+        sum += Stats {
+            amqp_bytes: decoder.bytes,
+            amqp_gap_bytes: decoder.gap_bytes,
+            amqp_frame_bytes: decoder.frame_bytes,
+            amqp_skipped_bytes: decoder.skipped_bytes,
+            amqp_frames: decoder.frames,
+            amqp_degraded: decoder.degraded,
+            amqp_sync_losses: decoder.sync_losses,
+            amqp_resyncs: decoder.resyncs,
+            amqp_protocol_errors: decoder.protocol_errors,
+            ..Stats::default()
+        };
+    }
+    sum
+}
+
+fn redis_stats(redis: &RedisConnection) -> Stats {
+    let own = redis.stats();
+    let (sent, received, requests, replies) = redis.layers();
+    let mut sum = Stats {
+        commands: own.commands,
+        replies: own.replies,
+        replies_unpaired: own.replies_unpaired,
+        commands_unpaired: own.commands_unpaired,
+        in_flight_dropped: own.in_flight_dropped,
+        messages_malformed: own.messages_malformed,
+        messages_other: own.messages_other,
+        messages_cut: own.messages_cut,
+        unacked_copies: own.unacked_copies,
+        results_malformed: own.results_malformed,
+        ..Stats::default()
+    };
+    sum += halves(sent, received);
+    for decoder in [requests.stats(), replies.stats()] {
+        sum += Stats {
+            resp_bytes: decoder.bytes,
+            resp_gap_bytes: decoder.gap_bytes,
+            resp_item_bytes: decoder.item_bytes,
+            resp_skipped_bytes: decoder.skipped_bytes,
+            resp_degraded: decoder.degraded,
+            resp_truncated: decoder.truncated,
+            resp_sync_losses: decoder.sync_losses,
+            resp_resyncs: decoder.resyncs,
+            resp_protocol_errors: decoder.protocol_errors,
+            ..Stats::default()
+        };
+    }
+    sum
+}

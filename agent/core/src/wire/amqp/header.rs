@@ -1,0 +1,76 @@
+//! Content headers of class basic (§4.2.6.1): the properties that go before a message's body.
+
+use super::reader::Reader;
+use super::table::Table;
+
+/// Property flags, from the highest bit down, in the order in which the values stand.
+const CONTENT_TYPE: u16 = 1 << 15;
+const CONTENT_ENCODING: u16 = 1 << 14;
+const HEADERS: u16 = 1 << 13;
+const DELIVERY_MODE: u16 = 1 << 12;
+const PRIORITY: u16 = 1 << 11;
+const CORRELATION_ID: u16 = 1 << 10;
+const REPLY_TO: u16 = 1 << 9;
+const CLASS_BASIC: u16 = 60;
+
+/// What a content header says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ContentHeader<'a> {
+    /// Bytes of body that follow.
+    pub body_size: u64,
+    /// MIME type of the body.
+    pub content_type: Option<&'a str>,
+    /// Application headers.
+    pub headers: Option<Table<'a>>,
+    /// 0 to 9.
+    pub priority: Option<u8>,
+    /// Names the conversation.
+    pub correlation_id: Option<&'a str>,
+    /// Queue for replies.
+    pub reply_to: Option<&'a str>,
+}
+
+impl<'a> ContentHeader<'a> {
+    /// Reads the payload of a header frame; `None` when it is not one of class basic. Properties after `reply_to` are not
+    /// needed and not read.
+    #[must_use]
+    pub fn parse(payload: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(payload);
+        if reader.u16()? != CLASS_BASIC {
+            return None;
+        }
+        let _weight = reader.u16()?;
+        let mut header = Self {
+            body_size: reader.u64()?,
+            ..Self::default()
+        };
+        let flags = reader.u16()?;
+        // Bit 0: more flags follow; basic has only fourteen properties.
+        let mut more = flags;
+        while more & 1 != 0 {
+            more = reader.u16()?;
+        }
+        if flags & CONTENT_TYPE != 0 {
+            header.content_type = Some(reader.short_string()?);
+        }
+        if flags & CONTENT_ENCODING != 0 {
+            reader.short_string()?;
+        }
+        if flags & HEADERS != 0 {
+            header.headers = Some(Table::new(reader.long_bytes()?));
+        }
+        if flags & DELIVERY_MODE != 0 {
+            reader.u8()?;
+        }
+        if flags & PRIORITY != 0 {
+            header.priority = Some(reader.u8()?);
+        }
+        if flags & CORRELATION_ID != 0 {
+            header.correlation_id = Some(reader.short_string()?);
+        }
+        if flags & REPLY_TO != 0 {
+            header.reply_to = Some(reader.short_string()?);
+        }
+        Some(header)
+    }
+}

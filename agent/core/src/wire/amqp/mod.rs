@@ -1,0 +1,21 @@
+//! AMQP 0-9-1 as seen by a bystander: frames, the few methods that concern messages, content headers.
+//!
+//! [`FrameDecoder`] reads one direction of a connection and gives frames; [`Method`] and [`ContentHeader`] read what is
+//! in them. Methods that are not listed are passed over by their length.
+//!
+//! A gap inside a body frame is stepped over exactly; in any other frame it makes the frame unreadable, beyond it sync is
+//! lost. It is found again at the first byte of a transfer that begins a method, a content header or a heartbeat with
+//! sane numbers, and counts only once the frame-end octet stands where the frame's length says.
+//!
+//! The protocol: <https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf>.
+
+mod frame;
+mod header;
+mod method;
+mod reader;
+mod table;
+
+pub use frame::{Frame, FrameDecoder, FrameKind, FrameStats};
+pub use header::ContentHeader;
+pub use method::Method;
+pub use table::{Field, Table};
