@@ -95,7 +95,12 @@ fn tables(program: &Path, arguments: &[&str]) -> Result<String> {
             String::from_utf8_lossy(&out.stdout)
         );
     }
-    Ok(tables)
+    // What the rounds said in passing is in the tables.
+    Ok(tables
+        .lines()
+        .filter(|line| !line.starts_with("round "))
+        .map(|line| format!("{line}\n"))
+        .collect())
 }
 
 /// One bench's result.
