@@ -44,7 +44,7 @@ impl Default for Limits {
             depth: 16,
             in_flight: 1024,
             publish_wait: Duration::from_secs(2),
-            run_wait: Duration::from_secs(1),
+            run_wait: Duration::from_secs(3),
             attempt_age: Duration::from_secs(24 * 3600),
         }
     }
