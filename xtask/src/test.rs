@@ -98,9 +98,13 @@ fn live(built: &Built, filter: Option<&str>) -> Result<String> {
     let mut failed = Vec::new();
     for (name, program, filter) in runs {
         util::say("end to end", name);
-        let (lines, result) = run_live(program, filter)?;
+        let (lines, result) = run_live(
+            program,
+            &filter.map(str::to_owned).into_iter().collect::<Vec<_>>(),
+        )?;
+        let doubtful = failures(&lines);
         kept.extend(lines);
-        if result.is_err() {
+        if result.is_err() && !passes_alone(program, &doubtful)? {
             failed.push(name);
         }
     }
@@ -110,13 +114,55 @@ fn live(built: &Built, filter: Option<&str>) -> Result<String> {
     Ok(Tally::of(&kept).to_string())
 }
 
-fn run_live(program: &Path, filter: Option<&str>) -> Result<(Vec<String>, Result<()>)> {
+/// Failures that are tried once more, alone. Real programs on a machine that others use miss a moment now and then; more
+/// than these few fail for another reason.
+const DOUBTFUL: usize = 3;
+
+/// Runs these few tests a second time and says so; false where one fails again, or where there are too many or none.
+fn passes_alone(program: &Path, names: &[String]) -> Result<bool> {
+    if names.is_empty() || names.len() > DOUBTFUL {
+        return Ok(false);
+    }
+    util::say("once more", names.join(", "));
+    let exact = names.iter().cloned().chain(["--exact".to_owned()]);
+    let (_, result) = run_live(program, &exact.collect::<Vec<_>>())?;
+    if result.is_ok() {
+        util::say(
+            "unsteady",
+            format!("passed at the second try only: {}", names.join(", ")),
+        );
+    }
+    Ok(result.is_ok())
+}
+
+fn run_live(program: &Path, arguments: &[String]) -> Result<(Vec<String>, Result<()>)> {
     let mut command = privilege::command(program, &live_variables()?);
     command
         .current_dir(util::root().join("agent"))
         .arg("--test-threads=1")
-        .args(filter);
-    Ok(util::run_and_keep(&mut command, is_closing))
+        .args(arguments);
+    Ok(util::run_and_keep(&mut command, |line| {
+        is_closing(line) || failure(line).is_some()
+    }))
+}
+
+/// The names in libtest's closing list of failures, each once.
+fn failures(lines: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = lines
+        .iter()
+        .filter_map(|line| failure(line))
+        .map(str::to_owned)
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The test that a line of that list names.
+fn failure(line: &str) -> Option<&str> {
+    let name = line.strip_prefix("    ")?;
+    let path = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | ':');
+    (name.contains("::") && name.chars().all(path)).then_some(name)
 }
 
 fn is_live(built: &Executable) -> bool {
@@ -265,6 +311,22 @@ impl Steps {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Scenario: what libtest prints of failures, among other indented lines.
+    /// Guarantees: each failed test is named once, and nothing else.
+    #[test]
+    fn failures_are_named() {
+        let lines = [
+            "failures:",
+            "    pools::solo",
+            "    pools::solo",
+            "    at ./src/x.rs:1",
+            "   0: a::b",
+            "test result: FAILED.",
+        ];
+        let lines = lines.map(str::to_owned);
+        assert_eq!(failures(&lines), ["pools::solo"]);
+    }
 
     /// Scenario: the closing lines of three test binaries, one of them with a failure.
     /// Guarantees: passed, failed and ignored are added up; times and filtered tests are not mistaken for them.
