@@ -44,27 +44,28 @@ impl Engine {
 
     pub(super) fn acked(&mut self, tag: &str, call: Call) {
         let leader = self.processes.leader_of(call.pid);
-        let Some(&last) = self.tags.get(&(leader, Box::from(tag))) else {
-            self.stats.acks_unknown += 1;
-            return;
-        };
-        // A delivery that was given to a second child, its first having died too soon, is acked for both.
-        let same = |id: &AttemptId| {
-            self.attempts
-                .get(id)
-                .is_some_and(|a| *id != last && a.leader == leader && a.message.delivery_tag == tag)
-        };
-        let task = self
-            .attempts
-            .get(&last)
-            .and_then(|a| self.tasks.get(a.message.id.as_str()));
-        let earlier: Vec<AttemptId> = task.map_or_else(Vec::new, |task| {
-            task.attempts.iter().copied().filter(same).collect()
-        });
-        for id in earlier {
+        let attempts = self.of_delivery(leader, tag);
+        self.stats.acks_unknown += u64::from(attempts.is_empty());
+        for id in attempts {
             self.ack_attempt(id, leader, call);
         }
-        self.ack_attempt(last, leader, call);
+    }
+
+    /// The attempts at one delivery: more than one where it was given to a second child, its first having died too soon.
+    /// The oldest first.
+    fn of_delivery(&self, leader: u32, tag: &str) -> Vec<AttemptId> {
+        let Some(&last) = self.tags.get(&(leader, Box::from(tag))) else {
+            return Vec::new();
+        };
+        let same = |id: &AttemptId| {
+            (self.attempts.get(id))
+                .is_some_and(|a| *id != last && a.leader == leader && a.message.delivery_tag == tag)
+        };
+        let task = (self.attempts.get(&last)).and_then(|a| self.tasks.get(a.message.id.as_str()));
+        let earlier = task
+            .into_iter()
+            .flat_map(|task| task.attempts.iter().copied().filter(same));
+        earlier.chain([last]).collect()
     }
 
     fn ack_attempt(&mut self, id: AttemptId, leader: u32, call: Call) {
@@ -112,13 +113,13 @@ impl Engine {
     pub(super) fn requeued(&mut self, tag: &str, call: Call) {
         let leader = self.processes.leader_of(call.pid);
         self.stats.requeues += 1;
-        let Some(&id) = self.tags.get(&(leader, Box::from(tag))) else {
-            return;
-        };
-        // One that still runs (cold shutdown) has its end before it.
+        // One that still runs (cold shutdown) has its end before it. The others must not be there any more when the message
+        // comes back: kombu gives it the same tag.
         let over = |a: &Attempt| a.began.is_none() || a.end.is_some();
-        if self.attempts.get(&id).is_some_and(over) {
-            self.close(id);
+        for id in self.of_delivery(leader, tag) {
+            if self.attempts.get(&id).is_some_and(over) {
+                self.close(id);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Publishes: who sent a message, in which trace, under which parent.
 
-use super::attempt::AttemptId;
+use super::attempt::{Attempt, AttemptId};
 use super::engine::{Due, Engine, KEPT_PER_TASK, Known};
 use crate::broker::Server;
 use crate::celery::TaskMessage;
@@ -100,7 +100,11 @@ impl Engine {
             return;
         };
         let sender = running.and_then(|id| self.attempts.get(&id));
-        if sender.is_some_and(|sender| message.parent_id.as_ref() == Some(&sender.message.id)) {
+        // Protocol 1 names no parent.
+        let child = |sender: &Attempt| {
+            message.root_id.is_none() || message.parent_id.as_ref() == Some(&sender.message.id)
+        };
+        if sender.is_some_and(child) {
             links.extend(self.groups.get(group.as_str()).into_iter().flatten());
         }
     }
