@@ -9,7 +9,7 @@ use crate::rig::process::wait_for;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Publisher, Scene, Worker};
 use crate::support::compare::text;
-use crate::support::truth::Truth;
+use crate::support::truth::{Task, Truth};
 
 fn options(arguments: &[&'static str]) -> Options {
     Options {
@@ -120,10 +120,19 @@ fn killed_children() {
     drop(worker);
     let left = agent.stop();
     check::all_is_told(&scene, &left, &check::few_runs());
-    assert_eq!(states(&left.spans, "lives.killed_early"), ["LOST"; 4]);
-    let wanted = [["LOST"; 4], ["SUCCESS"; 4]].concat();
+    // More than four where a child died before the pool knew that it had the job: the next child gets it as well.
+    let truth = scene.whole_truth();
+    let kills = |name: &str| {
+        let called = |task: &&Task| task.publishes.iter().any(|publish| publish.name == name);
+        let happenings = truth.tasks.iter().filter(called).flat_map(|task| &task.other);
+        happenings.filter(|other| other.ev == "killing").count()
+    };
+    let [early, once] = ["lives.killed_early", "lives.killed_once"].map(kills);
+    assert!(early >= 4 && once >= 4, "{early} and {once} kills");
+    assert_eq!(states(&left.spans, "lives.killed_early"), vec!["LOST"; early]);
+    let wanted = [vec!["LOST"; once], vec!["SUCCESS"; 4]].concat();
     assert_eq!(states(&left.spans, "lives.killed_once"), wanted);
-    ends_at_the_kill(&left.spans, &scene.whole_truth());
+    ends_at_the_kill(&left.spans, &truth);
 }
 
 /// Scenario: four workers one after the other, each with tasks running and tasks prefetched, all acked late: the first is told

@@ -69,7 +69,7 @@ pub(crate) fn run_and_keep(command: &mut Command, keep: impl Fn(&str) -> bool) -
                 let line = String::from_utf8_lossy(&line);
                 println!("{line}");
                 if keep(&line) {
-                    kept.push(line.trim().to_owned());
+                    kept.push(line.trim_end().to_owned());
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use celeryscope_core::{Span, SpanKind, Status, Value};
 
-use super::super::truth::{Run, Task};
+use super::super::truth::{Happening, Run, Task};
 
 /// What is wrong with one span.
 pub(super) struct Check<'a> {
@@ -169,10 +169,16 @@ pub(super) fn outcome(check: &mut Check<'_>, state: &str, task: &Task, run: &Run
         });
         return;
     }
+    // Celery tells a failure once: where the pool gave the job of a killed child to the next one, it is the last one's.
+    let by_another = |failure: &Happening| {
+        let since = |later: &Run| later.start > run.start && failure.t.is_some_and(|t| later.start < t);
+        task.runs.iter().any(since)
+    };
     let told = task
         .other
         .iter()
         .rev()
+        .filter(|other| !by_another(other))
         .find_map(|other| other.exception.as_deref());
     let class = told
         .or(run.retval.as_deref())

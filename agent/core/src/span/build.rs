@@ -362,7 +362,7 @@ fn error_type(attempt: &Attempt) -> Option<&str> {
         .map(|exception| exception.class.as_str());
     match attempt.state? {
         State::Failure => Some(class.unwrap_or("_OTHER")),
-        State::Lost => Some(class.unwrap_or("WorkerLostError")),
+        State::Lost => Some(class.unwrap_or("billiard.exceptions.WorkerLostError")),
         _ => None,
     }
 }

@@ -239,10 +239,22 @@ impl Engine {
     pub(super) fn told_by(&self, task_id: &str, state: ResultState, leader: u32) -> Option<AttemptId> {
         let task = self.tasks.get(task_id)?;
         let published = task.publishes.iter().map(|p| p.retries).max();
-        self.oldest(task_id, |attempt| {
+        let lost = |attempt: &Attempt| attempt.state == Some(State::Lost) && attempt.stored.is_none();
+        let oldest = self.oldest(task_id, |attempt| {
             attempt.leader == leader
-                && (attempt.end.is_none() || (attempt.state == Some(State::Lost) && attempt.stored.is_none()))
+                && (attempt.end.is_none() || lost(attempt))
                 && (state != ResultState::Retry || Some(attempt.message.retries) < published)
+        })?;
+        let told = self.attempts.get(&oldest)?;
+        if !lost(told) {
+            return Some(oldest);
+        }
+        // The pool hands a job on when a child dies before its ACK frame is read; the failure stored in the end is of the
+        // last child that had the job.
+        self.find(task_id, |attempt| {
+            lost(attempt)
+                && attempt.leader == leader
+                && attempt.message.delivery_tag == told.message.delivery_tag
         })
     }
 
