@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use celeryscope_core::SpanKind;
+
 use crate::check;
 use crate::rig::process::{Process, wait_for};
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Publisher, Scene, Worker};
-use crate::support::compare::{self, Expect};
+use crate::support::compare::{self, Expect, text};
 
 fn options() -> Options {
     Options {
@@ -59,6 +61,37 @@ fn every_canvas() {
         waited > 15,
         "the truth knows {waited} parts of chords: the test tests no links"
     );
+}
+
+/// Scenario: two workers that both take a broadcast queue.
+/// Guarantees: one publish and a run in each worker for each broadcast.
+#[test]
+fn broadcast() {
+    let Some(scene) = Scene::set("broadcast", "celery57") else {
+        return;
+    };
+    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let with_news = Options {
+        app: Some("news"),
+        ..Options::default()
+    };
+    let workers = ["w1", "w2"].map(|name| Worker::start(&scene, name, &with_news));
+    let mut publisher = Publisher::start(&scene, "publisher");
+    publisher.publish("announcing 5");
+    wait_for("each broadcast in both workers", Duration::from_secs(10), || {
+        (scene.truth().received() >= 10).then_some(())
+    });
+    scene.settle(Duration::from_secs(10));
+    drop(workers);
+    let left = agent.stop();
+    check::all_is_told(&scene, &left, &check::few_runs());
+    let of = |kind| {
+        let spans = left.spans.iter().filter(move |span| span.kind == kind);
+        spans
+            .filter(|span| text(span, "celery.task_name") == Some("news.announced"))
+            .count()
+    };
+    assert_eq!((of(SpanKind::Publish), of(SpanKind::Run)), (5, 10));
 }
 
 /// Scenario: a beat process with a schedule of one second.
@@ -152,6 +185,32 @@ fn serializers_and_compression() {
         drop(worker);
         check::all_is_told(&scene, &agent.stop(), &check::few_runs());
     }
+}
+
+/// Scenario: messages of protocol 1, whose body says it all: calls, failures, retries, nested calls.
+/// Guarantees: every task is told in full, as far as protocol 1 says it: each is the root of its own trace.
+#[test]
+fn protocol_1() {
+    let Some(scene) = Scene::set("protocol1", "celery57") else {
+        return;
+    };
+    let scene = scene.with_settings(r#"{"task_protocol": 1}"#);
+    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let worker = Worker::start(&scene, "w1", &options());
+    let mut publisher = Publisher::start(&scene, "publisher");
+    for scenario in [
+        "simple 3",
+        "failures 1",
+        "retries",
+        "grouped 3",
+        "deepening 2",
+        "paced 5",
+    ] {
+        publisher.publish(scenario);
+    }
+    scene.settle(Duration::from_secs(20));
+    drop(worker);
+    check::all_is_told(&scene, &agent.stop(), &check::few_runs());
 }
 
 /// Scenario: Celery 5.2 with redis-py 4: calls, chain, chord, retries, failures, nested calls.

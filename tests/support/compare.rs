@@ -271,7 +271,9 @@ impl<'a> Comparison<'a> {
                 && run.tid == publish.tid
                 && run.start <= publish.before
                 && run.end.is_none_or(|end| publish.after <= end)
-                && (publish.parent_id.as_ref() == Some(&sender.id) || sender.id == task.id)
+                && (publish.parent_id.as_ref() == Some(&sender.id)
+                    || sender.id == task.id
+                    || publish.protocol == Some(1))
         });
         let carried = task
             .publishes
@@ -428,7 +430,11 @@ impl<'a> Comparison<'a> {
         check.attribute("messaging.operation.type", kind);
         check.attribute("messaging.message.conversation_id", task.id.as_str());
         check.attribute("celery.task_id", task.id.as_str());
-        check.attribute("celery.root_id", publish.root_id.as_str());
+        let names_root = publish.protocol != Some(1);
+        check.optional(
+            "celery.root_id",
+            Some(publish.root_id.as_str()).filter(|_| names_root),
+        );
         check.optional("celery.parent_id", publish.parent_id.as_deref());
         check.optional("celery.group_id", task.group.as_deref());
         check.optional("celery.eta", publish.eta.as_deref());

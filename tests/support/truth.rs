@@ -98,8 +98,11 @@ pub struct Publish {
     pub origin: Option<String>,
     /// The task it was sent from, as in the header.
     pub parent_id: Option<String>,
-    /// The first task of the tree, as in the header.
+    /// The first task of the tree, as in the header; with protocol 1 the task itself.
     pub root_id: String,
+    /// Celery's message protocol; none: 2.
+    #[serde(default)]
+    pub protocol: Option<u8>,
     /// As in the header.
     #[serde(default)]
     pub stamps: Option<serde_json::Value>,

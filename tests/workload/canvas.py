@@ -129,6 +129,14 @@ def mixed(n="3000"):
         lives.deep.delay(2)
 
 
+def announcing(n="5"):
+    import news
+
+    # A client that has not declared a fanout exchange on the connection it sends with sends nothing.
+    for i in range(int(n)):
+        news.announced.apply_async((i,), declare=[news.exchange])
+
+
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 

@@ -67,14 +67,20 @@ def _context(headers):
 
 
 @signals.before_task_publish.connect
-def _before_publish(sender=None, headers=None, routing_key=None, exchange=None, properties=None, **_):
+def _before_publish(sender=None, body=None, headers=None, routing_key=None, exchange=None, properties=None, **_):
     t = time.time()
+    protocol = 2 if "id" in headers else 1
+    if protocol == 1:
+        # All of it stands in the body, and less of it.
+        said = {**body, "root_id": body["id"], "parent_id": None, "origin": None, "group": body["taskset"]}
+        headers = {**headers, **said}
     unfinished = getattr(_pending, "publish", None)
     if unfinished:
         write("publish", **unfinished, after=None)
     _pending.publish = {
         "id": headers["id"],
         "name": headers["task"],
+        "protocol": protocol,
         "before": t,
         "retries": headers["retries"],
         "eta": headers["eta"],
