@@ -5,6 +5,7 @@
 pub mod body;
 pub mod content;
 pub mod datetime;
+pub mod document;
 pub mod envelope;
 pub mod event;
 pub mod legacy;
