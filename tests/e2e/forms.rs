@@ -96,3 +96,20 @@ fn results_in_every_form() {
         told_in_full(scene, &options, &set);
     }
 }
+
+/// Scenario: results in files, which the agent does not see, and which cannot count a chord's parts: Celery polls with
+/// `celery.chord_unlock`, which retries until all are there.
+/// Guarantees: every task is told in full, the polls included; the callback hangs on the poll that sent it and links to all
+/// that the chord waited for.
+#[test]
+fn chord_unlock() {
+    let Some(scene) = Scene::set("unlock", "celery57") else {
+        return;
+    };
+    let results = scene.folder().join("results");
+    std::fs::create_dir_all(&results).expect("a folder for results");
+    let settings = format!(r#"{{"result_backend": "file://{}"}}"#, results.display());
+    let scene = scene.with_settings(&settings);
+    let set = ["simple 3", "chords 2", "retries", "failures 2", "nesting 2"];
+    told_in_full(scene, &with_lives(), &set);
+}

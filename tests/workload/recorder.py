@@ -58,8 +58,9 @@ def _cut(value):
 
 
 def _context(headers):
-    """The trace context of a message; B3's single header in the form of a traceparent."""
-    b3 = headers.get("b3")
+    """The trace context of a message; B3's single or several headers in the form of a traceparent."""
+    several = [headers.get(f"X-B3-{name}") for name in ("TraceId", "SpanId", "Sampled")]
+    b3 = headers.get("b3") or "-".join(filter(None, several))
     if b3 and not headers.get("traceparent"):
         trace, span, sampled = b3.split("-")[:3]
         return f"00-{trace:0>32}-{span}-{'01' if sampled in ('1', 'd') else '00'}"

@@ -284,9 +284,14 @@ fn protocol_2(headers: &Headers<'_>, counts: Option<(u64, u64)>, keep_args: bool
             owned(&headers.kwargsrepr).unwrap_or_default(),
         )
     });
+    let name = owned(&headers.task).unwrap_or_default();
+    let unlocks = (headers.argsrepr.as_ref())
+        .filter(|_| name == "celery.chord_unlock")
+        .and_then(|repr| first_text(repr.as_str()));
     TaskMessage {
         id: owned(&headers.id).unwrap_or_default(),
-        name: owned(&headers.task).unwrap_or_default(),
+        name,
+        unlocks,
         root_id: owned(&headers.root_id),
         parent_id: owned(&headers.parent_id),
         group: owned(&headers.group),
@@ -308,6 +313,15 @@ fn protocol_2(headers: &Headers<'_>, counts: Option<(u64, u64)>, keep_args: bool
         reprs,
         ..TaskMessage::default()
     }
+}
+
+/// The first of some arguments, where it is a string, from their `repr`: `('…', …)`, in a list when it is a retry's.
+fn first_text(repr: &str) -> Option<String> {
+    let (text, _) = repr
+        .strip_prefix(['(', '['])?
+        .strip_prefix('\'')?
+        .split_once('\'')?;
+    Some(text.to_owned())
 }
 
 /// Headers without a task: a protocol 1 message or a result, told apart by the body.

@@ -19,6 +19,8 @@ pub struct TaskMessage {
     pub parent_id: Option<String>,
     /// Group id.
     pub group: Option<String>,
+    /// Of a `celery.chord_unlock`: the group that is the chord's header.
+    pub unlocks: Option<String>,
     /// 0 for a first attempt.
     pub retries: u32,
     /// Not before this time (ISO 8601), as sent.

@@ -96,16 +96,21 @@ impl Engine {
         running: Option<AttemptId>,
         links: &mut Vec<Link>,
     ) {
-        let Some(group) = self.processes.get_mut(pid).and_then(|proc| proc.chord.take()) else {
+        let sender = running.and_then(|id| self.attempts.get(&id));
+        // Where the result backend cannot count, a task polls, and sends either itself again or the callback.
+        let polled = sender
+            .filter(|sender| sender.message.id != message.id)
+            .and_then(|sender| sender.message.unlocks.as_deref());
+        let fetched = self.processes.get_mut(pid).and_then(|proc| proc.chord.take());
+        let Some(group) = fetched.as_deref().or(polled) else {
             return;
         };
-        let sender = running.and_then(|id| self.attempts.get(&id));
         // Protocol 1 names no parent.
         let child = |sender: &Attempt| {
             message.root_id.is_none() || message.parent_id.as_ref() == Some(&sender.message.id)
         };
         if sender.is_some_and(child) {
-            links.extend(self.groups.get(group.as_str()).into_iter().flatten());
+            links.extend(self.groups.get(group).into_iter().flatten());
         }
     }
 
