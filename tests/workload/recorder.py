@@ -84,6 +84,7 @@ def _before_publish(sender=None, body=None, headers=None, routing_key=None, exch
         "protocol": protocol,
         "before": t,
         "retries": headers["retries"],
+        "replacements": headers.get("replaced_task_nesting") or 0,
         "eta": headers["eta"],
         "expires": headers["expires"],
         "group": headers["group"],
@@ -118,7 +119,8 @@ def _prerun(sender=None, task_id=None, task=None, **_):
     t = time.time()
     request = task.request
     redelivered = bool((request.delivery_info or {}).get("redelivered"))
-    write("prerun", t=t, id=task_id, name=task.name, retries=request.retries, redelivered=redelivered)
+    said = {"retries": request.retries, "replacements": getattr(request, "replaced_task_nesting", 0) or 0}
+    write("prerun", t=t, id=task_id, name=task.name, redelivered=redelivered, **said)
 
 
 @signals.task_postrun.connect

@@ -64,6 +64,8 @@ struct Headers<'a> {
     origin: Option<Text<'a>>,
     #[serde(default)]
     ignore_result: Option<bool>,
+    #[serde(default)]
+    replaced_task_nesting: Option<u32>,
     #[serde(borrow, default)]
     compression: Option<Text<'a>>,
     #[serde(borrow, default)]
@@ -228,11 +230,11 @@ fn from_table<'a>(table: &Table<'a>) -> Result<Headers<'a>, Malformed> {
             "argsrepr" => &mut headers.argsrepr,
             "kwargsrepr" => &mut headers.kwargsrepr,
             "retries" => {
-                headers.retries = match field {
-                    Field::Int(n) => Some(u32::try_from(n).map_err(|_| Malformed)?),
-                    Field::Void => None,
-                    _ => return Err(Malformed),
-                };
+                headers.retries = number(field)?;
+                continue;
+            }
+            "replaced_task_nesting" => {
+                headers.replaced_task_nesting = number(field)?;
                 continue;
             }
             "ignore_result" => {
@@ -257,6 +259,14 @@ fn from_table<'a>(table: &Table<'a>) -> Result<Headers<'a>, Malformed> {
         };
     }
     Ok(headers)
+}
+
+fn number(field: Field<'_>) -> Result<Option<u32>, Malformed> {
+    match field {
+        Field::Int(n) => u32::try_from(n).map(Some).map_err(|_| Malformed),
+        Field::Void => Ok(None),
+        _ => Err(Malformed),
+    }
 }
 
 /// Stamps as they would stand in JSON; those that are no text or number are left out.
@@ -296,6 +306,7 @@ fn protocol_2(headers: &Headers<'_>, counts: Option<(u64, u64)>, keep_args: bool
         parent_id: owned(&headers.parent_id),
         group: owned(&headers.group),
         retries: headers.retries.unwrap_or(0),
+        replacements: headers.replaced_task_nesting.unwrap_or(0),
         eta: owned(&headers.eta),
         expires: owned(&headers.expires),
         origin: owned(&headers.origin),

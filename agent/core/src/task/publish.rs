@@ -38,6 +38,7 @@ impl Engine {
         let known = Known {
             name: message.name.clone(),
             retries: message.retries,
+            replacements: message.replacements,
             trace_id: build::trace_of(&message),
             sent: call.enter,
         };
@@ -173,14 +174,16 @@ impl Engine {
                 .get(message.id.as_str())
                 .and_then(|t| t.publishes.front())
                 .filter(|p| p.retries == 0);
-            let name = first.map_or(message.name.as_str(), |p| p.name.as_str());
+            let (name, replacements) = first.map_or((message.name.as_str(), message.replacements), |p| {
+                (p.name.as_str(), p.replacements)
+            });
             // A tracer in the worker gives each retry a context of its own.
             let sender = again
                 .filter(|run| run.message.retries == 0)
                 .map(|run| build::trace_of(&run.message));
             links.push(Link {
                 trace_id: first.map(|p| p.trace_id).or(sender).unwrap_or(trace_id),
-                span_id: ids::publish_span_id(&message.id, 0, name),
+                span_id: ids::publish_span_id(&message.id, 0, name, replacements),
             });
         }
         (parent, links)
