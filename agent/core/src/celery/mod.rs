@@ -10,6 +10,7 @@ pub mod envelope;
 pub mod event;
 pub mod legacy;
 pub mod message;
+pub mod pidbox;
 pub mod result;
 pub mod traceparent;
 

@@ -88,6 +88,14 @@ pub(super) fn read(
             }
             Meaning::Celery(events)
         }
+        b"SADD" if keys::is_celery(key) => {
+            let name = command.arg(2).and_then(|member| keys::mailbox(member.head()));
+            Meaning::Celery(
+                name.map(|name| BrokerEvent::WorkerName { name, call })
+                    .into_iter()
+                    .collect(),
+            )
+        }
         b"PUBLISH" => fanout(item, key, context, stats, next_token),
         b"HSET" if key.ends_with(b"unacked") => {
             stats.unacked_copies += 1;
