@@ -214,7 +214,8 @@ fn resp2_subscription() {
     assert!(rig.recv(&control).is_empty());
 }
 
-/// Scenario: a worker binds its mailbox for remote control, a client one for replies.
+/// Scenario: a worker binds its mailbox for remote control by SADD, as kombu did, and by kombu 5.7's script; a client one for
+/// replies.
 /// Guarantees: the worker's name is told by the first; the second names nobody.
 #[test]
 fn mailboxes() {
@@ -230,6 +231,16 @@ fn mailboxes() {
         rig.send(&bind("celery.pidbox", "w1@host.celery.pidbox")),
         ["worker w1@host"]
     );
+    let script: [&[u8]; 7] = [
+        b"EVALSHA",
+        b"ef7a9e205fbaf46bf959e1522ff796622fc676c7",
+        b"2",
+        b"_kombu.binding.celery.pidbox",
+        b"_kombu.binding_deadlines",
+        b"\x06\x16\x06\x16w2@host.celery.pidbox",
+        b"celery.pidbox",
+    ];
+    assert_eq!(rig.send(&command(&script)), ["worker w2@host"]);
     assert!(
         rig.send(&bind("reply.celery.pidbox", "5f8f8be2.reply.celery.pidbox"))
             .is_empty()
