@@ -23,7 +23,7 @@ pub(crate) struct Connection {
 /// Who understands it.
 #[derive(Debug)]
 enum Speaker {
-    /// No byte has been seen.
+    /// Nothing has been seen that tells.
     Unknown,
     Redis(Box<RedisConnection>),
     Rabbit(Box<RabbitConnection>),
@@ -48,7 +48,7 @@ impl Connection {
         out: &mut Vec<BrokerEvent>,
     ) -> Verdict {
         if matches!(self.speaker, Speaker::Unknown) {
-            self.speaker = match detect::protocol(record.payload) {
+            self.speaker = match detect::protocol(record.payload, self.midstream) {
                 Protocol::Unknown => return self.told,
                 Protocol::Resp => Speaker::Redis(Box::new(RedisConnection::new(limits, self.midstream))),
                 Protocol::Amqp => {
@@ -117,6 +117,8 @@ fn rabbit_stats(rabbit: &RabbitConnection) -> Stats {
     sum += Stats {
         connections_amqp: 1,
         amqp_methods: own.methods,
+        amqp_channels_evicted: own.channels_evicted,
+        messages_returned: own.messages_returned,
         messages_malformed: own.messages_malformed,
         messages_other: own.messages_other,
         messages_cut: own.messages_cut,
