@@ -23,7 +23,7 @@ pub(crate) fn protocol(first: &[u8], midstream: bool) -> Protocol {
         // AMQP 0-9-1 §4.2.2 and §4.2.3: the protocol header, or, on an older connection, a frame: type 1, 2, 3 or 8.
         [b'A', b'M', b'Q', b'P', 0, ..] | [1 | 2 | 3 | 8, _, _, 0, ..] => Protocol::Amqp,
         // py-amqp reads frames in three pieces; of a method or a header the second begins with its class.
-        [0, 10 | 20 | 40 | 50 | 60 | 85 | 90, ..] => Protocol::Amqp,
+        [0, 10 | 20 | 30 | 40 | 50 | 60 | 85 | 90, ..] => Protocol::Amqp,
         [b'*' | b'$' | b'+' | b'-' | b':' | b'_' | b'%' | b'>', ..] => Protocol::Resp,
         _ if midstream => Protocol::Unknown,
         _ => Protocol::Resp,

@@ -13,7 +13,7 @@ const OVERHEAD: u32 = 8;
 /// No broker sends larger frames; what claims to be one is not a frame.
 const LARGEST: u32 = 1 << 30;
 /// Classes of the methods that a client and RabbitMQ exchange on channels (§1.2; `confirm` is RabbitMQ's).
-const CHANNEL_CLASSES: [[u8; 2]; 6] = [[0, 20], [0, 40], [0, 50], [0, 60], [0, 85], [0, 90]];
+const CHANNEL_CLASSES: [[u8; 2]; 7] = [[0, 20], [0, 30], [0, 40], [0, 50], [0, 60], [0, 85], [0, 90]];
 /// Class `connection`: channel 0 only.
 const CONNECTION_CLASS: [u8; 2] = [0, 10];
 /// Class `basic`, the only one whose methods carry content.
