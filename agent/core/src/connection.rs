@@ -1,6 +1,6 @@
 //! One connection: which protocol it speaks, and the decoder and transport that go with it.
 
-use celeryscope_common::Record;
+use celeryscope_common::{Header, Kind, Record};
 
 use crate::broker::rabbitmq::RabbitConnection;
 use crate::broker::redis::RedisConnection;
@@ -23,8 +23,8 @@ pub(crate) struct Connection {
 /// Who understands it.
 #[derive(Debug)]
 enum Speaker {
-    /// Nothing has been seen that tells.
-    Unknown,
+    /// Nothing has been seen that tells but, maybe, too few first bytes, which are kept.
+    Unknown(Vec<(Kind, Header, Vec<u8>)>),
     Redis(Box<RedisConnection>),
     Rabbit(Box<RabbitConnection>),
 }
@@ -35,7 +35,7 @@ impl Connection {
             server,
             told: Verdict::Unknown,
             midstream,
-            speaker: Speaker::Unknown,
+            speaker: Speaker::Unknown(Vec::new()),
         }
     }
 
@@ -47,18 +47,39 @@ impl Connection {
         context: &Context<'_>,
         out: &mut Vec<BrokerEvent>,
     ) -> Verdict {
-        if matches!(self.speaker, Speaker::Unknown) {
-            self.speaker = match detect::protocol(record.payload, self.midstream) {
+        if let Speaker::Unknown(held) = &mut self.speaker {
+            if record.payload.is_empty() {
+                return self.told;
+            }
+            let mut first: Vec<u8> = Vec::with_capacity(2 * detect::ENOUGH);
+            for (_, _, bytes) in held.iter().filter(|(kind, ..)| *kind == record.kind) {
+                first.extend_from_slice(bytes);
+            }
+            first.extend(record.payload.iter().take(detect::ENOUGH));
+            let speaker = match detect::protocol(&first, self.midstream) {
                 Protocol::Unknown => return self.told,
+                Protocol::More => {
+                    held.push((record.kind, record.header, record.payload.to_vec()));
+                    return self.told;
+                }
                 Protocol::Resp => Speaker::Redis(Box::new(RedisConnection::new(limits, self.midstream))),
                 Protocol::Amqp => {
                     let id = record.header.conn;
                     Speaker::Rabbit(Box::new(RabbitConnection::new(id, limits, self.midstream)))
                 }
             };
+            let held = std::mem::take(held);
+            self.speaker = speaker;
+            for (kind, header, bytes) in held {
+                self.speak(&Record::new(kind, header, &bytes), context, out);
+            }
         }
+        self.speak(record, context, out)
+    }
+
+    fn speak(&mut self, record: &Record<'_>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) -> Verdict {
         match &mut self.speaker {
-            Speaker::Unknown => self.told,
+            Speaker::Unknown(_) => self.told,
             Speaker::Redis(redis) => {
                 redis.record(record, context, out);
                 redis.verdict()
@@ -80,7 +101,7 @@ impl Connection {
     /// Nothing more will be heard of it.
     pub(crate) fn finish(&mut self, out: &mut Vec<BrokerEvent>) {
         match &mut self.speaker {
-            Speaker::Unknown => {}
+            Speaker::Unknown(_) => {}
             Speaker::Redis(redis) => redis.finish(out),
             Speaker::Rabbit(rabbit) => rabbit.finish(out),
         }
@@ -88,7 +109,7 @@ impl Connection {
 
     pub(crate) fn stats(&self) -> Stats {
         match &self.speaker {
-            Speaker::Unknown => Stats::default(),
+            Speaker::Unknown(_) => Stats::default(),
             Speaker::Redis(redis) => redis_stats(redis),
             Speaker::Rabbit(rabbit) => rabbit_stats(rabbit),
         }

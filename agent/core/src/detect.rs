@@ -7,21 +7,31 @@
 /// A broker's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// Nothing that tells.
+    /// Nothing that tells, nor will more of it.
     Unknown,
+    /// Too few bytes.
+    More,
     /// Redis.
     Resp,
     /// RabbitMQ.
     Amqp,
 }
 
+/// The most bytes that [`Protocol::More`] is said of.
+pub(crate) const ENOUGH: usize = PROTOCOL_HEADER.len();
+/// AMQP 0-9-1 §4.2.2.
+const PROTOCOL_HEADER: &[u8] = b"AMQP\0";
+
 /// The protocol of a connection whose first captured transfer begins so, in whichever direction; `midstream` when the
 /// connection is older than the capture.
 pub(crate) fn protocol(first: &[u8], midstream: bool) -> Protocol {
     match first {
         [] => Protocol::Unknown,
-        // AMQP 0-9-1 §4.2.2 and §4.2.3: the protocol header, or, on an older connection, a frame: type 1, 2, 3 or 8.
-        [b'A', b'M', b'Q', b'P', 0, ..] | [1 | 2 | 3 | 8, _, _, 0, ..] => Protocol::Amqp,
+        _ if first.starts_with(PROTOCOL_HEADER) => Protocol::Amqp,
+        _ if PROTOCOL_HEADER.starts_with(first) => Protocol::More,
+        [0] | [1 | 2 | 3 | 8] | [1 | 2 | 3 | 8, _] | [1 | 2 | 3 | 8, _, _] => Protocol::More,
+        // §4.2.3: on an older connection, a frame.
+        [1 | 2 | 3 | 8, _, _, 0, ..] => Protocol::Amqp,
         // py-amqp reads frames in three pieces; of a method or a header the second begins with its class.
         [0, 10 | 20 | 30 | 40 | 50 | 60 | 85 | 90, ..] => Protocol::Amqp,
         [b'*' | b'$' | b'+' | b'-' | b':' | b'_' | b'%' | b'>', ..] => Protocol::Resp,
@@ -56,5 +66,9 @@ mod tests {
             assert_eq!(protocol(either, false), Protocol::Resp);
         }
         assert_eq!(protocol(b"", false), Protocol::Unknown);
+        for short in [&b"A"[..], b"AMQP", &[0], &[1, 0, 1]] {
+            assert_eq!(protocol(short, false), Protocol::More);
+        }
+        assert_eq!(protocol(b"AUTH", false), Protocol::Resp);
     }
 }
