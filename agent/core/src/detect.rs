@@ -6,7 +6,7 @@
 
 /// A broker's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
+pub enum Protocol {
     /// Nothing that tells, nor will more of it.
     Unknown,
     /// Too few bytes.
@@ -18,13 +18,14 @@ pub(crate) enum Protocol {
 }
 
 /// The most bytes that [`Protocol::More`] is said of.
-pub(crate) const ENOUGH: usize = PROTOCOL_HEADER.len();
+pub const ENOUGH: usize = PROTOCOL_HEADER.len();
 /// AMQP 0-9-1 §4.2.2.
 const PROTOCOL_HEADER: &[u8] = b"AMQP\0";
 
 /// The protocol of a connection whose first captured transfer begins so, in whichever direction; `midstream` when the
 /// connection is older than the capture.
-pub(crate) fn protocol(first: &[u8], midstream: bool) -> Protocol {
+#[must_use]
+pub fn protocol(first: &[u8], midstream: bool) -> Protocol {
     match first {
         [] => Protocol::Unknown,
         _ if first.starts_with(PROTOCOL_HEADER) => Protocol::Amqp,
