@@ -1,11 +1,11 @@
 //! One connection: which protocol it speaks, and the decoder and transport that go with it.
 
-use celeryscope_common::{Header, Kind, Record};
+use celeryscope_common::Record;
 
 use crate::broker::rabbitmq::RabbitConnection;
 use crate::broker::redis::RedisConnection;
 use crate::broker::{BrokerEvent, Context, Server, Verdict};
-use crate::detect::{self, Protocol};
+use crate::detect::{Opening, Protocol};
 use crate::limits::Limits;
 use crate::stats::Stats;
 use crate::stream::Half;
@@ -23,8 +23,8 @@ pub(crate) struct Connection {
 /// Who understands it.
 #[derive(Debug)]
 enum Speaker {
-    /// Nothing has been seen that tells but, maybe, too few first bytes, which are kept.
-    Unknown(Vec<(Kind, Header, Vec<u8>)>),
+    /// Nothing has been seen that tells.
+    Unknown(Opening),
     Redis(Box<RedisConnection>),
     Rabbit(Box<RabbitConnection>),
 }
@@ -35,7 +35,7 @@ impl Connection {
             server,
             told: Verdict::Unknown,
             midstream,
-            speaker: Speaker::Unknown(Vec::new()),
+            speaker: Speaker::Unknown(Opening::default()),
         }
     }
 
@@ -47,30 +47,18 @@ impl Connection {
         context: &Context<'_>,
         out: &mut Vec<BrokerEvent>,
     ) -> Verdict {
-        if let Speaker::Unknown(held) = &mut self.speaker {
-            if record.payload.is_empty() {
-                return self.told;
-            }
-            let mut first: Vec<u8> = Vec::with_capacity(2 * detect::ENOUGH);
-            for (_, _, bytes) in held.iter().filter(|(kind, ..)| *kind == record.kind) {
-                first.extend_from_slice(bytes);
-            }
-            first.extend(record.payload.iter().take(detect::ENOUGH));
-            let speaker = match detect::protocol(&first, self.midstream) {
-                Protocol::Unknown => return self.told,
-                Protocol::More => {
-                    held.push((record.kind, record.header, record.payload.to_vec()));
-                    return self.told;
-                }
+        if let Speaker::Unknown(opening) = &mut self.speaker {
+            let speaker = match opening.judge(record, self.midstream) {
+                Protocol::Unknown | Protocol::More => return self.told,
                 Protocol::Resp => Speaker::Redis(Box::new(RedisConnection::new(limits, self.midstream))),
                 Protocol::Amqp => {
                     let id = record.header.conn;
                     Speaker::Rabbit(Box::new(RabbitConnection::new(id, limits, self.midstream)))
                 }
             };
-            let held = std::mem::take(held);
+            let opening = std::mem::take(opening);
             self.speaker = speaker;
-            for (kind, header, bytes) in held {
+            for (kind, header, bytes) in opening.into_held() {
                 self.speak(&Record::new(kind, header, &bytes), context, out);
             }
         }

@@ -4,6 +4,8 @@
 //! neither are left to the RESP decoder, which counts them as errors. One that is older than the capture may be met inside
 //! a message, which tells nothing: it is left alone until a transfer begins with what only one protocol has there.
 
+use celeryscope_common::{Header, Kind, Record};
+
 /// A broker's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -17,15 +19,48 @@ pub enum Protocol {
     Amqp,
 }
 
-/// The most bytes that [`Protocol::More`] is said of.
-pub const ENOUGH: usize = PROTOCOL_HEADER.len();
+/// The records of a connection until its protocol is known.
+#[derive(Debug, Default)]
+pub struct Opening {
+    held: Vec<Held>,
+}
+
+/// A record with its payload: kind, fixed part, bytes.
+pub type Held = (Kind, Header, Vec<u8>);
+
+impl Opening {
+    /// The connection's protocol, as far as this record and those that are held tell. It is held, too, where more bytes are
+    /// needed: so few that neither their number nor their length needs a limit.
+    pub fn judge(&mut self, record: &Record<'_>, midstream: bool) -> Protocol {
+        if record.payload.is_empty() {
+            return Protocol::Unknown;
+        }
+        let mut first = Vec::with_capacity(2 * PROTOCOL_HEADER.len());
+        for (_, _, bytes) in self.held.iter().filter(|(kind, ..)| *kind == record.kind) {
+            first.extend_from_slice(bytes);
+        }
+        first.extend(record.payload.iter().take(PROTOCOL_HEADER.len()));
+        let protocol = protocol(&first, midstream);
+        if protocol == Protocol::More {
+            self.held
+                .push((record.kind, record.header, record.payload.to_vec()));
+        }
+        protocol
+    }
+
+    /// What was held, in order: the beginning of what the protocol's decoder must read.
+    #[must_use]
+    pub fn into_held(self) -> Vec<Held> {
+        self.held
+    }
+}
+
 /// AMQP 0-9-1 §4.2.2.
 const PROTOCOL_HEADER: &[u8] = b"AMQP\0";
 
 /// The protocol of a connection whose first captured transfer begins so, in whichever direction; `midstream` when the
 /// connection is older than the capture.
-#[must_use]
-pub fn protocol(first: &[u8], midstream: bool) -> Protocol {
+fn protocol(first: &[u8], midstream: bool) -> Protocol {
     match first {
         [] => Protocol::Unknown,
         _ if first.starts_with(PROTOCOL_HEADER) => Protocol::Amqp,

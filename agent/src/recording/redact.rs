@@ -25,8 +25,8 @@ mod resp;
 
 use std::collections::HashMap;
 
-use celeryscope_common::{Header, Kind, Record, flags};
-use celeryscope_core::detect::{self, Protocol};
+use celeryscope_common::{Kind, Record, flags};
+use celeryscope_core::detect::{Opening, Protocol};
 
 /// Put in place of a masked byte; keeps base64 and JSON strings what they are.
 const MASK: u8 = b'x';
@@ -105,8 +105,8 @@ struct Conversation {
 /// The protocol it speaks.
 #[derive(Debug)]
 enum Speaker {
-    /// Nothing has been seen that tells but, maybe, too few first bytes, which are kept.
-    Unknown(Vec<(Kind, Header, Vec<u8>)>),
+    /// Nothing has been seen that tells.
+    Unknown(Opening),
     Redis(Box<resp::Conversation>),
     RabbitMq(Box<amqp::Conversation>),
 }
@@ -115,37 +115,29 @@ impl Conversation {
     fn new(fresh: bool) -> Self {
         Self {
             fresh,
-            speaker: Speaker::Unknown(Vec::new()),
+            speaker: Speaker::Unknown(Opening::default()),
         }
     }
 
     /// Appends the record's payload to `out`, masked.
     fn mask(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
-        if let Speaker::Unknown(held) = &mut self.speaker {
-            let mut first = Vec::with_capacity(2 * detect::ENOUGH);
-            for (_, _, bytes) in held.iter().filter(|(kind, ..)| *kind == record.kind) {
-                first.extend_from_slice(bytes);
-            }
-            first.extend(record.payload.iter().take(detect::ENOUGH));
-            let speaker = match detect::protocol(&first, !self.fresh) {
+        if let Speaker::Unknown(opening) = &mut self.speaker {
+            let speaker = match opening.judge(record, !self.fresh) {
                 Protocol::Unknown => {
                     out.resize(record.payload.len(), MASK);
                     return;
                 }
                 // Part of a name or of a frame's head: no secret.
                 Protocol::More => {
-                    if !record.payload.is_empty() {
-                        held.push((record.kind, record.header, record.payload.to_vec()));
-                    }
                     out.extend_from_slice(record.payload);
                     return;
                 }
                 Protocol::Resp => Speaker::Redis(Box::new(resp::Conversation::new(self.fresh))),
                 Protocol::Amqp => Speaker::RabbitMq(Box::new(amqp::Conversation::new(self.fresh))),
             };
-            let held = std::mem::take(held);
+            let opening = std::mem::take(opening);
             self.speaker = speaker;
-            for (kind, header, bytes) in held {
+            for (kind, header, bytes) in opening.into_held() {
                 self.speak(&Record::new(kind, header, &bytes), &mut Vec::new());
             }
         }
