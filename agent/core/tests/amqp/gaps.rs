@@ -8,7 +8,8 @@ use celeryscope_core::wire::resp::Item;
 use proptest::prelude::*;
 
 use crate::feed::{Piece, feed};
-use crate::recorded::{Direction, directions, frames};
+use crate::recorded::{directions, frames, pieces};
+use crate::support::streams::Direction;
 
 /// The calls of a direction without the bytes that are missing.
 fn with_holes<'a>(direction: &'a Direction, missing: &[bool]) -> Vec<Piece<'a>> {
@@ -122,13 +123,13 @@ fn joined_in_the_middle() {
     for direction in directions() {
         let stream = direction.stream();
         let truth = frames(&stream, usize::MAX);
-        let calls = direction.pieces();
+        let calls = pieces(direction);
         let mut begin = 0;
         for (n, call) in direction.calls.iter().enumerate().take(200) {
             let mut decoder = FrameDecoder::new(&Limits::default());
-            let mut pieces = vec![Piece::Break];
-            pieces.extend(&calls[n..]);
-            let found: Vec<_> = feed(&mut decoder, &pieces, usize::MAX)
+            let mut joined = vec![Piece::Break];
+            joined.extend(&calls[n..]);
+            let found: Vec<_> = feed(&mut decoder, &joined, usize::MAX)
                 .into_iter()
                 .map(|(end, item)| (end + begin, item.value))
                 .collect();
