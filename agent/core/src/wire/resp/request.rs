@@ -376,7 +376,8 @@ fn sane_number(bytes: &[u8], mark: u8, max: u64) -> Result<(usize, &[u8]), Optio
     };
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
     let (digits, rest) = rest.split_at_checked(digits).ok_or(Some(false))?;
-    let number = parse_len(digits).filter(|n| (1..=max).contains(n));
+    // No client writes zeros in front; a prefix of what is sane must be sane.
+    let number = parse_len(digits).filter(|n| !digits.starts_with(b"0") && (1..=max).contains(n));
     if first != mark || (number.is_none() && !(digits.is_empty() && rest.is_empty())) {
         return Err(Some(false));
     }
