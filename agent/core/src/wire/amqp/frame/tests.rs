@@ -118,10 +118,10 @@ fn found_in_pieces() {
         let mut decoder = FrameDecoder::new(&Limits::default());
         decoder.lose_sync();
         for noise in [
-            &b"\xce"[..],
-            b"\0\x3c\0\x3c",
+            &b"\0\x3c\0\x3c"[..],
             b"[[], {}]",
             b"\x01\0\0\0\0\0\x04\0\x3c\0\x0a",
+            b"\xce",
         ] {
             assert_eq!(read(&mut decoder, noise, true), []);
             assert!(!decoder.is_synced());
