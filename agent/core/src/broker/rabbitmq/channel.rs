@@ -271,3 +271,51 @@ impl Channels {
         self.open.values_mut()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(kind: FrameKind, payload: &[u8]) -> Item<Frame> {
+        let mut decoder = crate::wire::amqp::FrameDecoder::new(&crate::Limits::default());
+        let mut bytes = vec![if kind == FrameKind::Header { 2 } else { 3 }, 0, 1];
+        bytes.extend((payload.len() as u32).to_be_bytes());
+        bytes.extend(payload);
+        bytes.push(0xce);
+        let mut segment = crate::stream::Segment {
+            data: &bytes,
+            begins: true,
+            call: crate::stream::Call::default(),
+        };
+        decoder.next(&mut segment).expect("a frame")
+    }
+
+    /// Scenario: contents of JSON, of no type, of pickle, and of JSON beyond the limit, each complete.
+    /// Guarantees: only a body that may be of use is kept.
+    #[test]
+    fn bodies_of_use() {
+        let kept = |content_type: &str, body: &[u8]| {
+            let announced = Announced {
+                exchange: String::new(),
+                routing_key: String::new(),
+                confirm: None,
+                delivery: None,
+            };
+            let mut header = vec![0, 60, 0, 0];
+            header.extend((body.len() as u64).to_be_bytes());
+            header.extend([0x80, 0, content_type.len() as u8]);
+            header.extend(content_type.bytes());
+            let mut content = Content::new(announced, Mono(0));
+            assert_eq!(content.add(&item(FrameKind::Header, &header), 64), Some(false));
+            assert_eq!(content.add(&item(FrameKind::Body, body), 64), Some(true));
+            content.body
+        };
+        assert_eq!(
+            kept("application/json", b"[[], {}, {}]").as_deref(),
+            Some(&b"[[], {}, {}]"[..])
+        );
+        assert_eq!(kept("", b"{}").as_deref(), Some(&b"{}"[..]));
+        assert_eq!(kept("application/x-python-serialize", b"\x80\x04."), None);
+        assert_eq!(kept("application/json", &[b' '; 65]), None);
+    }
+}
