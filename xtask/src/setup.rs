@@ -70,9 +70,9 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Gets what the demo needs; gives the directory of its Python environment.
-pub(crate) fn for_demo() -> Result<PathBuf> {
-    system_packages(&[BASICS])?;
+/// Gets what the demo needs, with RabbitMQ or without; gives the directory of its Python environment.
+pub(crate) fn for_demo(rabbitmq: bool) -> Result<PathBuf> {
+    system_packages(if rabbitmq { &[BASICS, RABBITMQ] } else { &[BASICS] })?;
     venv::ensure(&["demo"])?;
     venv::path("demo")
 }
