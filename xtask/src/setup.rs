@@ -1,9 +1,11 @@
 //! `cargo xtask setup`: gets what the other commands need and this machine lacks.
 //!
-//! System packages are installed only where something is missing, only on Debian and Ubuntu, and only those named in
-//! [`NEEDS`]; elsewhere the command says what to install. Everything else lands in the cache directory.
+//! System packages are installed only where something is missing, only on Debian and Ubuntu, and only those named in the
+//! [`Need`]s below; elsewhere the command says what to install. No service is started by installing it. Everything else
+//! lands in the cache directory.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -24,12 +26,13 @@ struct Need {
     note: &'static str,
 }
 
-const NEEDS: &[Need] = &[
+/// What every command needs.
+const BASICS: &[Need] = &[
     Need {
         what: "Redis",
         there: || util::find_program("redis-server").is_some(),
         packages: &["redis-server"],
-        note: "the package may start a Redis of its own on port 6379; celeryscope's commands don't use that one",
+        note: "the package brings a Redis service, which celeryscope's commands don't use; it is not started now",
     },
     Need {
         what: "ip",
@@ -45,9 +48,18 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+/// What RabbitMQ's demo and tests need.
+const RABBITMQ: &[Need] = &[Need {
+    what: "RabbitMQ",
+    there: || util::find_program("rabbitmq-server").is_some(),
+    packages: &["rabbitmq-server"],
+    note: "the package brings a RabbitMQ service, which celeryscope's commands don't use; it is not started now \
+           (`systemctl disable rabbitmq-server` keeps it from starting with the system)",
+}];
+
 /// Gets everything.
 pub(crate) fn run() -> Result<()> {
-    for_demo()?;
+    system_packages(&[BASICS, RABBITMQ])?;
     let environments = environments()?;
     venv::ensure(&environments.iter().map(String::as_str).collect::<Vec<_>>())?;
     toolchain::ensure()?;
@@ -58,9 +70,9 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Gets what the demo needs; gives the directory of its Python environment.
-pub(crate) fn for_demo() -> Result<PathBuf> {
-    system_packages()?;
+/// Gets what the demo needs, with RabbitMQ or without; gives the directory of its Python environment.
+pub(crate) fn for_demo(rabbitmq: bool) -> Result<PathBuf> {
+    system_packages(if rabbitmq { &[BASICS, RABBITMQ] } else { &[BASICS] })?;
     venv::ensure(&["demo"])?;
     venv::path("demo")
 }
@@ -77,8 +89,13 @@ fn environments() -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn system_packages() -> Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.there)()).collect();
+fn system_packages(needs: &[&'static [Need]]) -> Result<()> {
+    let missing: Vec<&Need> = needs
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|need| !(need.there)())
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -101,6 +118,7 @@ fn system_packages() -> Result<()> {
         apt_get(&["update", "-qq"])?;
     }
     util::say("apt-get", format!("install {}", packages.join(" ")));
+    let _no_services = NoServices::enforce(Path::new("/usr/sbin/policy-rc.d"))?;
     apt_get(
         &[
             &["install", "-y", "-qq", "--no-install-recommends"],
@@ -126,6 +144,38 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
             .args(arguments)
             .stdout(Stdio::null()),
     )
+}
+
+/// While it lives, Debian's packages start no services (invoke-rc.d asks /usr/sbin/policy-rc.d; 101 means "don't").
+struct NoServices(Option<PathBuf>);
+
+impl NoServices {
+    /// Puts the rule at `policy`, unless the host has one of its own there, which is then in force.
+    fn enforce(policy: &Path) -> Result<Self> {
+        if policy.exists() {
+            return Ok(Self(None));
+        }
+        let mut script = tempfile::NamedTempFile::new()?;
+        // Should this process be killed before it takes the rule away, the rule ends with it.
+        write!(
+            script,
+            "#!/bin/sh\n# Written by celeryscope's `cargo xtask setup` for as long as it runs.\n\
+             if [ -d /proc/{} ]; then exit 101; fi\n",
+            std::process::id()
+        )?;
+        let mut install = privilege::command("install", &[]);
+        util::run(install.args(["-m", "755"]).arg(script.path()).arg(policy))?;
+        Ok(Self(Some(policy.to_owned())))
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        let Some(policy) = &self.0 else { return };
+        if let Err(error) = util::run(privilege::command("rm", &[]).arg(policy)) {
+            eprintln!("{error:#}: remove {} yourself", policy.display());
+        }
+    }
 }
 
 /// Whether apt's package lists in `dir` were last fetched more than [`LISTS_AGE`] ago, or never.
@@ -159,6 +209,26 @@ mod tests {
     use std::fs::File;
 
     use super::*;
+
+    /// Scenario: a host without a policy for services and one with a policy of its own, during an installation and after it.
+    /// Guarantees: the first refuses every start in between and has no policy afterwards; the other's is not touched.
+    #[test]
+    fn installing_starts_no_service() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let policy = dir.path().join("policy-rc.d");
+        let ask = || Command::new(&policy).args(["rabbitmq-server", "start"]).status();
+        // Installing as another user asks sudo, which unit tests may not do.
+        if privilege::is_root() {
+            let rule = NoServices::enforce(&policy).expect("a rule");
+            assert_eq!(ask().expect("the rule").code(), Some(101));
+            drop(rule);
+            assert!(!policy.exists());
+        }
+
+        fs::write(&policy, "the host's own").expect("a file");
+        drop(NoServices::enforce(&policy).expect("a rule"));
+        assert_eq!(fs::read_to_string(&policy).expect("a file"), "the host's own");
+    }
 
     /// Scenario: apt's lists were never fetched, were fetched just now, or two days ago.
     /// Guarantees: `apt-get update` runs in the first and last case only.
