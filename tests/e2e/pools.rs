@@ -105,7 +105,7 @@ fn run(pool: &'static str, cases: &[Case]) {
 /// One case: rows of the table, and which times are not near. None where live tests are not asked for.
 fn play(pool: &'static str, case: &Case) -> Option<(Vec<Vec<String>>, Vec<String>)> {
     let scene = Scene::set(pool, "pools")?.with_settings(case.settings);
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
     let options = Options {
         events: case.events,
         arguments: vec!["--pool", pool],
