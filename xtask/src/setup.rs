@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: gets what the other commands need and this machine lacks.
 //!
 //! System packages are installed only where something is missing, only on Debian and Ubuntu, and only those named in
-//! [`NEEDS`]; elsewhere the command says what to install. Everything else lands in the cache directory.
+//! [`NEEDS`] and [`TESTS_NEED`]; elsewhere the command says what to install. Everything else lands in the cache directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,34 +20,56 @@ struct Need {
     what: &'static str,
     there: fn() -> bool,
     packages: &'static [&'static str],
-    /// What else to know about installing it.
-    note: &'static str,
+    /// Whether they bring a service that would be started.
+    service: bool,
 }
 
+/// What demo and tests need.
 const NEEDS: &[Need] = &[
     Need {
         what: "Redis",
         there: || util::find_program("redis-server").is_some(),
         packages: &["redis-server"],
-        note: "the package may start a Redis of its own on port 6379; celeryscope's commands don't use that one",
+        service: true,
     },
     Need {
         what: "ip",
         there: || util::find_program("ip").is_some(),
         packages: &["iproute2"],
-        note: "",
+        service: false,
     },
     Need {
         what: "Python 3 with venv",
         there: python_has_venv,
         packages: &["python3", "python3-venv"],
-        note: "",
+        service: false,
     },
 ];
 
+/// What tests need besides.
+const TESTS_NEED: &[Need] = &[Need {
+    what: "RabbitMQ",
+    there: || util::find_program("rabbitmq-server").is_some(),
+    packages: &["rabbitmq-server"],
+    service: true,
+}];
+
+/// Installs the packages named as its arguments, and keeps their services from being started meanwhile, as Debian's policy
+/// for init scripts has it (invoke-rc.d(8)); a machine with such a policy of its own keeps that.
+const INSTALL: &str = r#"
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap 'rm -f $policy' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod 755 $policy
+fi
+apt-get install -y -qq --no-install-recommends "$@"
+"#;
+
 /// Gets everything.
 pub(crate) fn run() -> Result<()> {
-    for_demo()?;
+    system_packages(NEEDS.iter().chain(TESTS_NEED))?;
     let environments = environments()?;
     venv::ensure(&environments.iter().map(String::as_str).collect::<Vec<_>>())?;
     toolchain::ensure()?;
@@ -60,7 +82,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Gets what the demo needs; gives the directory of its Python environment.
 pub(crate) fn for_demo() -> Result<PathBuf> {
-    system_packages()?;
+    system_packages(NEEDS)?;
     venv::ensure(&["demo"])?;
     venv::path("demo")
 }
@@ -77,8 +99,8 @@ fn environments() -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn system_packages() -> Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.there)()).collect();
+fn system_packages(needs: impl IntoIterator<Item = &'static Need>) -> Result<()> {
+    let missing: Vec<&Need> = needs.into_iter().filter(|need| !(need.there)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -92,22 +114,20 @@ fn system_packages() -> Result<()> {
         );
     }
     util::say("missing", &what);
-    for need in missing.iter().filter(|need| !need.note.is_empty()) {
-        util::say("note", need.note);
+    if missing.iter().any(|need| need.service) {
+        util::say(
+            "note",
+            "services that packages bring are not started now, but perhaps when this machine is; celeryscope's commands \
+             start their own",
+        );
     }
     privilege::obtain(&format!("`apt-get install {}`", packages.join(" ")))?;
     if lists_are_old(Path::new("/var/lib/apt/lists")) {
         util::say("apt-get", "update");
-        apt_get(&["update", "-qq"])?;
+        as_root("apt-get", &["update", "-qq"])?;
     }
     util::say("apt-get", format!("install {}", packages.join(" ")));
-    apt_get(
-        &[
-            &["install", "-y", "-qq", "--no-install-recommends"],
-            packages.as_slice(),
-        ]
-        .concat(),
-    )?;
+    as_root("sh", &[&["-c", INSTALL, "sh"], packages.as_slice()].concat())?;
     match missing.iter().find(|need| !(need.there)()) {
         Some(need) => bail!(
             "{} is still missing after apt-get installed {}",
@@ -118,11 +138,11 @@ fn system_packages() -> Result<()> {
     }
 }
 
-fn apt_get(arguments: &[&str]) -> Result<()> {
+fn as_root(program: &str, arguments: &[&str]) -> Result<()> {
     let variables = [("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned())];
     // apt passes for quiet only when its chatter has nowhere to go; its errors still show.
     util::run(
-        privilege::command("apt-get", &variables)
+        privilege::command(program, &variables)
             .args(arguments)
             .stdout(Stdio::null()),
     )
