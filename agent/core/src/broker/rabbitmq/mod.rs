@@ -13,6 +13,7 @@
 
 mod channel;
 mod connection;
+mod delay;
 #[cfg(test)]
 mod tests;
 
