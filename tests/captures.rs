@@ -2,14 +2,16 @@
 //!
 //! Each test is one recording of tests/fixtures. It fails with a table of what is missing, extra or wrong.
 
+#[path = "e2e/rig/report.rs"]
+mod report;
 mod support;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use celeryscope_core::common::{Kind, flags};
 use celeryscope_core::{Span, SpanId, SpanKind, Status, TraceId, Value};
-use support::compare::{Expect, compare};
+use support::compare::{self, Expect};
 use support::fixture::Fixture;
 use support::replay;
 
@@ -28,7 +30,7 @@ const TRACED: Expect = Expect {
 fn check(name: &str) {
     let fixture = Fixture::load(name);
     let replay = replay(&fixture.records);
-    let mut report = compare(&replay.spans, &fixture.truth, &TRACED);
+    let mut report = compare::compare(&replay.spans, &fixture.truth, &TRACED);
     let worker = fixture.truth.worker.as_ref().map(|worker| worker.pid);
     if replay.workers != worker.into_iter().collect() {
         let detail = format!("want {worker:?}, got {:?}", replay.workers);
@@ -125,8 +127,40 @@ fn an_agent_that_comes_late_sees_what_comes_later() {
             .records
             .partition_point(|record| record.header.exit < ready);
         let replay = replay(&support::fixture::late(&fixture.records, from));
-        compare(&replay.spans, &fixture.truth, &TRACED).check();
+        compare::compare(&replay.spans, &fixture.truth, &TRACED).check();
     }
+}
+
+/// Scenario: every recording.
+/// Guarantees: none is without runs; a table tells how far starts and ends are from Celery's signals, for each broker and
+/// pool.
+#[test]
+fn times_for_each_pool() {
+    let mut errors = BTreeMap::<_, Vec<Duration>>::new();
+    for broker in ["redis", "rabbitmq"] {
+        for name in support::fixture::names(broker) {
+            let fixture = Fixture::load(&name);
+            let spans = replay(&fixture.records).spans;
+            let run = spans.iter().find(|span| span.kind == SpanKind::Run);
+            let pool = run.and_then(|run| compare::text(run, "celery.pool"));
+            let pool = pool.unwrap_or_else(|| panic!("{name}: no run names its pool"));
+            let report = compare::compare(&spans, &fixture.truth, &TRACED);
+            for (what, off) in [("start", report.starts()), ("end", report.ends())] {
+                let about = [broker, pool, what].map(str::to_owned);
+                errors.entry(about).or_default().extend(off);
+            }
+        }
+    }
+    let row = |(about, off): (&[String; 3], &Vec<Duration>)| {
+        let spread = report::Spread::of(off.iter().map(|off| off.as_secs_f64() * 1e3).collect());
+        let figures = [spread.min, spread.median, spread.p95, spread.max].map(|ms| format!("{ms:.3}"));
+        [about.as_slice(), &[spread.count.to_string()], &figures].concat()
+    };
+    report::table(
+        "How far recorded runs (of traced, slower programs) are from Celery's signals, in ms",
+        &["broker", "pool", "", "runs", "min", "median", "p95", "max"],
+        &errors.iter().map(row).collect::<Vec<_>>(),
+    );
 }
 
 /// Scenario: every recording, made into records.
@@ -183,7 +217,7 @@ fn records_are_those_of_the_kernel_half() {
 fn the_comparison_sees_what_is_wrong() {
     let fixture = Fixture::load("redis-headers");
     let right = replay(&fixture.records).spans;
-    let clean = |spans: &[Span]| compare(spans, &fixture.truth, &TRACED).is_clean();
+    let clean = |spans: &[Span]| compare::compare(spans, &fixture.truth, &TRACED).is_clean();
     assert!(clean(&right), "redis_headers must pass first");
     type Change = fn(&mut Span);
     let changes: [(&str, SpanKind, Change); 13] = [

@@ -9,6 +9,8 @@ mod cache;
 mod check;
 #[path = "e2e/collector.rs"]
 mod collector;
+#[path = "e2e/forms.rs"]
+mod forms;
 #[path = "e2e/hostile.rs"]
 mod hostile;
 #[path = "e2e/hosts.rs"]

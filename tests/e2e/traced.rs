@@ -103,8 +103,8 @@ fn both_instrumented(broker: Broker) {
 }
 on_brokers!(both_instrumented: redis, rabbitmq);
 
-/// Scenario: clients that send trace contexts by hand: traceparent with tracestate and baggage, B3's single header; half of
-/// the tasks retry and carry a stale one.
+/// Scenario: clients that send trace contexts by hand: traceparent with tracestate and baggage, B3's single header, B3's
+/// several headers; half of the tasks retry and carry a stale one.
 /// Guarantees: spans join the named traces; a stale context does not hide the run that asked for the retry; neither
 /// tracestate nor baggage is an attribute.
 fn contexts_sent_by_hand(broker: Broker) {

@@ -210,11 +210,7 @@ impl<'a> Comparison<'a> {
         self.message(&mut check, task, publish, "publish", "send");
         check.attribute("process.pid", i64::from(publish.pid));
         check.attribute("thread.id", i64::from(publish.tid));
-        check.same(
-            "span id",
-            span.span_id,
-            publish_id(&task.id, publish.retries, &publish.name),
-        );
+        check.same("span id", span.span_id, publish_id(task, publish));
         check.same("status", &span.status, &Status::Unset);
         check.same("process", span.process.pid, self.truth.leader(publish.pid));
         let (start, end) = (seconds(span.start.0), seconds(span.end.0));
@@ -235,7 +231,7 @@ impl<'a> Comparison<'a> {
         {
             let link = Link {
                 trace_id: trace_id(first),
-                span_id: publish_id(&task.id, 0, &first.name),
+                span_id: publish_id(task, first),
             };
             check.that(span.links.contains(&link), || {
                 format!("no link to the first publish {}", link.span_id)
@@ -251,7 +247,7 @@ impl<'a> Comparison<'a> {
             if publish.retries == 0 && header.contains(&part.id) {
                 let link = Link {
                     trace_id: trace_id(publish),
-                    span_id: publish_id(&part.id, 0, &publish.name),
+                    span_id: publish_id(part, publish),
                 };
                 check.that(check.span.links.contains(&link), || {
                     format!(
@@ -311,14 +307,10 @@ impl<'a> Comparison<'a> {
 
     fn run(&mut self, span: &Span, task: &Task, run: &Run) {
         let mut check = Check::new(&label("run", &task.id, run.retries, &run.name), span);
-        let publish = sent(task, run.retries, &run.name);
+        let publish = sent(task, run);
         if let Some(publish) = publish {
             self.message(&mut check, task, publish, "run", "process");
-            check.same(
-                "parent",
-                span.parent,
-                Some(publish_id(&task.id, run.retries, &run.name)),
-            );
+            check.same("parent", span.parent, Some(publish_id(task, publish)));
             self.queue_time(&mut check, publish, run);
         }
         check.attribute("process.pid", i64::from(run.pid));
@@ -509,11 +501,7 @@ impl<'a> Comparison<'a> {
         let Some(span) = taken else { return };
         let mut check = Check::new(&label("run", &task.id, publish.retries, &publish.name), span);
         self.message(&mut check, task, publish, "run", "process");
-        check.same(
-            "parent",
-            span.parent,
-            Some(publish_id(&task.id, publish.retries, &publish.name)),
-        );
+        check.same("parent", span.parent, Some(publish_id(task, publish)));
         let state = text(span, "celery.state").unwrap_or("-");
         check.that(states.contains(&state), || {
             format!("celery.state of a run that never started: want {states:?}, got {state}")
@@ -524,8 +512,8 @@ impl<'a> Comparison<'a> {
 }
 
 /// The publish that a run came from.
-fn sent<'a>(task: &'a Task, retries: i64, name: &str) -> Option<&'a Publish> {
-    task.publishes
-        .iter()
-        .find(|publish| publish.retries == retries && publish.name == name)
+fn sent<'a>(task: &'a Task, run: &Run) -> Option<&'a Publish> {
+    task.publishes.iter().find(|publish| {
+        publish.retries == run.retries && publish.name == run.name && publish.replacements == run.replacements
+    })
 }

@@ -79,6 +79,9 @@ pub struct Publish {
     pub name: String,
     /// 0 for the first attempt.
     pub retries: i64,
+    /// How often the task had been replaced.
+    #[serde(default)]
+    pub replacements: i64,
     /// As in the header.
     pub eta: Option<String>,
     /// As in the header.
@@ -128,6 +131,9 @@ pub struct Run {
     pub name: String,
     /// 0 for the first attempt.
     pub retries: i64,
+    /// How often the task had been replaced.
+    #[serde(default)]
+    pub replacements: i64,
     /// The process that ran it.
     pub pid: u32,
     /// The thread that ran it.

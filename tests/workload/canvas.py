@@ -145,6 +145,7 @@ def contexts():
     for headers in (
         {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "tracestate": "acme=hidden", "baggage": "user=hidden"},
         {"b3": "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1"},
+        {"X-B3-TraceId": "463ac35c9f6413ad48485a3953bb6124", "X-B3-SpanId": "a2fb4a1d1a96d312", "X-B3-Sampled": "1"},
     ):
         add.apply_async((1, 2), headers=headers)
         flaky.apply_async((1,), headers=headers)

@@ -58,8 +58,9 @@ def _cut(value):
 
 
 def _context(headers):
-    """The trace context of a message; B3's single header in the form of a traceparent."""
-    b3 = headers.get("b3")
+    """The trace context of a message; B3's single or several headers in the form of a traceparent."""
+    several = [headers.get(f"X-B3-{name}") for name in ("TraceId", "SpanId", "Sampled")]
+    b3 = headers.get("b3") or "-".join(filter(None, several))
     if b3 and not headers.get("traceparent"):
         trace, span, sampled = b3.split("-")[:3]
         return f"00-{trace:0>32}-{span}-{'01' if sampled in ('1', 'd') else '00'}"
@@ -83,6 +84,7 @@ def _before_publish(sender=None, body=None, headers=None, routing_key=None, exch
         "protocol": protocol,
         "before": t,
         "retries": headers["retries"],
+        "replacements": headers.get("replaced_task_nesting") or 0,
         "eta": headers["eta"],
         "expires": headers["expires"],
         "group": headers["group"],
@@ -117,7 +119,8 @@ def _prerun(sender=None, task_id=None, task=None, **_):
     t = time.time()
     request = task.request
     redelivered = bool((request.delivery_info or {}).get("redelivered"))
-    write("prerun", t=t, id=task_id, name=task.name, retries=request.retries, redelivered=redelivered)
+    said = {"retries": request.retries, "replacements": getattr(request, "replaced_task_nesting", 0) or 0}
+    write("prerun", t=t, id=task_id, name=task.name, redelivered=redelivered, **said)
 
 
 @signals.task_postrun.connect

@@ -137,7 +137,10 @@ impl TruthLog {
                 "publish" => publish(task, line),
                 "received" => _ = push(task, "received", pick(line, &["pid", "t"])),
                 "prerun" => {
-                    let mut run = pick(line, &["name", "retries", "pid", "tid", "redelivered"]);
+                    let mut run = pick(
+                        line,
+                        &["name", "retries", "replacements", "pid", "tid", "redelivered"],
+                    );
                     run["start"] = line["t"].clone();
                     run["end"] = Value::Null;
                     run["state"] = Value::Null;

@@ -3,7 +3,7 @@
 use celeryscope_core::{SpanId, TraceId};
 use sha2::{Digest, Sha256};
 
-use super::super::truth::Publish;
+use super::super::truth::{Publish, Task};
 
 /// The trace of a message: its trace context's, else made of its root.
 pub fn trace_id(publish: &Publish) -> TraceId {
@@ -14,8 +14,15 @@ pub fn trace_id(publish: &Publish) -> TraceId {
 }
 
 /// The span of a publish, as any agent works it out.
-pub fn publish_id(task_id: &str, retries: i64, name: &str) -> SpanId {
-    SpanId(digest(&format!("celeryscope:publish:{task_id}:{retries}:{name}")))
+pub fn publish_id(task: &Task, publish: &Publish) -> SpanId {
+    let (id, retries, name) = (&task.id, publish.retries, &publish.name);
+    let again = match publish.replacements {
+        0 => String::new(),
+        n => format!(":{n}"),
+    };
+    SpanId(digest(&format!(
+        "celeryscope:publish:{id}:{retries}:{name}{again}"
+    )))
 }
 
 /// First bytes of a SHA-256; all zero becomes 1.

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::body::{Body, count_arguments};
+use super::document::Form;
 use super::envelope::{Contiguous, Envelope, Text};
 use super::event::{self, TaskEvent};
 use super::legacy;
@@ -13,7 +14,6 @@ use super::message::TaskMessage;
 use super::traceparent::TraceParent;
 use crate::wire::amqp::{ContentHeader, Field, Table};
 
-const JSON: &str = "application/json";
 /// Bytes of stamps that are kept.
 const LONGEST_STAMPS: usize = 4096;
 
@@ -22,7 +22,7 @@ const LONGEST_STAMPS: usize = 4096;
 pub enum Content {
     /// A task message.
     Task(Box<TaskMessage>),
-    /// A result sent as a message (`rpc://`): the task's id and the decoded body.
+    /// A result sent as a message (`rpc://`): the task's id and the result as JSON.
     Reply {
         /// The task's id, from `correlation_id`.
         task_id: String,
@@ -64,6 +64,8 @@ struct Headers<'a> {
     origin: Option<Text<'a>>,
     #[serde(default)]
     ignore_result: Option<bool>,
+    #[serde(default)]
+    replaced_task_nesting: Option<u32>,
     #[serde(borrow, default)]
     compression: Option<Text<'a>>,
     #[serde(borrow, default)]
@@ -127,23 +129,28 @@ pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool) -> C
         .body_encoding
         .as_ref()
         .is_none_or(|e| e.as_str() == "base64");
+    let form = Form {
+        content_type: envelope.content_type.as_ref().map(Text::as_str),
+        compression: headers.compression.as_ref().map(Text::as_str),
+    };
     let body = Body::new(envelope.body.as_str(), base64, captured.cut_body());
+    let decoded = body.decoded();
+    let json = decoded.as_deref().and_then(|bytes| form.json(bytes));
     let mut message = match (&headers.task, &headers.id) {
         (Some(_), Some(_)) => {
-            let json = envelope.content_type.as_ref().is_some_and(|t| t.as_str() == JSON);
-            let countable = json && headers.compression.is_none();
-            let counts = if countable { body.count_arguments() } else { None };
+            let counts = json.as_deref().and_then(count_arguments);
             protocol_2(&headers, counts, keep_args)
         }
         (None, None) => {
             if let Some(name) = &headers.hostname {
-                let events = body.decoded().map_or_else(Vec::new, |json| event::parse(&json));
+                let events = json.as_deref().map_or_else(Vec::new, event::parse);
                 return Content::Events {
                     hostname: name.as_str().to_owned(),
                     events,
                 };
             }
-            match without_headers(&envelope, &body) {
+            let correlation_id = envelope.properties.correlation_id.as_ref().map(Text::as_str);
+            match without_headers(json.as_deref(), correlation_id) {
                 Ok(message) => message,
                 Err(content) => return content,
             }
@@ -166,34 +173,24 @@ pub fn read_amqp(header: &ContentHeader<'_>, body: Option<&[u8]>, size: u64, kee
         Some(Err(Malformed)) => return Content::Malformed,
         None => Headers::default(),
     };
+    let form = Form {
+        content_type: header.content_type,
+        compression: headers.compression.as_ref().map(Text::as_str),
+    };
+    let json = body.and_then(|bytes| form.json(bytes));
     let mut message = match (&headers.task, &headers.id) {
-        (Some(_), Some(_)) => {
-            let countable = header.content_type == Some(JSON) && headers.compression.is_none();
-            let counts = if countable {
-                body.and_then(count_arguments)
-            } else {
-                None
-            };
-            protocol_2(&headers, counts, keep_args)
-        }
+        (Some(_), Some(_)) => protocol_2(&headers, json.as_deref().and_then(count_arguments), keep_args),
         (None, None) => {
             if let Some(name) = &headers.hostname {
-                let events = body.map_or_else(Vec::new, event::parse);
+                let events = json.as_deref().map_or_else(Vec::new, event::parse);
                 return Content::Events {
                     hostname: name.as_str().to_owned(),
                     events,
                 };
             }
-            let Some(json) = body else { return Content::Other };
-            match (legacy::read(json), header.correlation_id) {
-                (Some(legacy), _) => legacy,
-                (None, Some(id)) if super::result::is_meta(json) => {
-                    return Content::Reply {
-                        task_id: id.to_owned(),
-                        meta: json.to_vec(),
-                    };
-                }
-                (None, _) => return Content::Other,
+            match without_headers(json.as_deref(), header.correlation_id) {
+                Ok(message) => message,
+                Err(content) => return content,
             }
         }
         _ => return Content::Malformed,
@@ -233,11 +230,11 @@ fn from_table<'a>(table: &Table<'a>) -> Result<Headers<'a>, Malformed> {
             "argsrepr" => &mut headers.argsrepr,
             "kwargsrepr" => &mut headers.kwargsrepr,
             "retries" => {
-                headers.retries = match field {
-                    Field::Int(n) => Some(u32::try_from(n).map_err(|_| Malformed)?),
-                    Field::Void => None,
-                    _ => return Err(Malformed),
-                };
+                headers.retries = number(field)?;
+                continue;
+            }
+            "replaced_task_nesting" => {
+                headers.replaced_task_nesting = number(field)?;
                 continue;
             }
             "ignore_result" => {
@@ -262,6 +259,14 @@ fn from_table<'a>(table: &Table<'a>) -> Result<Headers<'a>, Malformed> {
         };
     }
     Ok(headers)
+}
+
+fn number(field: Field<'_>) -> Result<Option<u32>, Malformed> {
+    match field {
+        Field::Int(n) => u32::try_from(n).map(Some).map_err(|_| Malformed),
+        Field::Void => Ok(None),
+        _ => Err(Malformed),
+    }
 }
 
 /// Stamps as they would stand in JSON; those that are no text or number are left out.
@@ -289,13 +294,19 @@ fn protocol_2(headers: &Headers<'_>, counts: Option<(u64, u64)>, keep_args: bool
             owned(&headers.kwargsrepr).unwrap_or_default(),
         )
     });
+    let name = owned(&headers.task).unwrap_or_default();
+    let unlocks = (headers.argsrepr.as_ref())
+        .filter(|_| name == "celery.chord_unlock")
+        .and_then(|repr| first_text(repr.as_str()));
     TaskMessage {
         id: owned(&headers.id).unwrap_or_default(),
-        name: owned(&headers.task).unwrap_or_default(),
+        name,
+        unlocks,
         root_id: owned(&headers.root_id),
         parent_id: owned(&headers.parent_id),
         group: owned(&headers.group),
         retries: headers.retries.unwrap_or(0),
+        replacements: headers.replaced_task_nesting.unwrap_or(0),
         eta: owned(&headers.eta),
         expires: owned(&headers.expires),
         origin: owned(&headers.origin),
@@ -315,20 +326,27 @@ fn protocol_2(headers: &Headers<'_>, counts: Option<(u64, u64)>, keep_args: bool
     }
 }
 
+/// The first of some arguments, where it is a string, from their `repr`: `('…', …)`, in a list when it is a retry's.
+fn first_text(repr: &str) -> Option<String> {
+    let (text, _) = repr
+        .strip_prefix(['(', '['])?
+        .strip_prefix('\'')?
+        .split_once('\'')?;
+    Some(text.to_owned())
+}
+
 /// Headers without a task: a protocol 1 message or a result, told apart by the body.
-fn without_headers(envelope: &Envelope<'_>, body: &Body<'_>) -> Result<TaskMessage, Content> {
-    let Some(json) = body.decoded() else {
+fn without_headers(json: Option<&[u8]>, correlation_id: Option<&str>) -> Result<TaskMessage, Content> {
+    let Some(json) = json else {
         return Err(Content::Other);
     };
-    if let Some(legacy) = legacy::read(&json) {
-        return Ok(legacy);
-    }
-    match &envelope.properties.correlation_id {
-        Some(id) if super::result::is_meta(&json) => Err(Content::Reply {
-            task_id: id.as_str().to_owned(),
-            meta: json,
+    match (legacy::read(json), correlation_id) {
+        (Some(legacy), _) => Ok(legacy),
+        (None, Some(id)) if super::result::is_meta(json) => Err(Content::Reply {
+            task_id: id.to_owned(),
+            meta: json.to_vec(),
         }),
-        _ => Err(Content::Other),
+        (None, _) => Err(Content::Other),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Protocol 1 (`celery/app/amqp.py: as_task_v1`): everything is in the body, in JSON.
+//! Protocol 1 (`celery/app/amqp.py: as_task_v1`): everything is in the body.
 
 use serde::Deserialize;
 

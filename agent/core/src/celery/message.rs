@@ -19,8 +19,12 @@ pub struct TaskMessage {
     pub parent_id: Option<String>,
     /// Group id.
     pub group: Option<String>,
+    /// Of a `celery.chord_unlock`: the group that is the chord's header.
+    pub unlocks: Option<String>,
     /// 0 for a first attempt.
     pub retries: u32,
+    /// How often `Task.replace` published this id before.
+    pub replacements: u32,
     /// Not before this time (ISO 8601), as sent.
     pub eta: Option<String>,
     /// Not after this time, as sent.

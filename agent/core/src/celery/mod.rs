@@ -5,10 +5,12 @@
 pub mod body;
 pub mod content;
 pub mod datetime;
+pub mod document;
 pub mod envelope;
 pub mod event;
 pub mod legacy;
 pub mod message;
+pub mod pidbox;
 pub mod result;
 pub mod traceparent;
 

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::document;
+
 /// Prefix of a result's key in key/value backends (`celery/backends/base.py: KeyValueStoreBackend.task_keyprefix`); the
 /// user's own key prefix may stand before it.
 pub const KEY_PREFIX: &[u8] = b"celery-task-meta-";
@@ -82,11 +84,12 @@ pub fn is_meta(json: &[u8]) -> bool {
 }
 
 impl ResultMeta {
-    /// Reads a result of which at least the first bytes were captured. Of one that was cut only the state is known, and
-    /// that only where it comes first, as Celery writes it.
+    /// Reads a result of which at least the first bytes were captured, in whatever form `result_serializer` gave it. Of JSON
+    /// that was cut only the state is known, and that only where it comes first, as Celery writes it.
     #[must_use]
-    pub fn parse(json: &[u8]) -> Option<Self> {
-        if let Ok(meta) = serde_json::from_slice::<Meta<'_>>(json) {
+    pub fn parse(stored: &[u8]) -> Option<Self> {
+        let json = document::mapping(stored)?;
+        if let Ok(meta) = serde_json::from_slice::<Meta<'_>>(&json) {
             let state = ResultState::parse(&meta.status);
             let raised = matches!(
                 state,
@@ -166,6 +169,19 @@ mod tests {
         assert_eq!(exception.traceback, "Traceback");
         let good = ResultMeta::parse(br#"{"status": "SUCCESS", "result": {"exc_type": "x"}}"#).unwrap();
         assert_eq!((good.state, good.exception), (ResultState::Success, None));
+    }
+
+    /// Scenario: a failure as the pickle serializer stores it: the exception is an object.
+    /// Guarantees: state and exception are read as from JSON.
+    #[test]
+    fn pickled() {
+        let stored = b"\x80\x02}q\x00(X\x06\x00\x00\x00statusq\x01X\x07\x00\x00\x00FAILUREq\x02X\x06\x00\x00\x00resultq\x03cexceptions\nValueError\nq\x04X\x05\x00\x00\x00bad 0q\x05\x85q\x06Rq\x07u.";
+        let meta = ResultMeta::parse(stored).unwrap();
+        let exception = meta.exception.unwrap();
+        assert_eq!(
+            (meta.state, exception.class.as_str(), exception.message.as_str()),
+            (ResultState::Failure, "ValueError", "bad 0")
+        );
     }
 
     /// Scenario: a large result of which only the beginning was captured.

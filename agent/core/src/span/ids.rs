@@ -4,6 +4,7 @@
 use sha2::{Digest, Sha256};
 
 use super::model::{SpanId, TraceId};
+use crate::celery::TaskMessage;
 use crate::time::Wall;
 
 fn digest(parts: &[&str]) -> [u8; 32] {
@@ -30,18 +31,23 @@ pub fn trace_id_of_root(root_id: &str) -> TraceId {
     TraceId(first(&digest(&["celeryscope:trace:", root_id])))
 }
 
-/// The span id of the publish of one message. The name is part of it because `Task.replace` publishes the same id again
-/// under another name.
+/// The span id of the publish of this message.
 #[must_use]
-pub(crate) fn publish_span_id(task_id: &str, retries: u32, task_name: &str) -> SpanId {
-    SpanId(first(&digest(&[
-        "celeryscope:publish:",
-        task_id,
-        ":",
-        &retries.to_string(),
-        ":",
-        task_name,
-    ])))
+pub(crate) fn publish_of(message: &TaskMessage) -> SpanId {
+    publish_span_id(&message.id, message.retries, &message.name, message.replacements)
+}
+
+/// The span id of the publish of one message. `Task.replace` publishes the same id again, under another name or its own: what
+/// tells those apart is how often the task was replaced before.
+#[must_use]
+pub(crate) fn publish_span_id(task_id: &str, retries: u32, task_name: &str, replacements: u32) -> SpanId {
+    let retries = retries.to_string();
+    let mut parts = vec!["celeryscope:publish:", task_id, ":", &retries, ":", task_name];
+    let replacements = replacements.to_string();
+    if replacements != "0" {
+        parts.extend([":", &replacements]);
+    }
+    SpanId(first(&digest(&parts)))
 }
 
 fn run_digest(task_id: &str, retries: u32, host: &str, start: Wall) -> [u8; 32] {
@@ -71,11 +77,19 @@ mod tests {
     fn pinned() {
         let id = "d5706acd-ab86-4109-931d-a5e9e871cd92";
         assert_eq!(trace_id_of_root(id).to_string(), PINNED_TRACE);
-        assert_eq!(publish_span_id(id, 0, "capapp.add").to_string(), PINNED_PUBLISH);
+        assert_eq!(
+            publish_span_id(id, 0, "capapp.add", 0).to_string(),
+            PINNED_PUBLISH
+        );
+        assert_eq!(
+            publish_span_id(id, 0, "capapp.add", 2).to_string(),
+            PINNED_REPLACEMENT
+        );
     }
 
     const PINNED_TRACE: &str = "2f2ebf928be04c343852503b0bc693cf";
     const PINNED_PUBLISH: &str = "e23b4d753f6a8973";
+    const PINNED_REPLACEMENT: &str = "8400b5049e8b9604";
 
     /// Scenario: a digest that begins with zeros.
     /// Guarantees: the id is 1, never the invalid zero.

@@ -30,6 +30,7 @@ pub(super) struct Task {
 pub(super) struct Known {
     pub(super) name: String,
     pub(super) retries: u32,
+    pub(super) replacements: u32,
     pub(super) trace_id: TraceId,
     pub(super) sent: Mono,
 }
@@ -215,7 +216,7 @@ impl Engine {
         let Some(group) = &message.group else { return };
         let link = Link {
             trace_id: build::trace_of(message),
-            span_id: ids::publish_span_id(&message.id, message.retries, &message.name),
+            span_id: ids::publish_of(message),
         };
         let (links, _) = self
             .groups

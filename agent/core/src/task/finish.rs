@@ -41,7 +41,9 @@ impl Engine {
         }
         let published = self.tasks.get(attempt.message.id.as_str()).and_then(|task| {
             let same = |p: &&super::engine::Known| {
-                p.retries == attempt.message.retries && p.name == attempt.message.name
+                p.retries == attempt.message.retries
+                    && p.name == attempt.message.name
+                    && p.replacements == attempt.message.replacements
             };
             task.publishes.iter().rev().find(same).map(|p| p.sent)
         });

@@ -91,7 +91,19 @@ impl Engine {
                 && a.message.retries == retries
                 && a.message.name == task.name
         };
-        let id = match self.find(task.id, fits) {
+        // One id may be under way in several messages: the frame says which, and of equal ones the first came first.
+        let same = |a: &Attempt| {
+            fits(a)
+                && task
+                    .root_id
+                    .is_none_or(|root| a.message.root_id.as_deref() == root)
+                && task
+                    .parent_id
+                    .is_none_or(|parent| a.message.parent_id.as_deref() == parent)
+                && a.message.group.as_deref() == task.group
+        };
+        let found = (self.oldest(task.id, same)).or_else(|| self.oldest(task.id, fits));
+        let id = match found {
             Some(id) => id,
             None => self.begin_again(task, leader),
         };
@@ -239,6 +251,7 @@ fn message_of(task: &pool::Task<'_>) -> TaskMessage {
         parent_id: task.parent_id.flatten().map(str::to_owned),
         group: task.group.map(str::to_owned),
         retries: task.retries.unwrap_or(0),
+        replacements: task.replacements.unwrap_or(0),
         eta: task.eta.map(str::to_owned),
         expires: task.expires.map(str::to_owned),
         traceparent: task.traceparent.and_then(TraceParent::parse),

@@ -38,6 +38,7 @@ impl Engine {
         let known = Known {
             name: message.name.clone(),
             retries: message.retries,
+            replacements: message.replacements,
             trace_id: build::trace_of(&message),
             sent: call.enter,
         };
@@ -96,16 +97,21 @@ impl Engine {
         running: Option<AttemptId>,
         links: &mut Vec<Link>,
     ) {
-        let Some(group) = self.processes.get_mut(pid).and_then(|proc| proc.chord.take()) else {
+        let sender = running.and_then(|id| self.attempts.get(&id));
+        // Where the result backend cannot count, a task polls, and sends either itself again or the callback.
+        let polled = sender
+            .filter(|sender| sender.message.id != message.id)
+            .and_then(|sender| sender.message.unlocks.as_deref());
+        let fetched = self.processes.get_mut(pid).and_then(|proc| proc.chord.take());
+        let Some(group) = fetched.as_deref().or(polled) else {
             return;
         };
-        let sender = running.and_then(|id| self.attempts.get(&id));
         // Protocol 1 names no parent.
         let child = |sender: &Attempt| {
             message.root_id.is_none() || message.parent_id.as_ref() == Some(&sender.message.id)
         };
         if sender.is_some_and(child) {
-            links.extend(self.groups.get(group.as_str()).into_iter().flatten());
+            links.extend(self.groups.get(group).into_iter().flatten());
         }
     }
 
@@ -168,14 +174,16 @@ impl Engine {
                 .get(message.id.as_str())
                 .and_then(|t| t.publishes.front())
                 .filter(|p| p.retries == 0);
-            let name = first.map_or(message.name.as_str(), |p| p.name.as_str());
+            let (name, replacements) = first.map_or((message.name.as_str(), message.replacements), |p| {
+                (p.name.as_str(), p.replacements)
+            });
             // A tracer in the worker gives each retry a context of its own.
             let sender = again
                 .filter(|run| run.message.retries == 0)
                 .map(|run| build::trace_of(&run.message));
             links.push(Link {
                 trace_id: first.map(|p| p.trace_id).or(sender).unwrap_or(trace_id),
-                span_id: ids::publish_span_id(&message.id, 0, name),
+                span_id: ids::publish_span_id(&message.id, 0, name, replacements),
             });
         }
         (parent, links)

@@ -43,6 +43,8 @@ pub struct Task<'a> {
     pub id: &'a str,
     /// `retries` of the headers.
     pub retries: Option<u32>,
+    /// `replaced_task_nesting`, when it stands within the captured bytes.
+    pub replacements: Option<u32>,
     /// `root_id`; `Some(None)` when it is None.
     pub root_id: Option<Option<&'a str>>,
     /// `parent_id`; `Some(None)` when it is None.
@@ -141,6 +143,7 @@ fn task<'a>(pickle: &mut Pickle<'a>) -> Option<Task<'a>> {
         };
         match (key, &value) {
             ("retries", Token::Int(n)) => task.retries = u32::try_from(*n).ok(),
+            ("replaced_task_nesting", Token::Int(n)) => task.replacements = u32::try_from(*n).ok(),
             ("root_id", Token::Str(_) | Token::None) => task.root_id = Some(text),
             ("parent_id", Token::Str(_) | Token::None) => task.parent_id = Some(text),
             ("group", _) => task.group = text,

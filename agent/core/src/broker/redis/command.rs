@@ -88,6 +88,14 @@ pub(super) fn read(
             }
             Meaning::Celery(events)
         }
+        b"SADD" => binding(command, key, 2, call),
+        // kombu's script that binds and notes until when: its digest, two keys, then the member.
+        b"EVALSHA" => binding(
+            command,
+            command.arg(3).map_or(&[][..], |bulk| bulk.head()),
+            5,
+            call,
+        ),
         b"PUBLISH" => fanout(item, key, context, stats, next_token),
         b"HSET" if key.ends_with(b"unacked") => {
             stats.unacked_copies += 1;
@@ -121,6 +129,21 @@ pub(super) fn read(
         },
         _ => other(command),
     }
+}
+
+/// A queue is bound to an exchange: the argument numbered `member` of the set `key`.
+fn binding(command: &Command, key: &[u8], member: usize, call: Call) -> Meaning {
+    if !keys::is_celery(key) {
+        return other(command);
+    }
+    let name = command
+        .arg(member)
+        .and_then(|member| keys::mailbox(member.head()));
+    Meaning::Celery(
+        name.map(|name| BrokerEvent::WorkerName { name, call })
+            .into_iter()
+            .collect(),
+    )
 }
 
 /// A command without meaning for tasks: Celery's own where a key says so.

@@ -1,10 +1,10 @@
 //! Names of kombu's keys and channels.
 
-use crate::celery::TaskMessage;
 use crate::celery::result::KEY_PREFIX;
+use crate::celery::{TaskMessage, pidbox};
 
-/// Separates a queue from its priority step (`kombu/transport/redis.py: Channel.sep`).
-const PRIORITY_SEPARATOR: &[u8] = b"\x06\x16";
+/// Separates a queue from its priority step, and the parts of a binding (`kombu/transport/redis.py: Channel.sep`).
+const SEPARATOR: &[u8] = b"\x06\x16";
 
 /// The id in the key of a stored result, whatever prefix the user has put before it.
 pub(super) fn result_id(key: &[u8]) -> Option<String> {
@@ -16,7 +16,7 @@ pub(super) fn result_id(key: &[u8]) -> Option<String> {
 /// The queue that a list stands for: without its priority step and, where the message tells it apart, without the
 /// transport's `global_keyprefix`.
 pub(super) fn queue(key: &[u8], message: &TaskMessage) -> String {
-    let end = memchr::memmem::find(key, PRIORITY_SEPARATOR).unwrap_or(key.len());
+    let end = memchr::memmem::find(key, SEPARATOR).unwrap_or(key.len());
     let name = String::from_utf8_lossy(key.get(..end).unwrap_or(key)).into_owned();
     // With the default exchange the routing key is the queue's own name.
     let plain = message.exchange.is_empty() || message.exchange == message.routing_key;
@@ -35,6 +35,14 @@ pub(super) fn exchange(channel: &[u8]) -> Option<String> {
         return None;
     }
     Some(name.split('/').next().unwrap_or(name).to_owned())
+}
+
+/// The worker whose mailbox is bound by this member of a binding set: routing key, pattern and queue
+/// (`kombu/transport/redis.py: Channel._queue_bind`).
+pub(super) fn mailbox(member: &[u8]) -> Option<String> {
+    let at = memchr::memmem::rfind(member, SEPARATOR)? + SEPARATOR.len();
+    let queue = std::str::from_utf8(member.get(at..)?).ok()?;
+    pidbox::owner(queue).map(str::to_owned)
 }
 
 /// The group of the key that holds the parts of a chord's header (`celery/backends/base.py: get_key_for_group`).
@@ -73,7 +81,7 @@ pub(super) fn channel(name: &[u8]) -> Channel {
 
 /// A list that only kombu polls: a priority step of a queue, or a reply queue of remote control.
 pub(super) fn is_kombu_queue(key: &[u8]) -> bool {
-    [PRIORITY_SEPARATOR, b".reply.celery.pidbox"]
+    [SEPARATOR, b".reply.celery.pidbox"]
         .iter()
         .any(|mark| memchr::memmem::find(key, mark).is_some())
 }

@@ -214,6 +214,40 @@ fn resp2_subscription() {
     assert!(rig.recv(&control).is_empty());
 }
 
+/// Scenario: a worker binds its mailbox for remote control by SADD, as kombu did, and by kombu 5.7's script; a client one for
+/// replies.
+/// Guarantees: the worker's name is told by the first; the second names nobody.
+#[test]
+fn mailboxes() {
+    let mut rig = Rig::new();
+    let bind = |exchange: &str, queue: &str| {
+        let (key, member) = (
+            format!("_kombu.binding.{exchange}"),
+            format!("\x06\x16\x06\x16{queue}"),
+        );
+        command(&[b"SADD", key.as_bytes(), member.as_bytes()])
+    };
+    assert_eq!(
+        rig.send(&bind("celery.pidbox", "w1@host.celery.pidbox")),
+        ["worker w1@host"]
+    );
+    let script: [&[u8]; 7] = [
+        b"EVALSHA",
+        b"ef7a9e205fbaf46bf959e1522ff796622fc676c7",
+        b"2",
+        b"_kombu.binding.celery.pidbox",
+        b"_kombu.binding_deadlines",
+        b"\x06\x16\x06\x16w2@host.celery.pidbox",
+        b"celery.pidbox",
+    ];
+    assert_eq!(rig.send(&command(&script)), ["worker w2@host"]);
+    assert!(
+        rig.send(&bind("reply.celery.pidbox", "5f8f8be2.reply.celery.pidbox"))
+            .is_empty()
+    );
+    assert!(rig.send(&bind("celery", "celery")).is_empty());
+}
+
 /// Scenario: a subscribed connection that is older than the agent, in both protocols.
 /// Guarantees: the first message that begins a read is delivered, though nothing is ever sent.
 #[test]
