@@ -1,6 +1,6 @@
-//! End to end: real Redis, real Celery, real probes; spans compared with what Celery's own signals said.
+//! End to end: real brokers, real Celery, real probes; spans compared with what Celery's own signals said.
 //!
-//! Needs root, BPF, `redis-server` and Python; runs when `CELERYSCOPE_LIVE=1`, else every test says that it was
+//! Needs root, BPF, `redis-server`, `rabbitmq-server` and Python; runs when `CELERYSCOPE_LIVE=1`, else every test says that it was
 //! skipped. Tests run one at a time, whatever the number of test threads: they measure times on few processors.
 
 #[path = "e2e/cache.rs"]
@@ -17,12 +17,16 @@ mod hostile;
 mod hosts;
 #[path = "e2e/load.rs"]
 mod load;
+#[path = "e2e/on_brokers.rs"]
+mod on_brokers;
 #[path = "e2e/outcomes.rs"]
 mod outcomes;
 #[path = "e2e/pools.rs"]
 mod pools;
 #[path = "e2e/privileges.rs"]
 mod privileges;
+#[path = "e2e/rabbitmq.rs"]
+mod rabbitmq;
 #[path = "e2e/rig/mod.rs"]
 mod rig;
 #[path = "e2e/scenarios.rs"]

@@ -25,7 +25,7 @@ fn beside_a_busy_cache() {
     let Some(scene) = Scene::set("cache", "celery57") else {
         return;
     };
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
     let mut command = scene.python();
     command.args(["-m", "cache"]).env("WORKLOAD_CACHE_RATE", "20000");
     let mut cache = Process::spawn("cache", &command, scene.folder(), None);
@@ -62,7 +62,7 @@ fn with_the_cache_in_the_worker() {
     let Some(scene) = Scene::set("cache-inside", "celery57") else {
         return;
     };
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
     let worker = Worker::start(
         &scene,
         "w1",

@@ -28,7 +28,7 @@ fn two_thousand_publishes_a_second() {
     let alone = publish(&mut publishers, EACH / 5);
     scene.truth().forget_tasks();
 
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
     let begin = (agent.usage().cpu, scene.redis().usage().cpu);
     let rate = publish(&mut publishers, EACH);
     let (agent_cpu, redis_cpu) = (agent.usage().cpu - begin.0, scene.redis().usage().cpu - begin.1);

@@ -5,9 +5,10 @@ use std::time::Duration;
 use celeryscope_core::{Span, SpanKind};
 
 use crate::check;
+use crate::on_brokers::on_brokers;
 use crate::rig::process::wait_for;
 use crate::rig::worker::Options;
-use crate::rig::{Agent, Publisher, Scene, Worker};
+use crate::rig::{Agent, Broker, Publisher, Scene, Worker};
 use crate::support::compare::text;
 use crate::support::truth::{Task, Truth};
 
@@ -52,13 +53,12 @@ fn ends_at_the_kill(spans: &[Span], truth: &Truth) {
 /// Scenario: messages revoked before they came, expired, of an unknown task; runs that are ignored, rejected with and
 /// without requeue, over the soft and the hard limit, revoked with a signal while they run.
 /// Guarantees: one run for each attempt with its state; messages that no pool got have one run of no length that says
-/// REVOKED or FAILURE.
-#[test]
-fn disposed_limited_and_terminated() {
-    let Some(scene) = Scene::set("ends", "celery57") else {
+/// REVOKED or FAILURE. Where there are no results it says nothing, and of a run that was stopped no reason.
+fn disposed_limited_and_terminated(broker: Broker) {
+    let Some(scene) = Scene::set_on(broker, "ends", "celery57") else {
         return;
     };
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
     let worker = Worker::start(&scene, "w1", &options(&[]));
     let mut publisher = Publisher::start(&scene, "publisher");
     for scenario in ["disposed", "limits", "terminating 3"] {
@@ -69,12 +69,17 @@ fn disposed_limited_and_terminated() {
     let left = agent.stop();
     check::all_is_told(&scene, &left, &check::few_runs());
     let of = |task| states(&left.spans, task);
+    let told = |state, else_seen| if broker.has_results() { state } else { else_seen };
     assert_eq!(
         of("app.add"),
-        ["REVOKED"; 6],
+        [told("REVOKED", "-"); 6],
         "revoked before the start, and expired"
     );
-    assert_eq!(of("app.nowhere"), ["FAILURE"; 3], "unknown to the worker");
+    assert_eq!(
+        of("app.nowhere"),
+        [told("FAILURE", "-"); 3],
+        "unknown to the worker"
+    );
     assert_eq!(of("app.ignored"), ["IGNORED"; 3]);
     assert_eq!(of("app.rejected"), ["REJECTED"; 3]);
     assert_eq!(
@@ -84,8 +89,12 @@ fn disposed_limited_and_terminated() {
         ]
     );
     assert_eq!(of("app.soft_limited"), ["FAILURE"; 3]);
-    assert_eq!(of("app.hard_limited"), ["FAILURE"; 3]);
-    assert_eq!(of("app.slow"), ["REVOKED"; 3], "terminated while they ran");
+    assert_eq!(of("app.hard_limited"), [told("FAILURE", "LOST"); 3]);
+    assert_eq!(
+        of("app.slow"),
+        [told("REVOKED", "LOST"); 3],
+        "terminated while they ran"
+    );
     let error = |task, wanted: &str| {
         let runs = left.spans.iter().filter(|span| span.kind == SpanKind::Run);
         let runs: Vec<_> = runs
@@ -99,20 +108,20 @@ fn disposed_limited_and_terminated() {
             );
         }
     };
-    error("app.nowhere", "NotRegistered");
+    error("app.nowhere", told("NotRegistered", ""));
     error("app.soft_limited", "SoftTimeLimitExceeded");
-    error("app.hard_limited", "TimeLimitExceeded");
+    error("app.hard_limited", told("TimeLimitExceeded", "WorkerLostError"));
 }
+on_brokers!(disposed_limited_and_terminated: redis, rabbitmq, rabbitmq_rpc, rabbitmq_without_results);
 
 /// Scenario: `kill -9` of pool children in mid-task; half of the tasks are acked late and rejected on loss.
 /// Guarantees: each run ends at the kill as LOST; those whose message went back run again, marked as redelivered, in the
 /// same trace.
-#[test]
-fn killed_children() {
-    let Some(scene) = Scene::set("killed", "celery57") else {
+fn killed_children(broker: Broker) {
+    let Some(scene) = Scene::set_on(broker, "killed", "celery57") else {
         return;
     };
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
     let worker = Worker::start(&scene, "w1", &options(&["-c", "3"]));
     let mut publisher = Publisher::start(&scene, "publisher");
     publisher.publish("killing 4");
@@ -134,20 +143,24 @@ fn killed_children() {
     assert_eq!(states(&left.spans, "lives.killed_once"), wanted);
     ends_at_the_kill(&left.spans, &truth);
 }
+on_brokers!(killed_children: redis, rabbitmq, rabbitmq_rpc, rabbitmq_without_results);
 
 /// Scenario: four workers one after the other, each with tasks running and tasks prefetched, all acked late: the first is told
 /// SIGTERM (warm shutdown), the second SIGQUIT (cold shutdown), the main process of the third is killed, the fourth does
 /// what is left. The visibility timeout is short.
 /// Guarantees: one publish each, one run for each attempt; an attempt that had to be made again follows in the same
 /// trace, marked as redelivered.
-#[test]
-fn workers_that_go() {
-    let Some(scene) = Scene::set("going", "celery57") else {
+fn workers_that_go(broker: Broker) {
+    let Some(scene) = Scene::set_on(broker, "going", "celery57") else {
         return;
     };
-    let settings = r#"{"broker_transport_options": {"visibility_timeout": 2}}"#;
-    let scene = scene.with_settings(settings);
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    // RabbitMQ itself sees that a worker is gone.
+    let scene = if broker == Broker::Redis {
+        scene.with_settings(r#"{"broker_transport_options": {"visibility_timeout": 2}}"#)
+    } else {
+        scene
+    };
+    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
     let mut publisher = Publisher::start(&scene, "publisher");
     let busy = |name: &str, publisher: &mut Publisher, scenario: &str, taken: usize| {
         let before = scene.truth().received();
@@ -170,15 +183,15 @@ fn workers_that_go() {
     let left = agent.stop();
     check::all_is_told(&scene, &left, &check::few_runs());
 }
+on_brokers!(workers_that_go: redis, rabbitmq, rabbitmq_rpc);
 
 /// Scenario: 120 tasks on children that are replaced after each task.
 /// Guarantees: nothing is lost or told twice; each run has its own child.
-#[test]
-fn recycled_children() {
-    let Some(scene) = Scene::set("recycled", "celery57") else {
+fn recycled_children(broker: Broker) {
+    let Some(scene) = Scene::set_on(broker, "recycled", "celery57") else {
         return;
     };
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
     let worker = Worker::start(&scene, "w1", &options(&["--max-tasks-per-child", "1"]));
     let mut publisher = Publisher::start(&scene, "publisher");
     publisher.publish("recycling 120");
@@ -188,3 +201,4 @@ fn recycled_children() {
     check::all_is_told(&scene, &left, &check::few_runs());
     assert_eq!(states(&left.spans, "app.add"), ["SUCCESS"; 120]);
 }
+on_brokers!(recycled_children: redis, rabbitmq);

@@ -5,10 +5,11 @@ use std::time::Duration;
 use celeryscope_core::{Span, SpanKind};
 
 use crate::check;
+use crate::on_brokers::on_brokers;
 use crate::rig::process::wait_for;
 use crate::rig::report::{Spread, table};
 use crate::rig::worker::Options;
-use crate::rig::{Agent, Publisher, Scene, Worker};
+use crate::rig::{Agent, Broker, Publisher, Scene, Worker};
 use crate::support::compare::{Expect, text};
 
 const ALL: &[&str] = &[
@@ -41,19 +42,18 @@ const ALL: &[&str] = &[
 /// messages that a second worker takes over. Events are on.
 /// Guarantees: one publish span for each publish and one run span for each attempt, with the right trace, parent,
 /// name, state and attributes, and no span for polls, events, remote control, gossip, the unacked copy or a requeue.
-#[test]
-fn every_kind_of_task() {
-    let Some(scene) = Scene::set("scenarios", "celery57") else {
+fn every_kind_of_task(broker: Broker) {
+    let Some(scene) = Scene::set_on(broker, "scenarios", "celery57") else {
         return;
     };
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
     let options = Options {
         events: true,
         ..Options::default()
     };
     let first = Worker::start(&scene, "w1", &options);
     let mut publisher = Publisher::start(&scene, "publisher");
-    for scenario in ALL {
+    for scenario in broker.possible(ALL) {
         publisher.publish(scenario);
     }
     scene.settle(Duration::from_secs(30));
@@ -74,6 +74,7 @@ fn every_kind_of_task() {
     check::all_is_told(&scene, &left, &check::few_runs());
     resources_are_the_programs(&left.spans);
 }
+on_brokers!(every_kind_of_task: redis, rabbitmq, rabbitmq_rpc);
 
 /// Spans belong to the programs that were watched, told apart by what /proc says of them.
 fn resources_are_the_programs(spans: &[Span]) {
@@ -97,12 +98,11 @@ fn resources_are_the_programs(spans: &[Span]) {
 /// Scenario: 150 calls, each waited for before the next, on an otherwise idle worker.
 /// Guarantees: 95 of 100 runs start within 2 ms of `task_prerun` and end within 2 ms of `task_postrun`; the table shows
 /// how near.
-#[test]
-fn runs_start_and_end_when_they_do() {
-    let Some(scene) = Scene::set("times", "celery57") else {
+fn runs_start_and_end_when_they_do(broker: Broker) {
+    let Some(scene) = Scene::set_on(broker, "times", "celery57") else {
         return;
     };
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &[]);
+    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &[]);
     let worker = Worker::start(&scene, "w1", &Options::default());
     let mut publisher = Publisher::start(&scene, "publisher");
     publisher.publish("paced 150");
@@ -129,3 +129,4 @@ fn runs_start_and_end_when_they_do() {
         "too few runs for a percentile"
     );
 }
+on_brokers!(runs_start_and_end_when_they_do: redis, rabbitmq, rabbitmq_rpc);

@@ -6,9 +6,10 @@ use std::time::Duration;
 use celeryscope_core::SpanKind;
 
 use crate::check;
+use crate::on_brokers::on_brokers;
 use crate::rig::agent::Left;
 use crate::rig::worker::Options;
-use crate::rig::{Agent, Publisher, Scene, Worker};
+use crate::rig::{Agent, Broker, Publisher, Scene, Worker};
 
 /// Ids of trace and span of all that the application exported itself.
 fn application_spans(scene: &Scene) -> HashSet<(String, String)> {
@@ -31,11 +32,11 @@ fn application_spans(scene: &Scene) -> HashSet<(String, String)> {
     found
 }
 
-fn run(name: &str, producer: bool, worker_too: bool) {
-    let Some(scene) = Scene::set(name, "otel") else {
+fn run(broker: Broker, name: &str, producer: bool, worker_too: bool) {
+    let Some(scene) = Scene::set_on(broker, name, "otel") else {
         return;
     };
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
     let options = Options {
         include: if worker_too {
             vec!["lives", "tracing"]
@@ -83,32 +84,31 @@ fn run(name: &str, producer: bool, worker_too: bool) {
 
 /// Scenario: only the client is instrumented by OpenTelemetry.
 /// Guarantees: each publish of the client is in the client's trace under its span; what tasks send hangs on their runs.
-#[test]
-fn producer_instrumented() {
-    run("otel-producer", true, false);
+fn producer_instrumented(broker: Broker) {
+    run(broker, "otel-producer", true, false);
 }
+on_brokers!(producer_instrumented: redis, rabbitmq);
 
 /// Scenario: only the worker is instrumented.
 /// Guarantees: what tasks send is in the application's trace, under its span.
-#[test]
-fn worker_instrumented() {
-    run("otel-worker", false, true);
+fn worker_instrumented(broker: Broker) {
+    run(broker, "otel-worker", false, true);
 }
+on_brokers!(worker_instrumented: redis, rabbitmq);
 
 /// Scenario: both sides are instrumented.
 /// Guarantees: all spans of the agent are in the application's traces.
-#[test]
-fn both_instrumented() {
-    run("otel-both", true, true);
+fn both_instrumented(broker: Broker) {
+    run(broker, "otel-both", true, true);
 }
+on_brokers!(both_instrumented: redis, rabbitmq);
 
 /// Scenario: clients that send trace contexts by hand: traceparent with tracestate and baggage, B3's single header, B3's
 /// several headers; half of the tasks retry and carry a stale one.
 /// Guarantees: spans join the named traces; a stale context does not hide the run that asked for the retry; neither
 /// tracestate nor baggage is an attribute.
-#[test]
-fn contexts_sent_by_hand() {
-    let Some((scene, left)) = by_hand("contexts", &["contexts"]) else {
+fn contexts_sent_by_hand(broker: Broker) {
+    let Some((scene, left)) = by_hand(broker, "contexts", &["contexts"]) else {
         return;
     };
     check::all_is_told(&scene, &left, &check::few_runs());
@@ -116,22 +116,23 @@ fn contexts_sent_by_hand() {
         assert!(!format!("{:?}", span.attributes).contains("hidden"), "{span:?}");
     }
 }
+on_brokers!(contexts_sent_by_hand: redis, rabbitmq);
 
 /// Scenario: one call whose traceparent says that it is not sampled, one call with none.
 /// Guarantees: only the second is exported.
-#[test]
-fn unsampled_context() {
-    let Some((_scene, left)) = by_hand("unsampled", &["unsampled", "simple 1"]) else {
+fn unsampled_context(broker: Broker) {
+    let Some((_scene, left)) = by_hand(broker, "unsampled", &["unsampled", "simple 1"]) else {
         return;
     };
     assert_eq!(left.spans.len(), 2, "{:?}", left.spans);
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     assert!(left.spans.iter().all(|span| span.trace_id.to_string() != trace));
 }
+on_brokers!(unsampled_context: redis, rabbitmq);
 
-fn by_hand(name: &str, scenarios: &[&str]) -> Option<(Scene, Left)> {
-    let scene = Scene::set(name, "celery57")?;
-    let agent = Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+fn by_hand(broker: Broker, name: &str, scenarios: &[&str]) -> Option<(Scene, Left)> {
+    let scene = Scene::set_on(broker, name, "celery57")?;
+    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
     let worker = Worker::start(&scene, "w1", &Options::default());
     let mut publisher = Publisher::start(&scene, "publisher");
     for scenario in scenarios {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::check;
-use crate::rig::redis::{Family, free_port};
+use crate::on_brokers::on_brokers;
+use crate::rig::loopback::{Family, free_port};
 use crate::rig::report::say;
 use crate::rig::worker::Options;
-use crate::rig::{Agent, Publisher, Scene, Worker};
+use crate::rig::{Agent, Broker, Publisher, Scene, Worker};
 
 const SET: &[&str] = &[
     "simple 3",
@@ -27,27 +28,31 @@ enum Comes {
 }
 
 fn run(name: &str, environment: &str, family: Family, comes: Comes) {
-    let Some(scene) = Scene::set_over(name, environment, family) else {
-        return;
-    };
-    if !scene.redis().has(family) {
+    run_on(Broker::Redis, name, environment, family, comes);
+}
+
+fn run_on(broker: Broker, name: &str, environment: &str, family: Family, comes: Comes) {
+    if !family.is_there() {
         say(&format!("{name}: skipped: this host has no {family:?} loopback"));
         return;
     }
-    let start_agent = || Agent::start(scene.folder(), "agent", &[scene.port()], &["--stats"]);
+    let Some(scene) = Scene::set_over(family, broker, name, environment) else {
+        return;
+    };
+    let start_agent = || Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
     let early = (comes == Comes::First).then(start_agent);
     let worker = Worker::start(&scene, "w1", &Options::default());
     let mut publisher = Publisher::start(&scene, "publisher");
     if comes == Comes::Last {
         // Opens the connections of worker, pool children and publisher that the agent then has to find.
-        for scenario in ["simple 6", "paced 2"] {
+        for scenario in broker.possible(&["simple 6", "paced 2"]) {
             publisher.publish(scenario);
         }
         scene.settle(Duration::from_secs(20));
         scene.truth().forget_tasks();
     }
     let agent = early.unwrap_or_else(start_agent);
-    for scenario in SET {
+    for scenario in broker.possible(SET) {
         publisher.publish(scenario);
     }
     scene.settle(Duration::from_secs(30));
@@ -55,12 +60,12 @@ fn run(name: &str, environment: &str, family: Family, comes: Comes) {
     check::all_is_told(&scene, &agent.stop(), &check::few_runs());
 }
 
-/// Scenario: redis-py 8 (RESP3) over ::1; worker and publisher were at work before the agent came.
+/// Scenario: redis-py 8 (RESP3) or py-amqp over ::1; worker and publisher were at work before the agent came.
 /// Guarantees: connections and pool pipes that were open already are found, and every later task is told in full.
-#[test]
-fn agent_comes_last_over_ipv6() {
-    run("last-v6", "celery57", Family::V6, Comes::Last);
+fn agent_comes_last_over_ipv6(broker: Broker) {
+    run_on(broker, "last-v6", "celery57", Family::V6, Comes::Last);
 }
+on_brokers!(agent_comes_last_over_ipv6: redis, rabbitmq, rabbitmq_rpc);
 
 /// Scenario: hiredis: one send for each command whatever its size, reads after MSG_PEEK.
 /// Guarantees: bytes that were peeked at are not counted twice; every task is told in full.
@@ -92,9 +97,8 @@ fn resp2_and_agent_comes_last() {
 
 /// Scenario: agents that watch another port, one from before a worker started and one that comes later.
 /// Guarantees: neither makes a span of what goes over a broker that it was not told to watch, pool pipes included.
-#[test]
-fn other_brokers_are_left_alone() {
-    let Some(scene) = Scene::set("other", "celery57") else {
+fn other_brokers_are_left_alone(broker: Broker) {
+    let Some(scene) = Scene::set_on(broker, "other", "celery57") else {
         return;
     };
     let start_agent = |name| Agent::start(scene.folder(), name, &[free_port()], &["--stats"]);
@@ -115,3 +119,4 @@ fn other_brokers_are_left_alone() {
         assert_eq!(left.spans, [], "{}", left.log);
     }
 }
+on_brokers!(other_brokers_are_left_alone: redis, rabbitmq);

@@ -15,6 +15,9 @@ pub struct Truth {
     pub scenario: String,
     /// `redis` or `rabbitmq`.
     pub broker: String,
+    /// Where results go: `redis`, `rpc`, `none`.
+    #[serde(default)]
+    pub backend: String,
     /// The port that the broker listened on, where the test knows it.
     #[serde(skip)]
     pub broker_port: Option<u16>,
@@ -204,6 +207,11 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 impl Truth {
+    /// Whether anything but the run itself tells how a task ended.
+    pub fn has_results(&self) -> bool {
+        self.backend != "none"
+    }
+
     /// Reads a `*.truth.json`.
     pub fn load(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

@@ -100,6 +100,11 @@ def eta():
     add.apply_async((3, 4), countdown=0.5)
 
 
+def countdown(n="3"):
+    for i in range(int(n)):
+        add.apply_async((i, 2), countdown=1)
+
+
 def expiry():
     add.apply_async((1, 2), countdown=1, expires=0.2)
     add.apply_async((1, 2), expires=60)
@@ -118,6 +123,14 @@ def ignoring():
 
 def large(mib="1"):
     size.delay("x" * (int(mib) * MIB))
+
+
+def channels(n="12"):
+    """Through three channels of one connection in turn."""
+    with app.connection_for_write() as connection:
+        producers = [app.amqp.Producer(connection.channel()) for _ in range(3)]
+        for i in range(int(n)):
+            add.apply_async((i, 1), producer=producers[i % 3])
 
 
 def requeues():

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use super::loopback::free_port;
 use super::process::{Process, wait_for};
-use super::redis::free_port;
 use super::scene::Scene;
 use crate::venv;
 

@@ -1,4 +1,4 @@
-//! One test's stage: a temporary folder, a Python environment, a Redis, and the truth that gathers there.
+//! One test's stage: a temporary folder, a Python environment, a broker, and the truth that gathers there.
 
 use std::cell::{RefCell, RefMut};
 use std::path::{Path, PathBuf};
@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::broker::{Broker, Servers};
 use super::hosts::Host;
+use super::loopback::Family;
 use super::process::GLANCE;
-use super::redis::{Family, Redis};
+use super::rabbitmq::RabbitMq;
+use super::redis::Redis;
 use super::truth::TruthLog;
 use crate::support::truth::Truth;
 use crate::venv;
@@ -17,8 +20,8 @@ use crate::venv;
 /// The stage. Live tests share two processors, so only one stage exists at a time.
 #[derive(Debug)]
 pub(crate) struct Scene {
-    // Dropped in this order: Redis first, the folder's removal is last.
-    redis: Redis,
+    // Dropped in this order: the servers first, the folder's removal is last.
+    servers: Servers,
     venv: PathBuf,
     family: Family,
     name: String,
@@ -34,26 +37,32 @@ pub(crate) struct Scene {
 struct Folder(PathBuf);
 
 impl Scene {
-    /// A stage with the named environment, reached over 127.0.0.1; `None`, with a line that says why, when live tests
-    /// are not asked for.
+    /// A stage with the named environment and a Redis, reached over 127.0.0.1; `None`, with a line that says why, when
+    /// live tests are not asked for.
     pub(crate) fn set(name: &str, environment: &str) -> Option<Self> {
-        Self::set_over(name, environment, Family::V4)
+        Self::set_on(Broker::Redis, name, environment)
+    }
+
+    /// The same with another broker.
+    pub(crate) fn set_on(broker: Broker, name: &str, environment: &str) -> Option<Self> {
+        Self::set_over(Family::V4, broker, name, environment)
     }
 
     /// The same over the given loopback address.
-    pub(crate) fn set_over(name: &str, environment: &str, family: Family) -> Option<Self> {
+    pub(crate) fn set_over(family: Family, broker: Broker, name: &str, environment: &str) -> Option<Self> {
         let alone = live(name)?;
         venv::ensure(&[environment]).unwrap_or_else(|e| panic!("{e:#}"));
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let unique = format!(
-            "{name}-{}-{}",
+            "{}-{name}-{}-{}",
+            broker.name(),
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
         let folder = Folder(std::env::temp_dir().join("celeryscope-e2e").join(&unique));
         std::fs::create_dir_all(folder.0.join("truth")).expect("a temporary folder");
         Some(Self {
-            redis: Redis::start(&folder.0),
+            servers: Servers::start(broker, &folder.0),
             venv: venv::path(environment).unwrap_or_else(|e| panic!("{e:#}")),
             family,
             name: unique,
@@ -78,7 +87,7 @@ impl Scene {
 
     /// The same with another Redis in place of its own.
     pub(crate) fn with_redis(mut self, redis: Redis) -> Self {
-        self.redis = redis;
+        self.servers.redis = Some(redis);
         self
     }
 
@@ -91,12 +100,26 @@ impl Scene {
         &self.folder.0
     }
 
-    pub(crate) fn redis(&self) -> &Redis {
-        &self.redis
+    pub(crate) fn broker(&self) -> Broker {
+        self.servers.broker()
     }
 
+    pub(crate) fn redis(&self) -> &Redis {
+        self.servers.redis.as_ref().expect("a stage with Redis")
+    }
+
+    pub(crate) fn rabbitmq(&mut self) -> &mut RabbitMq {
+        self.servers.rabbitmq.as_mut().expect("a stage with RabbitMQ")
+    }
+
+    /// The broker's.
     pub(crate) fn port(&self) -> u16 {
-        self.redis.port()
+        self.ports()[0]
+    }
+
+    /// The broker's and, where it is another one, the result backend's: what an agent is told to watch.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.servers.ports()
     }
 
     /// The environment's Python with the workload on its path, told where broker, backend and truth are.
@@ -106,7 +129,7 @@ impl Scene {
             Some(host) => host.command(python),
             None => Command::new(python),
         };
-        let url = self.redis.url(self.family);
+        let (broker, backend) = self.servers.urls(self.family);
         python
             .current_dir(self.folder())
             .env("PYTHONPATH", workload())
@@ -114,8 +137,8 @@ impl Scene {
             .env("PYTHONWARNINGS", "ignore")
             // A worker that takes pickle refuses to run as root, which these tests need to be.
             .env("C_FORCE_ROOT", "1")
-            .env("WORKLOAD_BROKER", &url)
-            .env("WORKLOAD_BACKEND", &url)
+            .env("WORKLOAD_BROKER", broker)
+            .env("WORKLOAD_BACKEND", backend)
             .env("WORKLOAD_CONFIG", &self.settings)
             .env("WORKLOAD_TRUTH_DIR", self.folder().join("truth"));
         python
@@ -150,7 +173,7 @@ impl Scene {
 
     /// The whole truth, also left in the folder.
     pub(crate) fn whole_truth(&self) -> Truth {
-        let joined = self.truth().joined(&format!("redis-{}", self.name));
+        let joined = self.truth().joined(&self.name, self.broker());
         let path = self.folder().join("truth.json");
         std::fs::write(&path, format!("{joined:#}")).expect("truth.json");
         let mut truth = Truth::load(&path);
@@ -164,7 +187,7 @@ pub(crate) fn live(name: &str) -> Option<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
     if std::env::var_os("CELERYSCOPE_LIVE").is_none_or(|v| v != "1") {
         super::report::say(&format!(
-            "{name}: skipped: needs CELERYSCOPE_LIVE=1 (root, BPF, redis-server, Python)"
+            "{name}: skipped: needs CELERYSCOPE_LIVE=1 (root, BPF, Redis, RabbitMQ, Python)"
         ));
         return None;
     }

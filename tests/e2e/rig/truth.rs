@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::broker::Broker;
+
 /// What the recorder has written so far into one folder.
 #[derive(Debug)]
 pub(crate) struct TruthLog {
@@ -112,7 +114,7 @@ impl TruthLog {
     }
 
     /// Everything, in the form of a `*.truth.json`.
-    pub(crate) fn joined(&self, scenario: &str) -> Value {
+    pub(crate) fn joined(&self, scenario: &str, broker: Broker) -> Value {
         let mut tasks: BTreeMap<usize, Value> = BTreeMap::new();
         let mut places = HashMap::new();
         let mut lines: Vec<&Value> = self.lines.iter().collect();
@@ -157,10 +159,11 @@ impl TruthLog {
             }
         }
         let workers = self.workers();
+        let (carrier, backend) = broker.in_truth();
         json!({
             "scenario": scenario,
-            "broker": "redis",
-            "backend": "redis",
+            "broker": carrier,
+            "backend": backend,
             "versions": self.of("ready").next().map(|line| line["versions"].clone()),
             "worker": workers.first(),
             "workers": workers,

@@ -133,11 +133,12 @@ pub(super) fn rfc3339(text: &str) -> Option<f64> {
     Some((days * 86_400 + clock) as f64 + fraction)
 }
 
-/// The states that fit: what Celery said, or what stopped it in mid-run.
-pub(super) fn states<'a>(task: &Task, run: &'a Run) -> Vec<&'a str> {
+/// The states that fit: what Celery said, or what stopped it in mid-run. Why a process was stopped is told by results alone.
+pub(super) fn states<'a>(task: &Task, run: &'a Run, results: bool) -> Vec<&'a str> {
     let told = |ev: &str| task.other.iter().any(|other| other.ev == ev);
     match &run.state {
         Some(state) => vec![state],
+        None if !results => vec!["LOST"],
         None if told("revoked") => vec!["REVOKED"],
         None if run.end.is_none() && told("failure") => vec!["LOST", "FAILURE"],
         None if told("failure") => vec!["FAILURE"],
@@ -146,7 +147,7 @@ pub(super) fn states<'a>(task: &Task, run: &'a Run) -> Vec<&'a str> {
 }
 
 /// Status and error of a run with this state.
-pub(super) fn outcome(check: &mut Check<'_>, state: &str, task: &Task, run: &Run) {
+pub(super) fn outcome(check: &mut Check<'_>, state: &str, task: &Task, run: &Run, results: bool) {
     let span = check.span;
     let failed = matches!(state, "FAILURE" | "LOST");
     let fits = match state {
@@ -188,7 +189,7 @@ pub(super) fn outcome(check: &mut Check<'_>, state: &str, task: &Task, run: &Run
         format!("error.type: want {want}, got {error:?}")
     });
     // Of a run that was lost and is made again nothing is stored.
-    let wanted = if state == "FAILURE" || told.is_some() {
+    let wanted = if state == "FAILURE" || (told.is_some() && results) {
         1..=1
     } else {
         0..=1

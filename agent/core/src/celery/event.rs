@@ -9,6 +9,8 @@ use crate::time::Wall;
 
 /// Events taken of one message; a worker buffers up to 24.
 const MOST: usize = 1024;
+/// Longest name of an exception's class, in bytes.
+const CLASS: usize = 128;
 
 /// What an event says of its task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct TaskEvent {
     pub task_id: String,
     /// By the main process's wall clock.
     pub at: Wall,
+    /// The class of the exception of one that failed, without its module.
+    pub class: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -46,6 +50,8 @@ struct Event<'a> {
     uuid: Option<Text<'a>>,
     #[serde(default)]
     timestamp: Option<f64>,
+    #[serde(borrow, default)]
+    exception: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -85,7 +91,16 @@ fn task_event(event: &Event<'_>) -> Option<TaskEvent> {
         kind,
         task_id: event.uuid.as_ref()?.as_str().to_owned(),
         at,
+        class: event.exception.as_ref().and_then(|repr| class_of(repr.as_str())),
     })
+}
+
+/// The class in an exception's `repr()`, `ValueError('bad')`, unless it has one of its own making.
+fn class_of(repr: &str) -> Option<String> {
+    let (class, _) = repr.split_once('(')?;
+    let name = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+    let fits = class.starts_with(|c: char| c.is_alphabetic() || c == '_') && class.chars().all(name);
+    (fits && class.len() <= CLASS).then(|| class.to_owned())
 }
 
 #[cfg(test)]
@@ -110,7 +125,24 @@ mod tests {
             parse(br#"{"type": "task-succeeded", "uuid": "c", "timestamp": 2}"#).len(),
             1
         );
+        assert_eq!(events[0].class, None);
         assert_eq!(parse(br#"{"type": "worker-heartbeat"}"#), []);
         assert_eq!(parse(b"[1, 2"), []);
+    }
+
+    /// Scenario: failures by exceptions that Python shows as a call, in a form of their own, and with an endless name.
+    /// Guarantees: only what is a name before a parenthesis is taken for the class.
+    #[test]
+    fn classes_of_exceptions() {
+        let class = |repr: &str| {
+            let event =
+                format!(r#"{{"type": "task-failed", "uuid": "a", "timestamp": 1, "exception": {repr:?}}}"#);
+            parse(event.as_bytes())[0].class.clone()
+        };
+        assert_eq!(class("ValueError('bad 1')").as_deref(), Some("ValueError"));
+        assert_eq!(class("<Unpicklable (x)>"), None);
+        assert_eq!(class("the disk (sda) is full"), None);
+        assert_eq!(class("KeyError"), None);
+        assert_eq!(class(&format!("{}()", "E".repeat(1000))), None);
     }
 }

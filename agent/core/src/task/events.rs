@@ -3,6 +3,7 @@
 use super::attempt::{Attempt, State, Timing};
 use super::engine::Engine;
 use super::process::Pool;
+use crate::celery::result::Exception;
 use crate::celery::{EventKind, TaskEvent};
 use crate::stream::Call;
 
@@ -42,6 +43,12 @@ impl Engine {
             EventKind::Rejected => State::Rejected,
         };
         attempt.state.get_or_insert(state);
+        if let (State::Failure, Some(class), None) = (state, &event.class, &attempt.exception) {
+            attempt.exception = Some(Exception {
+                class: class.clone(),
+                ..Exception::default()
+            });
+        }
         if state != State::Revoked || attempt.began.is_some() {
             attempt.ends(at, Timing::Event);
         } else {

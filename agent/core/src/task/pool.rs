@@ -28,7 +28,9 @@ impl Engine {
         };
         self.stats.pool_frames += 1;
         let leader = self.processes.leader_of(header.pid);
-        self.process(leader).pool = Some(Pool::Prefork);
+        if self.process(leader).pool.replace(Pool::Prefork).is_none() {
+            self.take_back_starts(leader, Mono(header.exit));
+        }
         let (pid, tid) = (header.pid, header.tid);
         match frame {
             PoolFrame::Task(task) => self.assigned(pid, tid, leader, &task, Mono(header.exit)),
@@ -46,6 +48,22 @@ impl Engine {
             }
             PoolFrame::Death => self.child_gone(pid, Mono(header.enter)),
             PoolFrame::Up => {}
+        }
+    }
+
+    /// A worker's pool has proved to be prefork: what seemed to begin with its ack, and no child has, was disposed of by the
+    /// main process, unless its frame comes yet.
+    fn take_back_starts(&mut self, leader: u32, now: Mono) {
+        let by_ack = |(_, a): &(&AttemptId, &Attempt)| {
+            let begun = a.began.is_some_and(|(_, timing)| timing == Timing::Ack);
+            a.leader == leader && a.runner.is_none() && a.start.is_none() && a.end.is_none() && begun
+        };
+        let ids: Vec<AttemptId> = self.attempts.iter().filter(by_ack).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(attempt) = self.attempts.get_mut(&id) {
+                attempt.began = None;
+            }
+            self.set_deadline(id, now + self.config.limits.run_wait);
         }
     }
 

@@ -4,6 +4,7 @@ use celeryscope_common::{Kind, Record};
 
 use super::RabbitStats;
 use super::channel::{Announced, Channel, Channels, Content};
+use super::delay::undelayed;
 use crate::broker::{BrokerEvent, Context, Verdict};
 use crate::celery::content::{self, Content as Held};
 use crate::celery::{ResultMeta, TaskMessage};
@@ -405,12 +406,12 @@ fn addressed(mut message: Box<TaskMessage>, announced: &Announced) -> Box<TaskMe
 }
 
 /// `messaging.destination.name` by the RabbitMQ conventions: exchange, routing key and (consumers) queue with colons
-/// between, each only once and only where there is one.
+/// between, each only once and only where there is one. A delay is none: there would be as many names as there are delays.
 fn destination(announced: &Announced, queue: Option<&str>) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in [
         announced.exchange.as_str(),
-        announced.routing_key.as_str(),
+        undelayed(&announced.routing_key),
         queue.unwrap_or_default(),
     ] {
         if !part.is_empty() && parts.last() != Some(&part) {

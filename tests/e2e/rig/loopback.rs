@@ -1,0 +1,54 @@
+//! Loopback addresses and free ports: where servers of a test listen.
+
+use std::io::{Error, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+/// The loopback address by which programs reach a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) fn address(self) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::LOCALHOST.into(),
+            Self::V6 => Ipv6Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// As it stands in a URL.
+    pub(crate) fn host(self) -> &'static str {
+        match self {
+            Self::V4 => "127.0.0.1",
+            Self::V6 => "[::1]",
+        }
+    }
+
+    /// Whether this host has it.
+    pub(crate) fn is_there(self) -> bool {
+        TcpListener::bind((self.address(), 0)).is_ok()
+    }
+}
+
+/// A port that nobody listened on a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("the port of a listener").port()
+}
+
+/// Asks the server on 127.0.0.1 and `port`, and compares the beginning of its answer.
+pub(crate) fn answers(port: u16, question: &[u8], answer: &[u8]) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(question)?;
+    let mut got = vec![0; answer.len()];
+    stream.read_exact(&mut got)?;
+    if got == answer {
+        Ok(())
+    } else {
+        Err(Error::from(ErrorKind::InvalidData))
+    }
+}

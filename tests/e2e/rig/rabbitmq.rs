@@ -1,0 +1,125 @@
+//! A RabbitMQ node of one test's own: free ports, loopback only, its own Erlang port mapper, nothing on disk that outlives it.
+//!
+//! The port mapper is started first and in the foreground, since the node would else start one that outlives it. Erlang's
+//! helper processes lead sessions of their own; they end when their node's pipe to them closes, however it ended.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::loopback::{Family, answers, free_port};
+use super::process::{Process, wait_for};
+
+/// Debian's script that runs the server as who calls it; the one on the PATH changes to a user of its own.
+const DEBIANS: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+
+/// What a client of AMQP 0-9-1 says first, and how the frame of `connection.start` begins.
+const HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
+const METHOD_ON_CHANNEL_0: &[u8] = &[1, 0, 0];
+
+/// A node on 127.0.0.1 and, where the host has IPv6, on ::1.
+#[derive(Debug)]
+pub(crate) struct RabbitMq {
+    // None while it is stopped. Dropped before what it needs.
+    node: Option<Process>,
+    _port_mapper: Process,
+    port: u16,
+    command: Command,
+    folder: PathBuf,
+}
+
+impl RabbitMq {
+    /// Starts it and waits until it answers.
+    pub(crate) fn start(folder: &Path) -> Self {
+        let [port, distribution, mapper] = [free_port(), free_port(), free_port()];
+        let data = folder.join(format!("rabbitmq-{port}"));
+        std::fs::create_dir_all(&data).expect("a folder for RabbitMQ");
+        let mut settings = format!("listeners.tcp.1 = 127.0.0.1:{port}\n");
+        if Family::V6.is_there() {
+            settings += &format!("listeners.tcp.2 = ::1:{port}\n");
+        }
+        settings += "log.console = true\nlog.console.level = warning\nlog.file = false\n";
+        std::fs::write(data.join("rabbitmq.conf"), settings).expect("RabbitMQ's settings");
+        std::fs::write(data.join("plugins"), "[].\n").expect("RabbitMQ's plug-ins");
+
+        let mut epmd = Command::new("epmd");
+        epmd.args(["-address", "127.0.0.1", "-port", &mapper.to_string()]);
+        let port_mapper = Process::spawn(&format!("epmd-{mapper}"), &epmd, folder, None);
+        let program = Path::new(DEBIANS);
+        let program = if program.exists() {
+            program
+        } else {
+            Path::new("rabbitmq-server")
+        };
+        let mut command = Command::new(program);
+        command
+            // Where the cookie goes.
+            .env("HOME", &data)
+            .env("ERL_EPMD_PORT", mapper.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_NODENAME", format!("celeryscope-{port}@localhost"))
+            .env("RABBITMQ_DIST_PORT", distribution.to_string())
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-kernel inet_dist_use_interface {127,0,0,1}",
+            )
+            .env("RABBITMQ_CONFIG_FILE", data.join("rabbitmq"));
+        for (variable, file) in [
+            ("RABBITMQ_MNESIA_BASE", "data"),
+            ("RABBITMQ_LOG_BASE", "log"),
+            ("RABBITMQ_ENABLED_PLUGINS_FILE", "plugins"),
+            ("RABBITMQ_GENERATED_CONFIG_DIR", "generated"),
+            // These are not there: the host's own must not be read.
+            ("RABBITMQ_CONF_ENV_FILE", "environment"),
+            ("RABBITMQ_ADVANCED_CONFIG_FILE", "advanced.config"),
+        ] {
+            command.env(variable, data.join(file));
+        }
+        let mut server = Self {
+            node: None,
+            _port_mapper: port_mapper,
+            port,
+            command,
+            folder: folder.to_owned(),
+        };
+        server.start_again();
+        server
+    }
+
+    /// Starts it with the data that it left.
+    pub(crate) fn start_again(&mut self) {
+        let name = format!("rabbitmq-{}", self.port);
+        let node = self
+            .node
+            .insert(Process::spawn(&name, &self.command, &self.folder, None));
+        wait_for("an answer of rabbitmq-server", Duration::from_secs(60), || {
+            assert!(node.ended().is_none(), "RabbitMQ ended at once: {}", node.log());
+            answers(self.port, HEADER, METHOD_ON_CHANNEL_0).ok()
+        });
+    }
+
+    /// Tells it to end, and waits until it has put its data in order.
+    pub(crate) fn stop(&mut self) {
+        let mut node = self.node.take().expect("a node that runs");
+        node.terminate();
+        let status = node.wait(Duration::from_secs(30));
+        assert!(status.is_some(), "RabbitMQ did not end: {}", node.log());
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn url(&self, family: Family) -> String {
+        format!("amqp://{}:{}//", family.host(), self.port)
+    }
+}
+
+impl Drop for RabbitMq {
+    fn drop(&mut self) {
+        // Its data goes with the test: no need to wait until it has put them in order.
+        if let Some(node) = &self.node {
+            node.signal("KILL");
+        }
+    }
+}
