@@ -255,3 +255,20 @@ fn channels_are_capped() {
     assert_eq!(rig.send(&select(257)), ["unanswered 1"]);
     assert_eq!(rig.connection.stats().channels_evicted, 1);
 }
+
+/// Scenario: a worker consumes from its queue, its mailbox for remote control and a queue for replies.
+/// Guarantees: its name is told once, by the mailbox.
+#[test]
+fn mailbox() {
+    let mut rig = rig();
+    let consume = |queue: &str| {
+        method(
+            60,
+            20,
+            &[&[0, 0][..], &short(queue), &short(queue), &[0; 5]].concat(),
+        )
+    };
+    assert_eq!(rig.send(&consume("w1@host.celery.pidbox")), ["worker w1@host"]);
+    assert!(rig.send(&consume("celery")).is_empty());
+    assert!(rig.send(&consume("5f8f8be2.reply.celery.pidbox")).is_empty());
+}
