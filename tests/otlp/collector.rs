@@ -1,0 +1,149 @@
+//! A collector in this process: gRPC or HTTP, under TLS or not.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::trace::v1::Span as OtlpSpan;
+use prost::Message;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+use tonic::transport::ServerTlsConfig;
+use tonic::transport::server::TcpIncoming;
+
+/// A collector that keeps what it is given.
+#[derive(Clone, Default)]
+pub(crate) struct Collector {
+    pub(crate) got: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
+    /// Refuse that many requests first.
+    pub(crate) refuse: Arc<Mutex<(usize, Option<tonic::Code>)>>,
+}
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        if let (left @ 1.., Some(code)) = &mut *self.refuse.lock().unwrap() {
+            *left -= 1;
+            return Err(tonic::Status::new(*code, "not now"));
+        }
+        self.got.lock().unwrap().push(request.into_inner());
+        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    /// Serves gRPC until the sender is dropped.
+    pub(crate) async fn serve(&self, at: SocketAddr) -> (SocketAddr, oneshot::Sender<()>) {
+        self.serve_with(at, None).await
+    }
+
+    /// The same, under TLS where there is a configuration.
+    pub(crate) async fn serve_with(
+        &self,
+        at: SocketAddr,
+        tls: Option<ServerTlsConfig>,
+    ) -> (SocketAddr, oneshot::Sender<()>) {
+        let listener = TcpListener::bind(at).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let service = TraceServiceServer::new(self.clone());
+        tokio::spawn(async move {
+            let ended = async { drop(stopped.await) };
+            let mut server = tonic::transport::Server::builder();
+            if let Some(tls) = tls {
+                server = server.tls_config(tls).unwrap();
+            }
+            let server = server.add_service(service);
+            server
+                .serve_with_incoming_shutdown(TcpIncoming::from(listener), ended)
+                .await
+                .unwrap();
+        });
+        (at, stop)
+    }
+
+    /// Serves OTLP/HTTP, under TLS where there is an acceptor.
+    pub(crate) async fn serve_http(&self, tls: Option<TlsAcceptor>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let got = Arc::clone(&self.got);
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                match &tls {
+                    Some(tls) => {
+                        if let Ok(mut socket) = tls.accept(socket).await {
+                            answer(&mut socket, &got).await;
+                        }
+                    }
+                    None => answer(&mut { socket }, &got).await,
+                }
+            }
+        });
+        at
+    }
+
+    pub(crate) fn spans(&self) -> Vec<OtlpSpan> {
+        let requests = self.got.lock().unwrap();
+        let scopes = requests
+            .iter()
+            .flat_map(|request| &request.resource_spans)
+            .flat_map(|group| &group.scope_spans);
+        scopes.flat_map(|scope| scope.spans.clone()).collect()
+    }
+
+    /// Waits until so many spans have come.
+    pub(crate) async fn expect(&self, count: usize) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while self.spans().len() < count {
+            assert!(
+                Instant::now() < end,
+                "{} of {count} spans came",
+                self.spans().len()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// One request of OTLP/HTTP, as much of HTTP/1.1 as that takes.
+async fn answer(
+    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    got: &Mutex<Vec<ExportTraceServiceRequest>>,
+) {
+    let mut bytes = Vec::new();
+    let (head, length) = loop {
+        assert!(socket.read_buf(&mut bytes).await.unwrap() > 0);
+        let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+            continue;
+        };
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .unwrap();
+        break (head.clone(), end + 4 + length.parse::<usize>().unwrap());
+    };
+    while bytes.len() < length {
+        assert!(socket.read_buf(&mut bytes).await.unwrap() > 0);
+    }
+    assert!(head.starts_with("post /v1/traces http/1.1"), "{head}");
+    assert!(head.contains("content-type: application/x-protobuf"), "{head}");
+    let body = &bytes[head.len() + 4..];
+    got.lock()
+        .unwrap()
+        .push(ExportTraceServiceRequest::decode(body).unwrap());
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    socket.write_all(answer.as_bytes()).await.unwrap();
+    socket.flush().await.unwrap();
+}
