@@ -10,6 +10,7 @@
 
 pub mod compare;
 pub mod fixture;
+pub mod streams;
 pub mod truth;
 
 use std::collections::HashSet;

@@ -1,9 +1,11 @@
 //! `cargo xtask setup`: gets what the other commands need and this machine lacks.
 //!
-//! System packages are installed only where something is missing, only on Debian and Ubuntu, and only those named in
-//! [`NEEDS`] and [`TESTS_NEED`]; elsewhere the command says what to install. Everything else lands in the cache directory.
+//! System packages are installed only where something is missing, only on Debian and Ubuntu, and only those named in the
+//! [`Need`]s below; elsewhere the command says what to install. No service is started by installing it. Everything else
+//! lands in the cache directory.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -20,56 +22,44 @@ struct Need {
     what: &'static str,
     there: fn() -> bool,
     packages: &'static [&'static str],
-    /// Whether they bring a service that would be started.
-    service: bool,
+    /// What else to know about installing it.
+    note: &'static str,
 }
 
-/// What demo and tests need.
-const NEEDS: &[Need] = &[
+/// What every command needs.
+const BASICS: &[Need] = &[
     Need {
         what: "Redis",
         there: || util::find_program("redis-server").is_some(),
         packages: &["redis-server"],
-        service: true,
+        note: "the package brings a Redis service, which celeryscope's commands don't use; it is not started now",
     },
     Need {
         what: "ip",
         there: || util::find_program("ip").is_some(),
         packages: &["iproute2"],
-        service: false,
+        note: "",
     },
     Need {
         what: "Python 3 with venv",
         there: python_has_venv,
         packages: &["python3", "python3-venv"],
-        service: false,
+        note: "",
     },
 ];
 
-/// What tests need besides.
-const TESTS_NEED: &[Need] = &[Need {
+/// What RabbitMQ's demo and tests need.
+const RABBITMQ: &[Need] = &[Need {
     what: "RabbitMQ",
     there: || util::find_program("rabbitmq-server").is_some(),
     packages: &["rabbitmq-server"],
-    service: true,
+    note: "the package brings a RabbitMQ service, which celeryscope's commands don't use; it is not started now \
+           (`systemctl disable rabbitmq-server` keeps it from starting with the system)",
 }];
-
-/// Installs the packages named as its arguments, and keeps their services from being started meanwhile, as Debian's policy
-/// for init scripts has it (invoke-rc.d(8)); a machine with such a policy of its own keeps that.
-const INSTALL: &str = r#"
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-    trap 'rm -f $policy' EXIT
-    trap 'exit 1' HUP INT TERM
-    printf '#!/bin/sh\nexit 101\n' >$policy
-    chmod 755 $policy
-fi
-apt-get install -y -qq --no-install-recommends "$@"
-"#;
 
 /// Gets everything.
 pub(crate) fn run() -> Result<()> {
-    system_packages(NEEDS.iter().chain(TESTS_NEED))?;
+    system_packages(&[BASICS, RABBITMQ])?;
     let environments = environments()?;
     venv::ensure(&environments.iter().map(String::as_str).collect::<Vec<_>>())?;
     toolchain::ensure()?;
@@ -80,9 +70,9 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Gets what the demo needs; gives the directory of its Python environment.
-pub(crate) fn for_demo() -> Result<PathBuf> {
-    system_packages(NEEDS)?;
+/// Gets what the demo needs, with RabbitMQ or without; gives the directory of its Python environment.
+pub(crate) fn for_demo(rabbitmq: bool) -> Result<PathBuf> {
+    system_packages(if rabbitmq { &[BASICS, RABBITMQ] } else { &[BASICS] })?;
     venv::ensure(&["demo"])?;
     venv::path("demo")
 }
@@ -99,8 +89,13 @@ fn environments() -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn system_packages(needs: impl IntoIterator<Item = &'static Need>) -> Result<()> {
-    let missing: Vec<&Need> = needs.into_iter().filter(|need| !(need.there)()).collect();
+fn system_packages(needs: &[&'static [Need]]) -> Result<()> {
+    let missing: Vec<&Need> = needs
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|need| !(need.there)())
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -114,20 +109,23 @@ fn system_packages(needs: impl IntoIterator<Item = &'static Need>) -> Result<()>
         );
     }
     util::say("missing", &what);
-    if missing.iter().any(|need| need.service) {
-        util::say(
-            "note",
-            "services that packages bring are not started now, but perhaps when this machine is; celeryscope's commands \
-             start their own",
-        );
+    for need in missing.iter().filter(|need| !need.note.is_empty()) {
+        util::say("note", need.note);
     }
     privilege::obtain(&format!("`apt-get install {}`", packages.join(" ")))?;
     if lists_are_old(Path::new("/var/lib/apt/lists")) {
         util::say("apt-get", "update");
-        as_root("apt-get", &["update", "-qq"])?;
+        apt_get(&["update", "-qq"])?;
     }
     util::say("apt-get", format!("install {}", packages.join(" ")));
-    as_root("sh", &[&["-c", INSTALL, "sh"], packages.as_slice()].concat())?;
+    let _no_services = NoServices::enforce(Path::new("/usr/sbin/policy-rc.d"))?;
+    apt_get(
+        &[
+            &["install", "-y", "-qq", "--no-install-recommends"],
+            packages.as_slice(),
+        ]
+        .concat(),
+    )?;
     match missing.iter().find(|need| !(need.there)()) {
         Some(need) => bail!(
             "{} is still missing after apt-get installed {}",
@@ -138,14 +136,46 @@ fn system_packages(needs: impl IntoIterator<Item = &'static Need>) -> Result<()>
     }
 }
 
-fn as_root(program: &str, arguments: &[&str]) -> Result<()> {
+fn apt_get(arguments: &[&str]) -> Result<()> {
     let variables = [("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned())];
     // apt passes for quiet only when its chatter has nowhere to go; its errors still show.
     util::run(
-        privilege::command(program, &variables)
+        privilege::command("apt-get", &variables)
             .args(arguments)
             .stdout(Stdio::null()),
     )
+}
+
+/// While it lives, Debian's packages start no services (invoke-rc.d asks /usr/sbin/policy-rc.d; 101 means "don't").
+struct NoServices(Option<PathBuf>);
+
+impl NoServices {
+    /// Puts the rule at `policy`, unless the host has one of its own there, which is then in force.
+    fn enforce(policy: &Path) -> Result<Self> {
+        if policy.exists() {
+            return Ok(Self(None));
+        }
+        let mut script = tempfile::NamedTempFile::new()?;
+        // Should this process be killed before it takes the rule away, the rule ends with it.
+        write!(
+            script,
+            "#!/bin/sh\n# Written by celeryscope's `cargo xtask setup` for as long as it runs.\n\
+             if [ -d /proc/{} ]; then exit 101; fi\n",
+            std::process::id()
+        )?;
+        let mut install = privilege::command("install", &[]);
+        util::run(install.args(["-m", "755"]).arg(script.path()).arg(policy))?;
+        Ok(Self(Some(policy.to_owned())))
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        let Some(policy) = &self.0 else { return };
+        if let Err(error) = util::run(privilege::command("rm", &[]).arg(policy)) {
+            eprintln!("{error:#}: remove {} yourself", policy.display());
+        }
+    }
 }
 
 /// Whether apt's package lists in `dir` were last fetched more than [`LISTS_AGE`] ago, or never.
@@ -179,6 +209,26 @@ mod tests {
     use std::fs::File;
 
     use super::*;
+
+    /// Scenario: a host without a policy for services and one with a policy of its own, during an installation and after it.
+    /// Guarantees: the first refuses every start in between and has no policy afterwards; the other's is not touched.
+    #[test]
+    fn installing_starts_no_service() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let policy = dir.path().join("policy-rc.d");
+        let ask = || Command::new(&policy).args(["rabbitmq-server", "start"]).status();
+        // Installing as another user asks sudo, which unit tests may not do.
+        if privilege::is_root() {
+            let rule = NoServices::enforce(&policy).expect("a rule");
+            assert_eq!(ask().expect("the rule").code(), Some(101));
+            drop(rule);
+            assert!(!policy.exists());
+        }
+
+        fs::write(&policy, "the host's own").expect("a file");
+        drop(NoServices::enforce(&policy).expect("a rule"));
+        assert_eq!(fs::read_to_string(&policy).expect("a file"), "the host's own");
+    }
 
     /// Scenario: apt's lists were never fetched, were fetched just now, or two days ago.
     /// Guarantees: `apt-get update` runs in the first and last case only.

@@ -115,6 +115,11 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         self.map.iter().map(|(key, (_, value))| (key, value))
     }
 
+    /// Values in no order.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.map.values_mut().map(|(_, value)| value)
+    }
+
     /// Keys, oldest first.
     pub(crate) fn keys_by_age(&self) -> Vec<K> {
         let live = |(number, key): &&(u64, K)| self.map.get(key).is_some_and(|(n, _)| n == number);

@@ -5,7 +5,7 @@ use celeryscope_common::Record;
 use crate::broker::rabbitmq::RabbitConnection;
 use crate::broker::redis::RedisConnection;
 use crate::broker::{BrokerEvent, Context, Server, Verdict};
-use crate::detect::{self, Protocol};
+use crate::detect::{Opening, Protocol};
 use crate::limits::Limits;
 use crate::stats::Stats;
 use crate::stream::Half;
@@ -23,8 +23,8 @@ pub(crate) struct Connection {
 /// Who understands it.
 #[derive(Debug)]
 enum Speaker {
-    /// No byte has been seen.
-    Unknown,
+    /// Nothing has been seen that tells.
+    Unknown(Opening),
     Redis(Box<RedisConnection>),
     Rabbit(Box<RabbitConnection>),
 }
@@ -35,7 +35,7 @@ impl Connection {
             server,
             told: Verdict::Unknown,
             midstream,
-            speaker: Speaker::Unknown,
+            speaker: Speaker::Unknown(Opening::default()),
         }
     }
 
@@ -47,18 +47,27 @@ impl Connection {
         context: &Context<'_>,
         out: &mut Vec<BrokerEvent>,
     ) -> Verdict {
-        if matches!(self.speaker, Speaker::Unknown) {
-            self.speaker = match detect::protocol(record.payload) {
-                Protocol::Unknown => return self.told,
+        if let Speaker::Unknown(opening) = &mut self.speaker {
+            let speaker = match opening.judge(record, self.midstream) {
+                Protocol::Unknown | Protocol::More => return self.told,
                 Protocol::Resp => Speaker::Redis(Box::new(RedisConnection::new(limits, self.midstream))),
                 Protocol::Amqp => {
                     let id = record.header.conn;
                     Speaker::Rabbit(Box::new(RabbitConnection::new(id, limits, self.midstream)))
                 }
             };
+            let opening = std::mem::take(opening);
+            self.speaker = speaker;
+            for (kind, header, bytes) in opening.into_held() {
+                self.speak(&Record::new(kind, header, &bytes), context, out);
+            }
         }
+        self.speak(record, context, out)
+    }
+
+    fn speak(&mut self, record: &Record<'_>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) -> Verdict {
         match &mut self.speaker {
-            Speaker::Unknown => self.told,
+            Speaker::Unknown(_) => self.told,
             Speaker::Redis(redis) => {
                 redis.record(record, context, out);
                 redis.verdict()
@@ -80,7 +89,7 @@ impl Connection {
     /// Nothing more will be heard of it.
     pub(crate) fn finish(&mut self, out: &mut Vec<BrokerEvent>) {
         match &mut self.speaker {
-            Speaker::Unknown => {}
+            Speaker::Unknown(_) => {}
             Speaker::Redis(redis) => redis.finish(out),
             Speaker::Rabbit(rabbit) => rabbit.finish(out),
         }
@@ -88,7 +97,7 @@ impl Connection {
 
     pub(crate) fn stats(&self) -> Stats {
         match &self.speaker {
-            Speaker::Unknown => Stats::default(),
+            Speaker::Unknown(_) => Stats::default(),
             Speaker::Redis(redis) => redis_stats(redis),
             Speaker::Rabbit(rabbit) => rabbit_stats(rabbit),
         }
@@ -117,6 +126,8 @@ fn rabbit_stats(rabbit: &RabbitConnection) -> Stats {
     sum += Stats {
         connections_amqp: 1,
         amqp_methods: own.methods,
+        amqp_channels_evicted: own.channels_evicted,
+        messages_returned: own.messages_returned,
         messages_malformed: own.messages_malformed,
         messages_other: own.messages_other,
         messages_cut: own.messages_cut,

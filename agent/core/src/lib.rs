@@ -13,7 +13,7 @@ mod bounded;
 pub mod broker;
 pub mod celery;
 mod connection;
-mod detect;
+pub mod detect;
 pub mod limits;
 pub mod pipeline;
 pub mod span;

@@ -111,6 +111,8 @@ counters! {
     amqp_protocol_errors,
     /// Methods.
     amqp_methods,
+    /// Channels forgotten to make room.
+    amqp_channels_evicted,
 
     /// Messages that claim to be a task's but can't be read.
     messages_malformed,
@@ -118,6 +120,8 @@ counters! {
     messages_other,
     /// Messages whose headers were not captured.
     messages_cut,
+    /// Messages that RabbitMQ could not route and sent back.
+    messages_returned,
     /// Copies of delivered messages in the unacked set.
     unacked_copies,
     /// Results that can't be read.

@@ -7,13 +7,17 @@
 //! - **JSON in it** ([`json`]): of Celery's envelopes the listed headers and properties, of results the status, ids and
 //!   the exception's class. `body`, `argsrepr`, `kwargsrepr`, results, tracebacks, exception messages, custom headers'
 //!   values and baggage are masked; documents of other programs are masked whole but for their punctuation.
+//! - **RabbitMQ** ([`amqp`]): framing, the methods that number and name messages, of content headers the same headers
+//!   and properties as of envelopes, of custom headers their names. The answers of SASL, other methods' arguments and
+//!   bodies are masked; of bodies that are JSON objects the same is shown as of JSON in Redis.
 //! - **Pool pipes** ([`pickle`]): of `TASK` the listed headers, of `READY` outcome, exception class and runtime.
-//! - **Anything else** (AMQP, TLS without its keys, a stream entered in the middle): all of it, until it is proven to be
+//! - **Anything else** (TLS without its keys, a stream entered in the middle): all of it, until it is proven to be
 //!   one of the above.
 //!
 //! Values may be cut anywhere and bytes may be missing, so the machines work byte by byte and decide on what came
 //! before alone. After a gap they mask until a place that can't lie inside a value.
 
+mod amqp;
 mod json;
 mod names;
 mod pickle;
@@ -22,8 +26,7 @@ mod resp;
 use std::collections::HashMap;
 
 use celeryscope_common::{Kind, Record, flags};
-
-use resp::Conversation;
+use celeryscope_core::detect::{Opening, Protocol};
 
 /// Put in place of a masked byte; keeps base64 and JSON strings what they are.
 const MASK: u8 = b'x';
@@ -87,6 +90,65 @@ impl Redactor {
         match conversation {
             Some(conversation) => conversation.mask(record, &mut self.masked),
             None => self.masked.resize(record.payload.len(), MASK),
+        }
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+struct Conversation {
+    /// Both streams are seen from their first byte.
+    fresh: bool,
+    speaker: Speaker,
+}
+
+/// The protocol it speaks.
+#[derive(Debug)]
+enum Speaker {
+    /// Nothing has been seen that tells.
+    Unknown(Opening),
+    Redis(Box<resp::Conversation>),
+    RabbitMq(Box<amqp::Conversation>),
+}
+
+impl Conversation {
+    fn new(fresh: bool) -> Self {
+        Self {
+            fresh,
+            speaker: Speaker::Unknown(Opening::default()),
+        }
+    }
+
+    /// Appends the record's payload to `out`, masked.
+    fn mask(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
+        if let Speaker::Unknown(opening) = &mut self.speaker {
+            let speaker = match opening.judge(record, !self.fresh) {
+                Protocol::Unknown => {
+                    out.resize(record.payload.len(), MASK);
+                    return;
+                }
+                // Part of a name or of a frame's head: no secret.
+                Protocol::More => {
+                    out.extend_from_slice(record.payload);
+                    return;
+                }
+                Protocol::Resp => Speaker::Redis(Box::new(resp::Conversation::new(self.fresh))),
+                Protocol::Amqp => Speaker::RabbitMq(Box::new(amqp::Conversation::new(self.fresh))),
+            };
+            let opening = std::mem::take(opening);
+            self.speaker = speaker;
+            for (kind, header, bytes) in opening.into_held() {
+                self.speak(&Record::new(kind, header, &bytes), &mut Vec::new());
+            }
+        }
+        self.speak(record, out);
+    }
+
+    fn speak(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
+        match &mut self.speaker {
+            Speaker::Unknown(_) => out.resize(record.payload.len(), MASK),
+            Speaker::Redis(redis) => redis.mask(record, out),
+            Speaker::RabbitMq(rabbitmq) => rabbitmq.mask(record, out),
         }
     }
 }

@@ -63,7 +63,7 @@ impl Agent {
     /// Starts the agent and waits until it says that its probes are attached.
     pub(super) fn start(
         binary: &Path,
-        broker_port: u16,
+        broker_ports: &[u16],
         otlp: Option<&str>,
         dir: &Path,
         interrupt: &Interrupt,
@@ -75,7 +75,10 @@ impl Agent {
         for (name, _) in own_variables().filter(|(name, _)| hides_spans(name)) {
             command.env_remove(name);
         }
-        command.args(["run", "--broker-port", &broker_port.to_string()]);
+        command.arg("run");
+        for port in broker_ports {
+            command.args(["--broker-port", &port.to_string()]);
+        }
         command.args(["--output", "tree", "--output"]);
         command.arg(format!("otlp-json={}", spans_file.display()));
         if otlp.is_some() {

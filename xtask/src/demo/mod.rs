@@ -1,9 +1,10 @@
 //! `cargo xtask demo`: a small shop without tracing code, and the traces celeryscope makes of it.
 //!
-//! Redis, the web app and a prefork worker are up *before* the agent: nothing of the application is restarted for it.
+//! The broker, the web app and a prefork worker are up *before* the agent: nothing of the application is restarted for it.
 //! Everything runs on free ports of the loopback interface in a temporary directory, and is stopped on every way out.
 
 mod agent;
+mod broker;
 mod shop;
 mod traces;
 
@@ -15,6 +16,7 @@ use anyhow::{Result, bail};
 use crate::process::{Interrupt, Interrupted};
 use crate::{privilege, setup, util};
 use agent::Agent;
+use broker::Broker;
 use shop::Shop;
 use traces::Traces;
 
@@ -24,6 +26,9 @@ const SPANS_LIMIT: Duration = Duration::from_secs(20);
 /// What the user chose.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// What carries the shop's messages; its results are in Redis either way
+    #[arg(long, value_enum, default_value_t = Broker::Redis)]
+    broker: Broker,
     /// Leave shop and agent running, the tree growing as you send more requests, until Ctrl-C
     #[arg(long)]
     keep: bool,
@@ -37,15 +42,15 @@ pub(crate) struct Args {
 /// # Errors
 /// What could not be started, or that spans are missing: with what was expected and what came.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let python = setup::for_demo()?;
+    let python = setup::for_demo(args.broker == Broker::Rabbitmq)?;
     privilege::obtain("the agent (it loads BPF programs)")?;
     let binary = agent::build()?;
     let interrupt = Interrupt::install()?;
     let dir = tempfile::Builder::new().prefix("celeryscope-demo-").tempdir()?;
 
-    let shop = Shop::start(&python, dir.path(), &interrupt)?;
-    let port = shop.broker_port();
-    let mut agent = Agent::start(&binary, port, args.otlp.as_deref(), dir.path(), &interrupt)?;
+    let shop = Shop::start(args.broker, &python, dir.path(), &interrupt)?;
+    let ports = shop.broker_ports();
+    let mut agent = Agent::start(&binary, &ports, args.otlp.as_deref(), dir.path(), &interrupt)?;
     let orders = shop.send_requests()?;
     println!();
     let complete = |agent: &mut Agent| -> Result<bool> {
@@ -125,6 +130,11 @@ fn next_steps(binary: &Path, args: &Args) {
     if !args.keep {
         println!(
             "  cargo xtask demo --keep                            leave it running and send it orders yourself"
+        );
+    }
+    if args.broker == Broker::Redis {
+        println!(
+            "  cargo xtask demo --broker rabbitmq                 the same shop with its messages in RabbitMQ"
         );
     }
     if args.otlp.is_none() {

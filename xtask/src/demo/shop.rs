@@ -1,4 +1,4 @@
-//! The shop: its Redis, web app and worker, and the requests of its customers.
+//! The shop: its servers, web app and worker, and the requests of its customers.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::broker::{Broker, Servers};
 use crate::process::{Interrupt, Service, free_port};
 use crate::util;
 
@@ -34,32 +35,23 @@ pub(super) const EXPECTED_RUNS: &[(&str, &str, usize)] = &[
 pub(super) struct Shop {
     _worker: Service,
     _web: Service,
-    _redis: Service,
-    broker_port: u16,
+    servers: Servers,
     web_port: u16,
 }
 
 impl Shop {
-    /// Starts Redis, the web app and a worker with two children, and waits until each is ready.
-    pub(super) fn start(python: &Path, dir: &Path, interrupt: &Interrupt) -> Result<Self> {
-        let (broker_port, web_port) = (free_port()?, free_port()?);
-        let redis_program = util::find_program("redis-server").context("redis-server is missing")?;
-        util::say("start", format!("redis-server on port {broker_port}"));
-        let mut command = Command::new(redis_program);
-        command.args(["--bind", "127.0.0.1", "--port", &broker_port.to_string()]);
-        command
-            .args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--dir"])
-            .arg(dir);
-        let mut redis = Service::start("redis-server", &mut command, dir)?;
-        redis.wait_ready(interrupt, START_LIMIT, |_| connects(broker_port))?;
+    /// Starts the servers, the web app and a worker with two children, and waits until each is ready.
+    pub(super) fn start(broker: Broker, python: &Path, dir: &Path, interrupt: &Interrupt) -> Result<Self> {
+        let servers = Servers::start(broker, dir, interrupt)?;
 
+        let web_port = free_port()?;
         util::say("start", format!("the shop's web app on port {web_port}"));
-        let mut command = shop_program(python, "flask", broker_port);
+        let mut command = shop_program(python, "flask", &servers);
         command.args(["--app", "shop.web", "run", "--port", &web_port.to_string()]);
         let mut web = Service::start("web", &mut command, dir)?;
 
         util::say("start", "the shop's worker (celery, prefork, 2 processes)");
-        let mut command = shop_program(python, "celery", broker_port);
+        let mut command = shop_program(python, "celery", &servers);
         command.args([
             "--app",
             "shop",
@@ -78,15 +70,14 @@ impl Shop {
         Ok(Self {
             _worker: worker,
             _web: web,
-            _redis: redis,
-            broker_port,
+            servers,
             web_port,
         })
     }
 
-    /// The port Redis listens on.
-    pub(super) fn broker_port(&self) -> u16 {
-        self.broker_port
+    /// Every port on which it talks to its servers.
+    pub(super) fn broker_ports(&self) -> Vec<u16> {
+        self.servers.ports()
     }
 
     /// Where the web app answers.
@@ -128,18 +119,15 @@ impl Shop {
 }
 
 /// A program of the Python environment, started where it finds the package `shop`.
-fn shop_program(python: &Path, program: &str, broker_port: u16) -> Command {
+fn shop_program(python: &Path, program: &str, servers: &Servers) -> Command {
     let mut command = Command::new(python.join("bin").join(program));
     command
         .current_dir(util::root().join("xtask/demo"))
-        .env("SHOP_REDIS_URL", format!("redis://127.0.0.1:{broker_port}/0"))
+        .env("SHOP_BROKER_URL", servers.broker_url())
+        .env("SHOP_RESULTS_URL", servers.results_url())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("PYTHONUNBUFFERED", "1");
     command
-}
-
-fn connects(port: u16) -> bool {
-    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 /// One HTTP request to the loopback interface; the body of the answer when its status is 2xx.

@@ -269,12 +269,16 @@ fn number(field: Field<'_>) -> Result<Option<u32>, Malformed> {
     }
 }
 
-/// Stamps as they would stand in JSON; those that are no text or number are left out.
+/// Stamps as they would stand in JSON: texts, numbers and lists of them; others are left out.
 fn stamps_json(table: &Table<'_>) -> String {
-    let value = |field: Field<'_>| match field {
-        Field::Int(n) => Some(n.into()),
-        Field::Bool(b) => Some(b.into()),
+    let scalar = |field: &Field<'_>| match field {
+        Field::Int(n) => Some((*n).into()),
+        Field::Bool(b) => Some((*b).into()),
         field => field.text().map(serde_json::Value::from),
+    };
+    let value = |field: Field<'_>| match field {
+        Field::Array(array) => Some(array.values().filter_map(|field| scalar(&field)).collect()),
+        field => scalar(&field),
     };
     let stamps: serde_json::Map<_, _> = table
         .fields()

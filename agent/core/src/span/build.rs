@@ -54,6 +54,11 @@ pub(crate) fn trace_of(message: &TaskMessage) -> TraceId {
     }
 }
 
+/// The span id of the publish of a message.
+pub(crate) fn publish_of(message: &TaskMessage) -> SpanId {
+    ids::publish_span_id(&message.id, message.retries, &message.name, message.replacements)
+}
+
 /// The span of a publish that the broker answered, or of which no answer was seen.
 pub(crate) fn publish(facts: PublishFacts, answered: Option<Mono>, config: &Config) -> Span {
     let message = &facts.message;
@@ -76,7 +81,7 @@ pub(crate) fn publish(facts: PublishFacts, answered: Option<Mono>, config: &Conf
     Span {
         kind: SpanKind::Publish,
         trace_id: facts.trace_id,
-        span_id: ids::publish_of(message),
+        span_id: publish_of(message),
         parent: facts.parent,
         trace_state: message.tracestate.clone().unwrap_or_default(),
         sampled: message.traceparent.map(|context| context.sampled),
@@ -115,7 +120,7 @@ pub(crate) fn run(facts: RunFacts, config: &Config) -> Span {
     };
     outcome(&mut attributes, &facts);
     let publish_trace = trace_of(message);
-    let publish_span = ids::publish_of(message);
+    let publish_span = publish_of(message);
     let host = super::host_of(&facts.process);
     let span_id = attempt.start.map_or_else(
         || ids::run_span_id(&message.id, message.retries, host, start),

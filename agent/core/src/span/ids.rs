@@ -4,7 +4,6 @@
 use sha2::{Digest, Sha256};
 
 use super::model::{SpanId, TraceId};
-use crate::celery::TaskMessage;
 use crate::time::Wall;
 
 fn digest(parts: &[&str]) -> [u8; 32] {
@@ -29,12 +28,6 @@ fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
 #[must_use]
 pub fn trace_id_of_root(root_id: &str) -> TraceId {
     TraceId(first(&digest(&["celeryscope:trace:", root_id])))
-}
-
-/// The span id of the publish of this message.
-#[must_use]
-pub(crate) fn publish_of(message: &TaskMessage) -> SpanId {
-    publish_span_id(&message.id, message.retries, &message.name, message.replacements)
 }
 
 /// The span id of the publish of one message. `Task.replace` publishes the same id again, under another name or its own: what

@@ -12,7 +12,7 @@ use crate::bounded::Bounded;
 use crate::broker::{BrokerEvent, Server};
 use crate::celery::TaskMessage;
 use crate::pipeline::{Config, Output};
-use crate::span::{Link, Span, TraceId, build, host_of, ids};
+use crate::span::{Link, Span, TraceId, build, host_of};
 use crate::stats::Stats;
 use crate::time::{ClockPair, Mono};
 
@@ -216,7 +216,7 @@ impl Engine {
         let Some(group) = &message.group else { return };
         let link = Link {
             trace_id: build::trace_of(message),
-            span_id: ids::publish_of(message),
+            span_id: build::publish_of(message),
         };
         let (links, _) = self
             .groups

@@ -11,7 +11,7 @@ const SECRETS: [&str; 7] = [
     "Traceback",
     "tenant-7",
 ];
-const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+pub(super) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 fn command(args: &[&str]) -> Vec<u8> {
     let mut out = format!("*{}\r\n", args.len());
@@ -91,7 +91,12 @@ fn replies() -> Vec<u8> {
 }
 
 /// One transfer, as records cut at these places.
-fn transfer(kind: Kind, start: usize, bytes: &[u8], cuts: &[usize]) -> Vec<(Header, Kind, Vec<u8>)> {
+pub(super) fn transfer(
+    kind: Kind,
+    start: usize,
+    bytes: &[u8],
+    cuts: &[usize],
+) -> Vec<(Header, Kind, Vec<u8>)> {
     let mut places = vec![0];
     places.extend(cuts);
     places.push(bytes.len());
@@ -110,7 +115,7 @@ fn transfer(kind: Kind, start: usize, bytes: &[u8], cuts: &[usize]) -> Vec<(Head
         .collect()
 }
 
-fn open(redactor: &mut Redactor, flags: u16) {
+pub(super) fn open(redactor: &mut Redactor, flags: u16) {
     let header = Header {
         conn: 1,
         flags,
@@ -119,7 +124,7 @@ fn open(redactor: &mut Redactor, flags: u16) {
     redactor.mask(&Record::new(Kind::Open, header, &[]));
 }
 
-fn run(redactor: &mut Redactor, records: &[(Header, Kind, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn run(redactor: &mut Redactor, records: &[(Header, Kind, Vec<u8>)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (header, kind, payload) in records {
         let record = Record::new(*kind, *header, payload);
@@ -130,7 +135,7 @@ fn run(redactor: &mut Redactor, records: &[(Header, Kind, Vec<u8>)]) -> Vec<u8> 
     out
 }
 
-fn assert_clean(bytes: &[u8]) {
+pub(super) fn assert_clean(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for secret in SECRETS {
         assert!(!text.contains(secret), "{secret} in {text}");
@@ -279,8 +284,8 @@ fn headers_survive_a_gap_in_the_body() {
     assert!(text.contains(TRACEPARENT) && text.contains("shop.pay"));
 }
 
-/// Scenario: a connection entered in the middle, one that speaks AMQP, and one whose id was never opened.
-/// Guarantees: all is masked until a transfer begins with a command, and AMQP for good.
+/// Scenario: a connection entered in the middle.
+/// Guarantees: all is masked until a transfer begins with a command.
 #[test]
 fn unknown_streams_are_masked_whole() {
     let mut redactor = Redactor::default();
@@ -296,17 +301,6 @@ fn unknown_streams_are_masked_whole() {
         run(&mut redactor, &transfer(Kind::Send, tail.len(), &brpop, &[])),
         brpop
     );
-
-    let mut redactor = Redactor::default();
-    let amqp =
-        b"\x01\x00\x00\x00\x00\x00\x2d\x00\x0a\x00\x0b\x05PLAIN\x00\x00\x00\x0c\x00guest\x00hunter2\xce";
-    for kind in [Kind::Send, Kind::Recv] {
-        assert!(
-            run(&mut redactor, &transfer(kind, 0, amqp, &[]))
-                .iter()
-                .all(|byte| *byte == MASK)
-        );
-    }
 }
 
 /// A TASK frame in pickle protocol 5, in the shape billiard and celery 5.7 give it.

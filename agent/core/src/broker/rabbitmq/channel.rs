@@ -1,13 +1,16 @@
 //! One channel: the content that is under way in each direction, and the numbers of what is unconfirmed and unacked.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::bounded::Bounded;
 use crate::time::Mono;
-use crate::wire::amqp::{Frame, FrameKind};
+use crate::wire::amqp::{ContentHeader, Frame, FrameKind};
 use crate::wire::resp::Item;
 
 /// Numbers remembered of one channel; beyond it the oldest are forgotten.
 const KEPT: usize = 65_536;
+/// Channels followed of one connection.
+const CHANNELS: usize = 256;
 /// Consumers remembered of one connection.
 const CONSUMERS: usize = 1024;
 
@@ -30,7 +33,7 @@ pub(super) struct Content {
     pub(super) first: Mono,
     /// Payload of the header frame; empty until it came.
     pub(super) header: Vec<u8>,
-    /// The body so far, unless it is larger than what is kept.
+    /// The body so far, unless it is larger than what is kept or says nothing.
     pub(super) body: Option<Vec<u8>>,
     /// Bytes of body still to come; unknown before the header.
     left: Option<u64>,
@@ -56,7 +59,8 @@ impl Content {
                 let size = u64::from_be_bytes(header.get(4..12)?.try_into().ok()?);
                 self.header = header.to_vec();
                 self.left = Some(size);
-                self.body = (size <= keep as u64).then(Vec::new);
+                let readable = ContentHeader::parse(header).is_some_and(|header| header.may_be_json());
+                self.body = (readable && size <= keep as u64).then(Vec::new);
                 Some(size == 0)
             }
             (FrameKind::Body, Some(left)) => {
@@ -81,23 +85,42 @@ impl Content {
 pub(super) struct Channel {
     pub(super) sending: Option<Content>,
     pub(super) receiving: Option<Content>,
-    /// Confirms are on, and every publish since was seen: the number of the last.
-    confirms: Option<u64>,
+    confirms: Confirms,
     /// Publishes that wait for their confirm: number to token.
     unconfirmed: BTreeMap<u64, u64>,
     /// Deliveries that wait for their ack.
     unacked: BTreeSet<u64>,
+    /// Queue of the consumer that the client started without a name, until the broker gives it one.
+    unnamed: Option<String>,
+    /// Queue that a single message was last asked of.
+    pub(super) getting: Option<String>,
+}
+
+/// What numbers the publishes of a channel.
+#[derive(Clone, Copy, Debug, Default)]
+enum Confirms {
+    /// Nothing: they are not confirmed.
+    #[default]
+    Off,
+    /// Every one since confirms were selected was seen; the last has this number.
+    Counted(u64),
+    /// Some may have been missed. Selecting once more does not begin anew.
+    Lost,
 }
 
 impl Channel {
     /// Confirms are on from here.
     pub(super) fn select_confirms(&mut self) {
-        self.confirms = Some(0);
+        if matches!(self.confirms, Confirms::Off) {
+            self.confirms = Confirms::Counted(0);
+        }
     }
 
     /// The next publish's number, where the broker will confirm it.
     pub(super) fn next_confirm(&mut self) -> Option<u64> {
-        let last = self.confirms.as_mut()?;
+        let Confirms::Counted(last) = &mut self.confirms else {
+            return None;
+        };
         *last = last.saturating_add(1);
         Some(*last)
     }
@@ -105,15 +128,19 @@ impl Channel {
     /// Publishes may have been missed: which number the next has is not known any more. Gives the tokens of those whose
     /// confirm could now be taken for another's.
     pub(super) fn lose_count(&mut self) -> Vec<u64> {
-        self.confirms = None;
+        if matches!(self.confirms, Confirms::Counted(_)) {
+            self.confirms = Confirms::Lost;
+        }
         self.unconfirmed()
     }
 
-    pub(super) fn await_confirm(&mut self, number: u64, token: u64) {
+    /// Gives the token of the publish that had to be forgotten for this one.
+    pub(super) fn await_confirm(&mut self, number: u64, token: u64) -> Option<u64> {
         self.unconfirmed.insert(number, token);
         if self.unconfirmed.len() > KEPT {
-            self.unconfirmed.pop_first();
+            return self.unconfirmed.pop_first().map(|(_, token)| token);
         }
+        None
     }
 
     /// Tokens of the publishes that a confirm answers.
@@ -158,37 +185,137 @@ impl Channel {
         }
         numbers
     }
+
+    /// Numbers of all deliveries that were not acked; they are forgotten.
+    pub(super) fn recovered(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.unacked)
+    }
 }
 
 /// The channels of a connection, capped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Channels {
-    open: HashMap<u16, Channel>,
-    /// Queue of each consumer tag; at most [`CONSUMERS`].
-    consumers: HashMap<String, String>,
+    open: Bounded<u16, Channel>,
+    /// Queue of each consumer, by channel and consumer tag.
+    consumers: Bounded<(u16, String), String>,
+    /// Channels forgotten to make room.
+    pub(super) evicted: u64,
+}
+
+impl Default for Channels {
+    fn default() -> Self {
+        Self {
+            open: Bounded::new(CHANNELS),
+            consumers: Bounded::new(CONSUMERS),
+            evicted: 0,
+        }
+    }
 }
 
 impl Channels {
-    pub(super) fn get(&mut self, number: u16) -> &mut Channel {
-        self.open.entry(number).or_default()
+    /// The channel, and the one that had to be forgotten for it.
+    pub(super) fn get(&mut self, number: u16) -> (&mut Channel, Option<Channel>) {
+        let (channel, evicted) = self.open.get_or_insert_with(number, Channel::default);
+        self.evicted += u64::from(evicted.is_some());
+        (channel, evicted.map(|(_, channel)| channel))
+    }
+
+    /// The channel, if anything is known of it.
+    pub(super) fn known(&mut self, number: u16) -> Option<&mut Channel> {
+        self.open.get_mut(&number)
     }
 
     pub(super) fn remove(&mut self, number: u16) -> Option<Channel> {
         self.open.remove(&number)
     }
 
-    /// The client consumes from a queue under this tag.
-    pub(super) fn consumes(&mut self, consumer_tag: &str, queue: &str) {
-        if self.consumers.len() < CONSUMERS {
-            self.consumers.insert(consumer_tag.to_owned(), queue.to_owned());
+    /// All are closed.
+    pub(super) fn forget(&mut self) {
+        *self = Self {
+            evicted: self.evicted,
+            ..Self::default()
+        };
+    }
+
+    /// The client consumes from a queue under this tag, or under one that the broker is about to give.
+    pub(super) fn consumes(&mut self, number: u16, consumer_tag: &str, queue: &str) {
+        if consumer_tag.is_empty() {
+            if let Some(channel) = self.known(number) {
+                channel.unnamed = Some(queue.to_owned());
+            }
+        } else {
+            self.consumers
+                .insert((number, consumer_tag.to_owned()), queue.to_owned());
         }
     }
 
-    pub(super) fn queue_of(&self, consumer_tag: &str) -> Option<&str> {
-        self.consumers.get(consumer_tag).map(String::as_str)
+    /// The broker has named a consumer.
+    pub(super) fn named(&mut self, number: u16, consumer_tag: &str) {
+        let unnamed = self.known(number).and_then(|channel| channel.unnamed.take());
+        if let Some(queue) = unnamed {
+            self.consumes(number, consumer_tag, &queue);
+        }
+    }
+
+    /// Queue of a delivery to this consumer; an empty tag is that of a single message.
+    pub(super) fn queue_of(&self, number: u16, consumer_tag: &str) -> Option<&str> {
+        let queue = if consumer_tag.is_empty() {
+            self.open.get(&number)?.getting.as_ref()
+        } else {
+            self.consumers.get(&(number, consumer_tag.to_owned()))
+        };
+        queue.map(String::as_str)
     }
 
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Channel> {
         self.open.values_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(kind: FrameKind, payload: &[u8]) -> Item<Frame> {
+        let mut decoder = crate::wire::amqp::FrameDecoder::new(&crate::Limits::default());
+        let mut bytes = vec![if kind == FrameKind::Header { 2 } else { 3 }, 0, 1];
+        bytes.extend((payload.len() as u32).to_be_bytes());
+        bytes.extend(payload);
+        bytes.push(0xce);
+        let mut segment = crate::stream::Segment {
+            data: &bytes,
+            begins: true,
+            call: crate::stream::Call::default(),
+        };
+        decoder.next(&mut segment).expect("a frame")
+    }
+
+    /// Scenario: contents of JSON, of no type, of pickle, and of JSON beyond the limit, each complete.
+    /// Guarantees: only a body that may be of use is kept.
+    #[test]
+    fn bodies_of_use() {
+        let kept = |content_type: &str, body: &[u8]| {
+            let announced = Announced {
+                exchange: String::new(),
+                routing_key: String::new(),
+                confirm: None,
+                delivery: None,
+            };
+            let mut header = vec![0, 60, 0, 0];
+            header.extend((body.len() as u64).to_be_bytes());
+            header.extend([0x80, 0, content_type.len() as u8]);
+            header.extend(content_type.bytes());
+            let mut content = Content::new(announced, Mono(0));
+            assert_eq!(content.add(&item(FrameKind::Header, &header), 64), Some(false));
+            assert_eq!(content.add(&item(FrameKind::Body, body), 64), Some(true));
+            content.body
+        };
+        assert_eq!(
+            kept("application/json", b"[[], {}, {}]").as_deref(),
+            Some(&b"[[], {}, {}]"[..])
+        );
+        assert_eq!(kept("", b"{}").as_deref(), Some(&b"{}"[..]));
+        assert_eq!(kept("application/x-python-serialize", b"\x80\x04."), None);
+        assert_eq!(kept("application/json", &[b' '; 65]), None);
     }
 }

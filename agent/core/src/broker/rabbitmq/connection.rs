@@ -3,14 +3,14 @@
 use celeryscope_common::{Kind, Record};
 
 use super::RabbitStats;
-use super::channel::{Announced, Channels, Content};
+use super::channel::{Announced, Channel, Channels, Content};
 use super::delay::undelayed;
 use crate::broker::{BrokerEvent, Context, Verdict};
 use crate::celery::content::{self, Content as Held};
 use crate::celery::{ResultMeta, TaskMessage};
 use crate::limits::Limits;
 use crate::stream::{Call, Chunk, Half};
-use crate::wire::amqp::{ContentHeader, Frame, FrameDecoder, FrameKind, Method};
+use crate::wire::amqp::{ContentHeader, Frame, FrameDecoder, FrameKind, Method, Tuning};
 use crate::wire::resp::Item;
 
 /// Exchanges of kombu's and Celery's own traffic (`celery/events`, `kombu/pidbox.py`).
@@ -75,8 +75,7 @@ impl RabbitConnection {
             }
             if sending && !self.outgoing.is_synced() {
                 for channel in self.channels.all() {
-                    let lost = channel.lose_count();
-                    out.extend(lost.into_iter().map(|token| BrokerEvent::Unanswered { token }));
+                    unanswered(channel.lose_count(), out);
                 }
             }
         }
@@ -93,12 +92,7 @@ impl RabbitConnection {
     /// The connection is gone, or nothing more will be heard of it.
     pub fn finish(&mut self, out: &mut Vec<BrokerEvent>) {
         for channel in self.channels.all() {
-            out.extend(
-                channel
-                    .unconfirmed()
-                    .into_iter()
-                    .map(|token| BrokerEvent::Unanswered { token }),
-            );
+            unanswered(channel.unconfirmed(), out);
         }
     }
 
@@ -111,8 +105,11 @@ impl RabbitConnection {
 
     /// The meaning layer's counters.
     #[must_use]
-    pub fn stats(&self) -> &RabbitStats {
-        &self.stats
+    pub fn stats(&self) -> RabbitStats {
+        RabbitStats {
+            channels_evicted: self.channels.evicted,
+            ..self.stats
+        }
     }
 
     /// The layers below, for their counters.
@@ -127,7 +124,9 @@ impl RabbitConnection {
             FrameKind::Method => self.method(sending, &item, out),
             FrameKind::Header | FrameKind::Body => {
                 let keep = self.keep;
-                let channel = self.channels.get(number);
+                let Some(channel) = self.channels.known(number) else {
+                    return;
+                };
                 let slot = if sending {
                     &mut channel.sending
                 } else {
@@ -146,37 +145,51 @@ impl RabbitConnection {
     }
 
     fn method(&mut self, sending: bool, item: &Item<Frame>, out: &mut Vec<BrokerEvent>) {
-        let Some(method) = item.value.whole().and_then(Method::parse) else {
-            return;
-        };
-        self.stats.methods += 1;
         let number = item.value.channel;
         let call = call_of(item);
-        let channel = self.channels.get(number);
+        let method = item.value.whole().and_then(Method::parse);
+        self.stats.methods += u64::from(method.is_some());
         // A method where content should be: its frames were lost.
-        let open = if sending {
-            channel.sending.take()
-        } else {
-            channel.receiving.take()
-        };
+        let open = self.channels.known(number).and_then(|channel| {
+            if sending {
+                channel.sending.take()
+            } else {
+                channel.receiving.take()
+            }
+        });
         self.stats.messages_cut += u64::from(open.is_some());
+        let channel = self.channel(number, out);
+        let Some(method) = method else {
+            // It may have been a publish.
+            if sending {
+                unanswered(channel.lose_count(), out);
+            }
+            return;
+        };
         match method {
-            Method::TuneOk { frame_max } => {
-                self.outgoing.set_frame_max(frame_max);
-                self.incoming.set_frame_max(frame_max);
+            Method::TuneOk {
+                channel_max,
+                frame_max,
+            } if sending => {
+                let tuning = Tuning::new(frame_max, channel_max);
+                self.outgoing.tune(tuning);
+                self.incoming.tune(tuning);
             }
             Method::ChannelOpen | Method::ChannelClose => {
                 if let Some(mut closed) = self.channels.remove(number) {
-                    out.extend(
-                        closed
-                            .unconfirmed()
-                            .into_iter()
-                            .map(|token| BrokerEvent::Unanswered { token }),
-                    );
+                    unanswered(closed.unconfirmed(), out);
                 }
             }
+            Method::ConnectionClose => {
+                self.finish(out);
+                self.channels.forget();
+            }
             Method::ConfirmSelect if sending => channel.select_confirms(),
-            Method::Consume { queue, consumer_tag } if sending => self.channels.consumes(consumer_tag, queue),
+            Method::Consume { queue, consumer_tag } if sending => {
+                self.channels.consumes(number, consumer_tag, queue);
+            }
+            Method::ConsumeOk { consumer_tag } if !sending => self.channels.named(number, consumer_tag),
+            Method::Get { queue } if sending => channel.getting = Some(queue.to_owned()),
             Method::Publish {
                 exchange,
                 routing_key,
@@ -229,6 +242,16 @@ impl RabbitConnection {
                     });
                 }
             }
+            Method::Recover if sending => {
+                for tag in channel.recovered() {
+                    out.push(BrokerEvent::Requeued {
+                        tag: name(self.id, number, tag),
+                        call,
+                    });
+                }
+            }
+            // Its content is passed over.
+            Method::Return => self.stats.messages_returned += 1,
             // From the broker: confirms, good or bad.
             Method::Ack {
                 delivery_tag,
@@ -276,7 +299,11 @@ impl RabbitConnection {
                     call,
                 });
                 match announced.confirm {
-                    Some(confirm) => self.channels.get(number).await_confirm(confirm, token),
+                    Some(confirm) => {
+                        if let Some(lost) = self.channel(number, out).await_confirm(confirm, token) {
+                            out.push(BrokerEvent::Unanswered { token: lost });
+                        }
+                    }
                     // Nothing will answer: it ends with its last byte.
                     None => out.push(BrokerEvent::Answered { token, at: call.exit }),
                 }
@@ -317,13 +344,13 @@ impl RabbitConnection {
         let Some((tag, redelivered, consumer)) = &announced.delivery else {
             return;
         };
-        self.channels.get(number).await_ack(*tag);
         if announced.exchange == EVENTS || announced.exchange == CONTROL {
             return;
         }
         if let Held::Task(task) = self.read(message, context) {
             self.verdict = Verdict::Celery;
-            let queue = self.channels.queue_of(consumer);
+            self.channel(number, out).await_ack(*tag);
+            let queue = self.channels.queue_of(number, consumer);
             let mut task = addressed(task, announced);
             task.delivery_tag = name(self.id, number, *tag);
             task.redelivered = *redelivered;
@@ -334,6 +361,15 @@ impl RabbitConnection {
                 call,
             });
         }
+    }
+
+    /// The channel; for a new one the oldest may have to go.
+    fn channel(&mut self, number: u16, out: &mut Vec<BrokerEvent>) -> &mut Channel {
+        let (channel, evicted) = self.channels.get(number);
+        if let Some(mut evicted) = evicted {
+            unanswered(evicted.unconfirmed(), out);
+        }
+        channel
     }
 
     fn read(&mut self, message: &Content, context: &Context<'_>) -> Held {
@@ -350,6 +386,11 @@ impl RabbitConnection {
         }
         held
     }
+}
+
+/// No answer to these publishes will be seen.
+fn unanswered(tokens: Vec<u64>, out: &mut Vec<BrokerEvent>) {
+    out.extend(tokens.into_iter().map(|token| BrokerEvent::Unanswered { token }));
 }
 
 /// A delivery's name for the worker: tags count per channel.

@@ -7,6 +7,8 @@
 //! | `basic.deliver`, `basic.get-ok` + content | a delivery |
 //! | `basic.ack` | ack |
 //! | `basic.reject`, `basic.nack` | requeue, or ack where the message is not put back |
+//! | `basic.recover` | requeue of all that is unacked on its channel |
+//! | `basic.return` + content | counted: an unroutable message was published all the same, and is confirmed |
 //!
 //! Delivery tags count per channel: together with connection and channel they name a message for the worker. What is
 //! unacknowledged when a channel closes goes back to its queue unseen.
@@ -30,6 +32,10 @@ pub struct RabbitStats {
     pub messages_other: u64,
     /// Messages whose header was not captured, or that were cut off by another.
     pub messages_cut: u64,
+    /// Messages that the broker sent back because they could not be routed.
+    pub messages_returned: u64,
     /// Results that can't be read.
     pub results_malformed: u64,
+    /// Channels forgotten to make room.
+    pub channels_evicted: u64,
 }

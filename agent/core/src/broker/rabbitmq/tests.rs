@@ -84,7 +84,12 @@ fn show(event: &BrokerEvent) -> String {
 }
 
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![kind, 0, 1];
+    frame_on(1, kind, payload)
+}
+
+fn frame_on(channel: u16, kind: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![kind];
+    out.extend_from_slice(&channel.to_be_bytes());
     out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
     out.extend_from_slice(payload);
     out.push(0xce);
@@ -127,8 +132,12 @@ fn publish(id: &str) -> Vec<u8> {
 }
 
 fn deliver(tag: u64, redelivered: bool, id: &str) -> Vec<u8> {
+    deliver_to("c1", tag, redelivered, id)
+}
+
+fn deliver_to(consumer: &str, tag: u64, redelivered: bool, id: &str) -> Vec<u8> {
     let arguments = [
-        &short("c1")[..],
+        &short(consumer)[..],
         &tag.to_be_bytes(),
         &[u8::from(redelivered)],
         &short(""),
@@ -207,4 +216,111 @@ fn cut_and_malformed() {
     wrong[at] = b'i';
     assert!(rig.send(&wrong).is_empty());
     assert_eq!(rig.connection.stats().messages_malformed, 1);
+}
+
+/// Scenario: a hole in a publish's method, on a connection with confirms; then confirms are selected once more.
+/// Guarantees: the count of publishes is given up until the channel is opened anew.
+#[test]
+fn a_hole_in_a_publish_with_confirms() {
+    let mut rig = Rig::new();
+    rig.send(&method(85, 10, &[0]));
+    let second = publish("2");
+    rig.send(&publish("1"));
+    rig.send(&second[..12]);
+    rig.offsets[0] += 2;
+    assert_eq!(rig.send(&second[14..]), ["unanswered 1"]);
+    rig.send(&method(85, 10, &[0]));
+    assert_eq!(rig.send(&publish("3")).len(), 2, "nothing is awaited");
+    rig.send(&method(20, 10, &short("")));
+    rig.send(&method(85, 10, &[0]));
+    assert_eq!(rig.send(&publish("4")).len(), 1);
+    assert_eq!(rig.recv(&ack(1, false)), ["answered 3 at 105"]);
+}
+
+/// Scenario: deliveries to a consumer with a name, to one that the broker named, and by `basic.get`.
+/// Guarantees: each is from its queue.
+#[test]
+fn queues_of_deliveries() {
+    let mut rig = Rig::new();
+    let consume = |queue: &str, tag: &str| {
+        let arguments = [&[0, 0][..], &short(queue), &short(tag), &[0, 0, 0, 0, 0]].concat();
+        method(60, 20, &arguments)
+    };
+    rig.send(&consume("q1", "c1"));
+    rig.send(&consume("q2", ""));
+    rig.recv(&method(60, 21, &short("amq.ctag-7")));
+    rig.send(&method(60, 70, &[&[0, 0][..], &short("q3"), &[0]].concat()));
+    for (consumer, queue) in [("c1", "q1"), ("amq.ctag-7", "q2")] {
+        let seen = rig.recv(&deliver_to(consumer, 1, false, "x"));
+        assert_eq!(seen[1], format!("delivered x from celery:{queue} again false"));
+    }
+    let got = [
+        &2u64.to_be_bytes()[..],
+        &[0],
+        &short(""),
+        &short("celery"),
+        &[0; 4],
+    ]
+    .concat();
+    let seen = rig.recv(&[method(60, 71, &got), content("y")].concat());
+    assert_eq!(seen[1], "delivered y from celery:q3 again false");
+}
+
+/// Scenario: three deliveries, one acked, then `basic.recover`.
+/// Guarantees: those that were not acked go back, once.
+#[test]
+fn recover() {
+    let mut rig = Rig::new();
+    for tag in 1..=3 {
+        rig.recv(&deliver(tag, false, "x"));
+    }
+    rig.send(&ack(2, false));
+    assert_eq!(
+        rig.send(&method(60, 110, &[1])),
+        ["requeued 7.1.1", "requeued 7.1.3"]
+    );
+    assert!(rig.send(&method(60, 110, &[1])).is_empty());
+}
+
+/// Scenario: a mandatory publish comes back, and is confirmed; then the broker closes the connection.
+/// Guarantees: the returned content is no delivery, the return is counted; what waits for a confirm is given up.
+#[test]
+fn returned_and_closed() {
+    let mut rig = Rig::new();
+    rig.send(&method(85, 10, &[0]));
+    rig.send(&publish("1"));
+    let reason = [
+        &312u16.to_be_bytes()[..],
+        &short("NO_ROUTE"),
+        &short(""),
+        &short("celery"),
+    ]
+    .concat();
+    assert!(
+        rig.recv(&[method(60, 50, &reason), content("1")].concat())
+            .is_empty()
+    );
+    assert_eq!(rig.connection.stats().messages_returned, 1);
+    assert_eq!(rig.recv(&ack(1, false)), ["answered 1 at 45"]);
+    rig.send(&publish("2"));
+    let reason = [&320u16.to_be_bytes()[..], &short("CONNECTION_FORCED"), &[0; 4]].concat();
+    assert_eq!(
+        rig.recv(&frame_on(0, 1, &[&[0, 10, 0, 50][..], &reason].concat())),
+        ["unanswered 2"]
+    );
+}
+
+/// Scenario: a client that uses more channels than are followed, each with a publish that waits.
+/// Guarantees: the oldest is forgotten, its publish given up, and both counted.
+#[test]
+fn channels_are_capped() {
+    let mut rig = Rig::new();
+    let select = |channel: u16| frame_on(channel, 1, &[0, 85, 0, 10, 0]);
+    rig.send(&select(1));
+    rig.send(&publish("1"));
+    for channel in 2..=256 {
+        assert!(rig.send(&select(channel)).is_empty());
+    }
+    assert_eq!(rig.send(&select(257)), ["unanswered 1"]);
+    assert_eq!(rig.connection.stats().channels_evicted, 1);
 }

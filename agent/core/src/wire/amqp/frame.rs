@@ -8,10 +8,16 @@ const HEAD: usize = 7;
 const END: u8 = 0xce;
 /// `AMQP`, 0, and the version: what a client sends first (§4.2.2). One byte longer than a frame's head.
 const PROTOCOL_HEADER: &[u8] = b"AMQP";
-/// Largest frame where the two have not been seen to agree on one: that of RabbitMQ and py-amqp.
-const FRAME_MAX: u32 = 131_072;
+/// Bytes of a frame that are not payload.
+const OVERHEAD: u32 = 8;
 /// No broker sends larger frames; what claims to be one is not a frame.
 const LARGEST: u32 = 1 << 30;
+/// Classes of the methods that a client and RabbitMQ exchange on channels (§1.2; `confirm` is RabbitMQ's).
+const CHANNEL_CLASSES: [[u8; 2]; 7] = [[0, 20], [0, 30], [0, 40], [0, 50], [0, 60], [0, 85], [0, 90]];
+/// Class `connection`: channel 0 only.
+const CONNECTION_CLASS: [u8; 2] = [0, 10];
+/// Class `basic`, the only one whose methods carry content.
+const BASIC_CLASS: [u8; 2] = [0, 60];
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +50,50 @@ impl Frame {
     #[must_use]
     pub fn whole(&self) -> Option<&[u8]> {
         (self.payload.len() == self.len as usize).then_some(&self.payload)
+    }
+}
+
+/// What the two ends have agreed on (`connection.tune-ok`), and what is taken for granted where that was not seen: the
+/// numbers of RabbitMQ and py-amqp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Largest frame, head and end included.
+    frame_max: u32,
+    /// Highest channel.
+    channel_max: u16,
+    /// Seen, not assumed: what goes beyond is no frame.
+    seen: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            frame_max: 131_072,
+            channel_max: 2047,
+            seen: false,
+        }
+    }
+}
+
+impl Tuning {
+    /// The smallest `frame_max` that the protocol allows (`frame-min-size`).
+    const FRAME_MIN: u32 = 4096;
+
+    /// From the numbers of a tune-ok, 0 for no limit each.
+    #[must_use]
+    pub fn new(frame_max: u32, channel_max: u16) -> Self {
+        Self {
+            frame_max: match frame_max {
+                0 => LARGEST,
+                agreed => agreed.clamp(Self::FRAME_MIN, LARGEST),
+            },
+            channel_max: if channel_max == 0 { u16::MAX } else { channel_max },
+            seen: true,
+        }
+    }
+
+    fn allows(&self, channel: u16, len: u32) -> bool {
+        len.saturating_add(OVERHEAD) <= self.frame_max && channel <= self.channel_max
     }
 }
 
@@ -100,8 +150,8 @@ pub struct FrameDecoder {
     under_way: u64,
     first: Call,
     last: Call,
-    frame_max: u32,
-    /// Sync was lost; the frame at hand is the first after it and proves itself by its last octet.
+    tuning: Tuning,
+    /// Sync was lost; the frame at hand is the first after it and proves itself by what it holds and by its last octet.
     probing: bool,
     stats: FrameStats,
 }
@@ -122,27 +172,27 @@ impl FrameDecoder {
             under_way: 0,
             first: Call::default(),
             last: Call::default(),
-            frame_max: FRAME_MAX,
+            tuning: Tuning::default(),
             probing: false,
             stats: FrameStats::default(),
         }
     }
 
-    /// The two have agreed on a largest frame (`connection.tune-ok`), 0 for none.
-    pub fn set_frame_max(&mut self, frame_max: u32) {
-        self.frame_max = if frame_max == 0 { LARGEST } else { frame_max };
+    /// The two ends have agreed on these.
+    pub fn tune(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
     }
 
     /// The next frame that ends within the segment; `None`: then all of it has been taken.
     pub fn next(&mut self, segment: &mut Segment<'_>) -> Option<Item<Frame>> {
         while !segment.data.is_empty() {
-            if self.state == State::Lost && !(segment.begins && self.plausible(segment.data)) {
-                let skipped = segment.skip_all();
-                self.stats.bytes = self.stats.bytes.saturating_add(skipped);
-                self.stats.skipped_bytes = self.stats.skipped_bytes.saturating_add(skipped);
-                return None;
-            }
             if self.state == State::Lost {
+                if !segment.begins {
+                    let skipped = segment.skip_all();
+                    self.stats.bytes = self.stats.bytes.saturating_add(skipped);
+                    self.stats.skipped_bytes = self.stats.skipped_bytes.saturating_add(skipped);
+                    return None;
+                }
                 self.state = State::Head;
                 self.probing = true;
             }
@@ -165,17 +215,23 @@ impl FrameDecoder {
                 self.head.extend_from_slice(taken);
                 if self.head.len() == HEAD {
                     self.begin();
+                } else if self.probing && !self.first_fits() {
+                    // At once: the next transfer may begin with a frame.
+                    self.break_off();
                 }
             }
             State::Payload(left) => {
                 let taken = self.take(segment, left as usize);
-                // Only a prefix is of use: behind a gap nothing is kept.
-                if self.missing == 0 {
+                // Only a prefix is of use, and of a large body frame nothing.
+                if self.missing == 0 && (self.kind != FrameKind::Body || self.len as usize <= self.kept) {
                     let room = self.kept.saturating_sub(self.payload.len());
                     self.payload
                         .extend_from_slice(taken.get(..room.min(taken.len())).unwrap_or_default());
                 }
                 self.left(left.saturating_sub(u32::try_from(taken.len()).unwrap_or(left)));
+                if self.probing && self.missing == 0 && !self.payload_fits() {
+                    self.break_off();
+                }
             }
             State::End => {
                 if self.take(segment, 1).first() == Some(&END) {
@@ -185,6 +241,7 @@ impl FrameDecoder {
             }
             State::Version => {
                 self.take(segment, 1);
+                self.found();
                 self.count_frame();
                 self.restart();
             }
@@ -209,11 +266,44 @@ impl FrameDecoder {
             return;
         }
         match read_head(&self.head) {
-            Some((kind, channel, len)) => {
+            Some((kind, channel, len)) if !self.tuning.seen || self.tuning.allows(channel, len) => {
                 (self.kind, self.channel, self.len) = (kind, channel, len);
                 self.left(len);
+                if self.probing && !self.head_fits() {
+                    self.break_off();
+                }
             }
-            None => self.break_off(),
+            _ => self.break_off(),
+        }
+    }
+
+    /// Could the first frame after a loss, or a connection, begin with this byte?
+    fn first_fits(&self) -> bool {
+        matches!(self.head.first(), None | Some(1 | 2 | 8 | b'A'))
+    }
+
+    /// Could this be the head of the first frame after a loss? Not a body frame: any bytes may follow its head, and its
+    /// content header was not seen.
+    fn head_fits(&self) -> bool {
+        self.tuning.allows(self.channel, self.len)
+            && match self.kind {
+                FrameKind::Method => self.len >= 4,
+                FrameKind::Header => self.len >= 14 && self.channel != 0,
+                FrameKind::Heartbeat => self.len == 0 && self.channel == 0,
+                FrameKind::Body => false,
+            }
+    }
+
+    /// Could the payload of the first frame after a loss begin so?
+    fn payload_fits(&self) -> bool {
+        let Some(&class) = self.payload.first_chunk::<2>() else {
+            return true;
+        };
+        match self.kind {
+            FrameKind::Method if self.channel == 0 => class == CONNECTION_CLASS,
+            FrameKind::Method => CHANNEL_CLASSES.contains(&class),
+            FrameKind::Header => class == BASIC_CLASS,
+            FrameKind::Body | FrameKind::Heartbeat => true,
         }
     }
 
@@ -226,8 +316,7 @@ impl FrameDecoder {
     }
 
     fn finish(&mut self) -> Item<Frame> {
-        let resynced = std::mem::take(&mut self.probing);
-        self.stats.resyncs = self.stats.resyncs.saturating_add(u64::from(resynced));
+        let resynced = self.found();
         self.stats.frames = self.stats.frames.saturating_add(1);
         self.stats.degraded = self.stats.degraded.saturating_add(u64::from(self.missing > 0));
         let frame = Item {
@@ -252,6 +341,13 @@ impl FrameDecoder {
         frame
     }
 
+    /// What is complete now proves where frames begin. Gives whether that was unknown.
+    fn found(&mut self) -> bool {
+        let resynced = std::mem::take(&mut self.probing);
+        self.stats.resyncs = self.stats.resyncs.saturating_add(u64::from(resynced));
+        resynced
+    }
+
     fn count_frame(&mut self) {
         self.stats.frame_bytes = self.stats.frame_bytes.saturating_add(self.under_way);
     }
@@ -264,9 +360,11 @@ impl FrameDecoder {
         self.under_way = 0;
     }
 
-    /// The bytes are no frame.
+    /// The bytes are no frame. While a boundary is looked for, that is no error.
     fn break_off(&mut self) {
-        self.stats.protocol_errors = self.stats.protocol_errors.saturating_add(1);
+        if !self.probing {
+            self.stats.protocol_errors = self.stats.protocol_errors.saturating_add(1);
+        }
         self.lose_sync();
     }
 
@@ -297,7 +395,7 @@ impl FrameDecoder {
 
     /// An unknown number of bytes is missing here.
     pub fn lose_sync(&mut self) {
-        if self.state != State::Lost && !self.probing {
+        if self.is_synced() {
             self.stats.sync_losses = self.stats.sync_losses.saturating_add(1);
         }
         self.stats.skipped_bytes = self.stats.skipped_bytes.saturating_add(self.under_way);
@@ -312,34 +410,16 @@ impl FrameDecoder {
         self.state != State::Lost && !self.probing
     }
 
+    /// Bytes of the frame under way.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.under_way
+    }
+
     /// Counters so far.
     #[must_use]
     pub fn stats(&self) -> &FrameStats {
         &self.stats
-    }
-
-    /// Could a transfer that begins so begin a frame? Body frames are left out: any bytes may follow their head.
-    fn plausible(&self, data: &[u8]) -> bool {
-        if data.starts_with(PROTOCOL_HEADER) {
-            return true;
-        }
-        let Some((kind, _, len)) = data.get(..HEAD).and_then(read_head) else {
-            return false;
-        };
-        let class = data.get(HEAD..HEAD.saturating_add(2));
-        let fits = len.saturating_add(8) <= self.frame_max;
-        match kind {
-            FrameKind::Method => {
-                let known = [10u8, 20, 40, 50, 60, 85, 90];
-                fits && len >= 4
-                    && class.is_none_or(|class| {
-                        class.first() == Some(&0) && class.get(1).is_some_and(|c| known.contains(c))
-                    })
-            }
-            FrameKind::Header => fits && len >= 14 && class.is_none_or(|class| class == [0, 60]),
-            FrameKind::Heartbeat => len == 0,
-            FrameKind::Body => false,
-        }
     }
 }
 
@@ -360,112 +440,4 @@ fn read_head(head: &[u8]) -> Option<(FrameKind, u16, u32)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
-        let mut out = vec![kind];
-        out.extend_from_slice(&channel.to_be_bytes());
-        out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
-        out.extend_from_slice(payload);
-        out.push(END);
-        out
-    }
-
-    /// A connection's first bytes, a publish of two body frames, a heartbeat.
-    fn stream() -> Vec<u8> {
-        [
-            b"AMQP\0\0\x09\x01".to_vec(),
-            frame(1, 1, b"\0\x3c\0\x28\0\0\0\x06celery\0"),
-            frame(2, 1, b"\0\x3c\0\0\0\0\0\0\0\0\0\x05\0\0"),
-            frame(3, 1, b"ab\xcec"),
-            frame(3, 1, b"d"),
-            frame(8, 0, b""),
-        ]
-        .concat()
-    }
-
-    fn read(decoder: &mut FrameDecoder, data: &[u8], begins: bool) -> Vec<Frame> {
-        let mut segment = Segment {
-            data,
-            begins,
-            call: Call::default(),
-        };
-        std::iter::from_fn(|| decoder.next(&mut segment))
-            .map(|item| item.value)
-            .collect()
-    }
-
-    fn balanced(decoder: &FrameDecoder) -> bool {
-        let stats = decoder.stats();
-        stats.bytes + stats.gap_bytes == stats.frame_bytes + stats.skipped_bytes + decoder.under_way
-    }
-
-    /// Scenario: a stream cut in two at every byte.
-    /// Guarantees: the same frames, and every byte accounted for.
-    #[test]
-    fn cut_at_every_byte() {
-        let stream = stream();
-        let whole = read(&mut FrameDecoder::new(&Limits::default()), &stream, true);
-        assert_eq!(whole.len(), 5);
-        assert_eq!(whole[2].whole(), Some(&b"ab\xcec"[..]));
-        for cut in 0..=stream.len() {
-            let mut decoder = FrameDecoder::new(&Limits::default());
-            let mut frames = read(&mut decoder, &stream[..cut], true);
-            frames.extend(read(&mut decoder, &stream[cut..], true));
-            assert_eq!(frames, whole, "cut at {cut}");
-            assert!(balanced(&decoder), "cut at {cut}");
-        }
-    }
-
-    /// Scenario: bytes missing within a body frame, and from one frame into the next.
-    /// Guarantees: the first costs that frame alone; after the second, reading goes on at the next call that begins a
-    /// method or header, never in a body.
-    #[test]
-    fn gaps() {
-        let mut decoder = FrameDecoder::new(&Limits::default());
-        assert_eq!(read(&mut decoder, &frame(3, 1, &[b'x'; 100])[..20], true), []);
-        assert!(decoder.gap(60).is_none());
-        let rest = read(&mut decoder, &frame(3, 1, &[b'x'; 100])[80..], false);
-        assert_eq!((rest.len(), rest[0].len, rest[0].whole()), (1, 100, None));
-        assert!(decoder.is_synced());
-
-        read(&mut decoder, &frame(1, 1, b"\0\x3c\0\x28")[..9], true);
-        assert!(decoder.gap(50).is_none());
-        assert!(!decoder.is_synced());
-        assert_eq!(read(&mut decoder, &frame(3, 1, b"body"), true), []);
-        assert_eq!(read(&mut decoder, b"anything at all", true), []);
-        let found = read(
-            &mut decoder,
-            &frame(1, 2, b"\0\x3c\0\x50\0\0\0\0\0\0\0\x01\0"),
-            true,
-        );
-        assert_eq!((found.len(), found[0].channel), (1, 2));
-        assert!(decoder.is_synced() && balanced(&decoder));
-        assert_eq!((decoder.stats().sync_losses, decoder.stats().resyncs), (1, 1));
-    }
-
-    /// Scenario: a frame whose last octet is not `CE`, huge lengths, bytes of other protocols.
-    /// Guarantees: counted, skipped, nothing reserved for a length that was only claimed.
-    #[test]
-    fn not_frames() {
-        let mut broken = frame(1, 1, b"\0\x3c\0\x28\0\0\0\0\0");
-        *broken.last_mut().unwrap() = 0;
-        for bytes in [
-            &broken[..],
-            b"GET / HTTP/1.1\r\n\r\n",
-            &[1, 0, 1, 0xff, 0xff, 0xff, 0xff, 0],
-        ] {
-            let mut decoder = FrameDecoder::new(&Limits::default());
-            assert_eq!(read(&mut decoder, bytes, true), []);
-            assert_eq!(decoder.stats().protocol_errors, 1, "{bytes:?}");
-            assert!(balanced(&decoder));
-        }
-        let mut decoder = FrameDecoder::new(&Limits::default());
-        assert_eq!(
-            read(&mut decoder, &[3, 0, 1, 0x3f, 0xff, 0xff, 0xff, 0], true),
-            []
-        );
-        assert!(decoder.payload.capacity() < 1024);
-    }
-}
+mod tests;

@@ -5,11 +5,15 @@ use super::reader::Reader;
 /// A method; those that matter not are [`Method::Other`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Method<'a> {
-    /// `connection.tune-ok`: the largest frame the two agreed on, 0 for no limit.
+    /// `connection.tune-ok`: what the two agreed on, 0 for no limit.
     TuneOk {
-        /// Bytes, frame header and end included.
+        /// Highest channel.
+        channel_max: u16,
+        /// Bytes of the largest frame, frame header and end included.
         frame_max: u32,
     },
+    /// `connection.close` or `connection.close-ok`: all channels are gone.
+    ConnectionClose,
     /// `channel.open`: numbering begins anew.
     ChannelOpen,
     /// `channel.close` or `channel.close-ok`.
@@ -20,8 +24,18 @@ pub enum Method<'a> {
     Consume {
         /// Where from.
         queue: &'a str,
-        /// The client's name for it.
+        /// The client's name for it; empty where the broker is to give one.
         consumer_tag: &'a str,
+    },
+    /// `basic.consume-ok`.
+    ConsumeOk {
+        /// The consumer's name, the broker's where the client gave none.
+        consumer_tag: &'a str,
+    },
+    /// `basic.get`.
+    Get {
+        /// Where from.
+        queue: &'a str,
     },
     /// `basic.publish`: content follows.
     Publish {
@@ -43,7 +57,7 @@ pub enum Method<'a> {
         /// Routing key it was published with.
         routing_key: &'a str,
     },
-    /// `basic.return`: content follows, of a message that could not be routed.
+    /// `basic.return`: content follows, of a message that could not be routed; its confirm comes all the same.
     Return,
     /// `basic.ack`, in either direction.
     Ack {
@@ -61,6 +75,8 @@ pub enum Method<'a> {
         /// Back into the queue.
         requeue: bool,
     },
+    /// `basic.recover` or `basic.recover-async`: all that is unacked on the channel goes back to its queue.
+    Recover,
     /// Anything else.
     Other,
 }
@@ -72,12 +88,11 @@ impl<'a> Method<'a> {
         let mut reader = Reader::new(payload);
         let (class, method) = (reader.u16()?, reader.u16()?);
         Some(match (class, method) {
-            (10, 31) => {
-                reader.u16()?;
-                Self::TuneOk {
-                    frame_max: reader.u32()?,
-                }
-            }
+            (10, 31) => Self::TuneOk {
+                channel_max: reader.u16()?,
+                frame_max: reader.u32()?,
+            },
+            (10, 50 | 51) => Self::ConnectionClose,
             (20, 10) => Self::ChannelOpen,
             (20, 40 | 41) => Self::ChannelClose,
             (85, 10) => Self::ConfirmSelect,
@@ -88,6 +103,9 @@ impl<'a> Method<'a> {
                     consumer_tag: reader.short_string()?,
                 }
             }
+            (60, 21) => Self::ConsumeOk {
+                consumer_tag: reader.short_string()?,
+            },
             (60, 40) => {
                 reader.u16()?;
                 Self::Publish {
@@ -103,6 +121,12 @@ impl<'a> Method<'a> {
                 exchange: reader.short_string()?,
                 routing_key: reader.short_string()?,
             },
+            (60, 70) => {
+                reader.u16()?;
+                Self::Get {
+                    queue: reader.short_string()?,
+                }
+            }
             (60, 71) => Self::Deliver {
                 consumer_tag: "",
                 delivery_tag: reader.u64()?,
@@ -119,6 +143,7 @@ impl<'a> Method<'a> {
                 multiple: false,
                 requeue: reader.u8()? & 1 != 0,
             },
+            (60, 100 | 110) => Self::Recover,
             (60, 120) => {
                 let delivery_tag = reader.u64()?;
                 let bits = reader.u8()?;

@@ -3,9 +3,9 @@
 //! [`FrameDecoder`] reads one direction of a connection and gives frames; [`Method`] and [`ContentHeader`] read what is
 //! in them. Methods that are not listed are passed over by their length.
 //!
-//! A gap inside a body frame is stepped over exactly; in any other frame it makes the frame unreadable, beyond it sync is
-//! lost. It is found again at the first byte of a transfer that begins a method, a content header or a heartbeat with
-//! sane numbers, and counts only once the frame-end octet stands where the frame's length says.
+//! A gap inside a frame's payload is stepped over exactly, and the frame says that it is not whole; any other gap loses
+//! sync. It is found again at the first byte of a transfer that begins a method, a content header or a heartbeat whose
+//! channel, length and class can be, and counts only once the frame-end octet stands where the frame's length says.
 //!
 //! The protocol: <https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf>.
 
@@ -15,7 +15,7 @@ mod method;
 mod reader;
 mod table;
 
-pub use frame::{Frame, FrameDecoder, FrameKind, FrameStats};
+pub use frame::{Frame, FrameDecoder, FrameKind, FrameStats, Tuning};
 pub use header::ContentHeader;
 pub use method::Method;
-pub use table::{Field, Table};
+pub use table::{Array, Field, Table};

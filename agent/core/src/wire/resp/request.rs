@@ -98,7 +98,7 @@ impl RequestDecoder {
             if matches!(self.state, State::Lost | State::Probing) && !self.probe(segment) {
                 continue;
             }
-            match self.step(segment) {
+            match self.step_from_boundary(segment) {
                 Ok(None) => {}
                 Ok(Some(item)) => return Some(item),
                 Err(NotResp) => {
@@ -174,6 +174,19 @@ impl RequestDecoder {
         let args = self.args.iter().map(Bulk::held).sum::<usize>();
         let list = self.args.capacity() * size_of::<Bulk>();
         args + list + self.line.held() + self.bulk.held() + self.probe.capacity()
+    }
+
+    /// A transfer's first byte by itself: where that alone is wrong, a command may begin with it. Where a later one is, the
+    /// transfer was taken for a part of something else, however it is cut.
+    fn step_from_boundary(&mut self, segment: &mut Segment<'_>) -> Result<Option<Item<Command>>, NotResp> {
+        let Some((first, rest)) = segment.data.split_at_checked(1).filter(|_| segment.begins) else {
+            return self.step(segment);
+        };
+        let whole = segment.data;
+        segment.data = first;
+        let stepped = self.step(segment);
+        segment.data = if segment.begins { whole } else { rest };
+        stepped
     }
 
     /// Reads one line or one argument, as far as it goes.
@@ -363,7 +376,8 @@ fn sane_number(bytes: &[u8], mark: u8, max: u64) -> Result<(usize, &[u8]), Optio
     };
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
     let (digits, rest) = rest.split_at_checked(digits).ok_or(Some(false))?;
-    let number = parse_len(digits).filter(|n| (1..=max).contains(n));
+    // No client writes zeros in front; a prefix of what is sane must be sane.
+    let number = parse_len(digits).filter(|n| !digits.starts_with(b"0") && (1..=max).contains(n));
     if first != mark || (number.is_none() && !(digits.is_empty() && rest.is_empty())) {
         return Err(Some(false));
     }

@@ -1,0 +1,10 @@
+//! The AMQP decoder against real traffic, another implementation, and chance.
+
+#[path = "../../../../fuzz/src/feed.rs"]
+mod feed;
+mod gaps;
+mod generated;
+mod oracle;
+mod recorded;
+#[path = "../../../../tests/support/mod.rs"]
+mod support;
