@@ -112,11 +112,12 @@ impl Engine {
     /// Back in its queue: an attempt that never began was none.
     pub(super) fn requeued(&mut self, tag: &str, call: Call) {
         let leader = self.processes.leader_of(call.pid);
-        self.stats.requeues += 1;
-        // One that still runs (cold shutdown) has its end before it. The others must not be there any more when the message
+        let attempts = self.of_delivery(leader, tag);
+        self.stats.requeues += u64::from(!attempts.is_empty());
+        // One that still runs (cold shutdown, connection lost), or that a child has been given, has its end before it. The others must not be there any more when the message
         // comes back: kombu gives it the same tag.
-        let over = |a: &Attempt| a.began.is_none() || a.end.is_some();
-        for id in self.of_delivery(leader, tag) {
+        let over = |a: &Attempt| (a.began.is_none() && a.runner.is_none()) || a.end.is_some();
+        for id in attempts {
             if self.attempts.get(&id).is_some_and(over) {
                 self.close(id);
             }

@@ -267,6 +267,17 @@ impl Channels {
         queue.map(String::as_str)
     }
 
+    /// Channel and number of every delivery that was not acked; they are forgotten.
+    pub(super) fn given_back(&mut self) -> Vec<(u16, u64)> {
+        let numbers: Vec<u16> = self.open.iter().map(|(number, _)| *number).collect();
+        let mut all = Vec::new();
+        for number in numbers {
+            let unacked = self.known(number).map(Channel::recovered).unwrap_or_default();
+            all.extend(unacked.into_iter().map(|tag| (number, tag)));
+        }
+        all
+    }
+
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Channel> {
         self.open.values_mut()
     }

@@ -27,6 +27,8 @@ pub struct RabbitConnection {
     outgoing: FrameDecoder,
     incoming: FrameDecoder,
     channels: Channels,
+    /// The last call that moved a delivery: whose what is not acked was.
+    consuming: Option<Call>,
     keep: usize,
     last_token: u64,
     verdict: Verdict,
@@ -44,6 +46,7 @@ impl RabbitConnection {
             outgoing: FrameDecoder::new(limits),
             incoming: FrameDecoder::new(limits),
             channels: Channels::default(),
+            consuming: None,
             keep: limits.bulk,
             last_token: 0,
             verdict: Verdict::Unknown,
@@ -94,6 +97,17 @@ impl RabbitConnection {
         for channel in self.channels.all() {
             unanswered(channel.unconfirmed(), out);
         }
+        let unacked = self.channels.given_back();
+        self.give_back(unacked, out);
+    }
+
+    /// What is not acked when its channel closes goes back to its queue, and comes again under another name.
+    fn give_back(&self, unacked: Vec<(u16, u64)>, out: &mut Vec<BrokerEvent>) {
+        let Some(call) = self.consuming else { return };
+        out.extend(unacked.into_iter().map(|(number, tag)| BrokerEvent::Requeued {
+            tag: name(self.id, number, tag),
+            call,
+        }));
     }
 
     /// What the connection has proved to be so far. Programs other than Celery are not told apart by what they don't
@@ -178,6 +192,8 @@ impl RabbitConnection {
             Method::ChannelOpen | Method::ChannelClose => {
                 if let Some(mut closed) = self.channels.remove(number) {
                     unanswered(closed.unconfirmed(), out);
+                    let unacked = closed.recovered().into_iter().map(|tag| (number, tag));
+                    self.give_back(unacked.collect(), out);
                 }
             }
             Method::ConnectionClose => {
@@ -356,6 +372,7 @@ impl RabbitConnection {
             let mut task = addressed(task, announced);
             task.delivery_tag = name(self.id, number, *tag);
             task.redelivered = *redelivered;
+            self.consuming = Some(call);
             out.push(BrokerEvent::Consumer { call });
             out.push(BrokerEvent::Delivered {
                 message: task,
