@@ -5,6 +5,8 @@
 pub mod event;
 pub mod rabbitmq;
 pub mod redis;
+#[cfg(test)]
+mod rig;
 
 pub use event::BrokerEvent;
 

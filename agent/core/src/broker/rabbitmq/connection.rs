@@ -7,7 +7,7 @@ use super::channel::{Announced, Channel, Channels, Content};
 use super::delay::undelayed;
 use crate::broker::{BrokerEvent, Context, Verdict};
 use crate::celery::content::{self, Content as Held};
-use crate::celery::{ResultMeta, TaskMessage};
+use crate::celery::{ResultMeta, TaskMessage, pidbox};
 use crate::limits::Limits;
 use crate::stream::{Call, Chunk, Half};
 use crate::wire::amqp::{ContentHeader, Frame, FrameDecoder, FrameKind, Method, Tuning};
@@ -203,6 +203,8 @@ impl RabbitConnection {
             Method::ConfirmSelect if sending => channel.select_confirms(),
             Method::Consume { queue, consumer_tag } if sending => {
                 self.channels.consumes(number, consumer_tag, queue);
+                let name = pidbox::owner(queue).map(str::to_owned);
+                out.extend(name.map(|name| BrokerEvent::WorkerName { name, call }));
             }
             Method::ConsumeOk { consumer_tag } if !sending => self.channels.named(number, consumer_tag),
             Method::Get { queue } if sending => channel.getting = Some(queue.to_owned()),

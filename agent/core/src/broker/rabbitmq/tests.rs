@@ -1,86 +1,13 @@
 //! Made-up exchanges, one rule each; recorded ones are replayed in `tests/captures.rs`.
 
-use celeryscope_common::record::{Header, Kind, Record, flags};
+use celeryscope_common::Kind;
 
 use super::RabbitConnection;
 use crate::Limits;
-use crate::broker::{BrokerEvent, Context};
+use crate::broker::rig::Rig;
 
-struct Rig {
-    connection: RabbitConnection,
-    offsets: [u64; 2],
-    now: u64,
-}
-
-impl Rig {
-    fn new() -> Self {
-        let connection = RabbitConnection::new(7, &Limits::default(), false);
-        Self {
-            connection,
-            offsets: [0; 2],
-            now: 0,
-        }
-    }
-
-    fn feed(&mut self, kind: Kind, bytes: &[u8]) -> Vec<String> {
-        let offset = &mut self.offsets[usize::from(kind == Kind::Recv)];
-        self.now += 10;
-        let header = Header {
-            flags: flags::LAST,
-            enter: self.now,
-            exit: self.now + 5,
-            start: *offset,
-            total: bytes.len() as u32,
-            ..Header::default()
-        };
-        *offset += bytes.len() as u64;
-        let mut out = Vec::new();
-        let context = Context {
-            capture_args: false,
-            knows_tag: &|_| false,
-        };
-        self.connection
-            .record(&Record::new(kind, header, bytes), &context, &mut out);
-        out.iter().map(show).collect()
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> Vec<String> {
-        self.feed(Kind::Send, bytes)
-    }
-
-    fn recv(&mut self, bytes: &[u8]) -> Vec<String> {
-        self.feed(Kind::Recv, bytes)
-    }
-}
-
-fn show(event: &BrokerEvent) -> String {
-    match event {
-        BrokerEvent::Publish {
-            token,
-            message,
-            destination,
-            ..
-        } => {
-            format!("publish {token} {} to {destination}", message.id)
-        }
-        BrokerEvent::Answered { token, at } => format!("answered {token} at {}", at.0),
-        BrokerEvent::Unanswered { token } => format!("unanswered {token}"),
-        BrokerEvent::Delivered {
-            message, destination, ..
-        } => {
-            format!(
-                "delivered {} from {destination} again {}",
-                message.id, message.redelivered
-            )
-        }
-        BrokerEvent::Acked { tag, .. } => format!("acked {tag}"),
-        BrokerEvent::Requeued { tag, .. } => format!("requeued {tag}"),
-        other => format!("{other:?}")
-            .split(' ')
-            .next()
-            .unwrap_or_default()
-            .to_lowercase(),
-    }
+fn rig() -> Rig<RabbitConnection> {
+    Rig::with(RabbitConnection::new(7, &Limits::default(), false))
 }
 
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -155,7 +82,7 @@ fn ack(tag: u64, multiple: bool) -> Vec<u8> {
 /// Guarantees: the first ends with its last byte, the others with the answer that covers them.
 #[test]
 fn confirms() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     assert_eq!(
         rig.send(&publish("0")),
         ["publish 1 0 to celery", "answered 1 at 15"]
@@ -172,10 +99,10 @@ fn confirms() {
 /// Guarantees: what waits is given up, and no later publish is taken for answered by another's confirm.
 #[test]
 fn lost_publish_with_confirms() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     rig.send(&method(85, 10, &[0]));
     assert_eq!(rig.send(&publish("1")).len(), 1);
-    rig.offsets[0] += publish("2").len() as u64;
+    rig.lose(Kind::Send, publish("2").len());
     let events = rig.send(&publish("3"));
     assert_eq!(
         events,
@@ -188,10 +115,14 @@ fn lost_publish_with_confirms() {
 /// Guarantees: each is named by connection, channel and tag; a redelivery says so.
 #[test]
 fn acks_and_rejects() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     for tag in 1..=4 {
-        let seen = rig.recv(&deliver(tag, tag == 4, "x"));
-        assert_eq!(seen[1], format!("delivered x from celery again {}", tag == 4));
+        let again = tag == 4;
+        let seen = rig.recv(&deliver(tag, again, "x"));
+        assert_eq!(
+            seen[1],
+            format!("delivered x from celery{}", if again { " again" } else { "" })
+        );
     }
     assert_eq!(rig.send(&ack(2, true)), ["acked 7.1.1", "acked 7.1.2"]);
     let reject = |tag: u64, requeue: u8| method(60, 90, &[&tag.to_be_bytes()[..], &[requeue]].concat());
@@ -203,7 +134,7 @@ fn acks_and_rejects() {
 /// Guarantees: no event, and the next message is read.
 #[test]
 fn cut_and_malformed() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     let announced = publish("1");
     assert!(
         rig.send(&announced[..announced.len() - content("1").len()])
@@ -222,12 +153,12 @@ fn cut_and_malformed() {
 /// Guarantees: the count of publishes is given up until the channel is opened anew.
 #[test]
 fn a_hole_in_a_publish_with_confirms() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     rig.send(&method(85, 10, &[0]));
     let second = publish("2");
     rig.send(&publish("1"));
     rig.send(&second[..12]);
-    rig.offsets[0] += 2;
+    rig.lose(Kind::Send, 2);
     assert_eq!(rig.send(&second[14..]), ["unanswered 1"]);
     rig.send(&method(85, 10, &[0]));
     assert_eq!(rig.send(&publish("3")).len(), 2, "nothing is awaited");
@@ -241,7 +172,7 @@ fn a_hole_in_a_publish_with_confirms() {
 /// Guarantees: each is from its queue.
 #[test]
 fn queues_of_deliveries() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     let consume = |queue: &str, tag: &str| {
         let arguments = [&[0, 0][..], &short(queue), &short(tag), &[0, 0, 0, 0, 0]].concat();
         method(60, 20, &arguments)
@@ -252,7 +183,7 @@ fn queues_of_deliveries() {
     rig.send(&method(60, 70, &[&[0, 0][..], &short("q3"), &[0]].concat()));
     for (consumer, queue) in [("c1", "q1"), ("amq.ctag-7", "q2")] {
         let seen = rig.recv(&deliver_to(consumer, 1, false, "x"));
-        assert_eq!(seen[1], format!("delivered x from celery:{queue} again false"));
+        assert_eq!(seen[1], format!("delivered x from celery:{queue}"));
     }
     let got = [
         &2u64.to_be_bytes()[..],
@@ -263,14 +194,14 @@ fn queues_of_deliveries() {
     ]
     .concat();
     let seen = rig.recv(&[method(60, 71, &got), content("y")].concat());
-    assert_eq!(seen[1], "delivered y from celery:q3 again false");
+    assert_eq!(seen[1], "delivered y from celery:q3");
 }
 
 /// Scenario: three deliveries, one acked, then `basic.recover`.
 /// Guarantees: those that were not acked go back, once.
 #[test]
 fn recover() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     for tag in 1..=3 {
         rig.recv(&deliver(tag, false, "x"));
     }
@@ -286,7 +217,7 @@ fn recover() {
 /// Guarantees: the returned content is no delivery, the return is counted; what waits for a confirm is given up.
 #[test]
 fn returned_and_closed() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     rig.send(&method(85, 10, &[0]));
     rig.send(&publish("1"));
     let reason = [
@@ -314,7 +245,7 @@ fn returned_and_closed() {
 /// Guarantees: the oldest is forgotten, its publish given up, and both counted.
 #[test]
 fn channels_are_capped() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     let select = |channel: u16| frame_on(channel, 1, &[0, 85, 0, 10, 0]);
     rig.send(&select(1));
     rig.send(&publish("1"));
@@ -323,4 +254,21 @@ fn channels_are_capped() {
     }
     assert_eq!(rig.send(&select(257)), ["unanswered 1"]);
     assert_eq!(rig.connection.stats().channels_evicted, 1);
+}
+
+/// Scenario: a worker consumes from its queue, its mailbox for remote control and a queue for replies.
+/// Guarantees: its name is told once, by the mailbox.
+#[test]
+fn mailbox() {
+    let mut rig = rig();
+    let consume = |queue: &str| {
+        method(
+            60,
+            20,
+            &[&[0, 0][..], &short(queue), &short(queue), &[0; 5]].concat(),
+        )
+    };
+    assert_eq!(rig.send(&consume("w1@host.celery.pidbox")), ["worker w1@host"]);
+    assert!(rig.send(&consume("celery")).is_empty());
+    assert!(rig.send(&consume("5f8f8be2.reply.celery.pidbox")).is_empty());
 }

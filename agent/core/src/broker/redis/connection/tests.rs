@@ -1,89 +1,14 @@
 //! Made-up exchanges, one rule each; recorded ones are replayed in `tests/captures.rs`.
 
-use celeryscope_common::record::{Header, Kind, Record, flags};
+use celeryscope_common::Kind;
 
 use super::RedisConnection;
 use crate::Limits;
-use crate::broker::BrokerEvent;
-use crate::broker::Context;
 use crate::broker::Verdict;
+use crate::broker::rig::Rig;
 
-/// A connection, with the offsets and the time that its records need.
-struct Rig {
-    connection: RedisConnection,
-    offsets: [u64; 2],
-    now: u64,
-    known_tag: &'static str,
-}
-
-impl Rig {
-    fn new() -> Self {
-        let connection = RedisConnection::new(&Limits::default(), false);
-        Self {
-            connection,
-            offsets: [0; 2],
-            now: 0,
-            known_tag: "",
-        }
-    }
-
-    fn feed(&mut self, kind: Kind, bytes: &[u8]) -> Vec<String> {
-        let offset = &mut self.offsets[usize::from(kind == Kind::Recv)];
-        self.now += 10;
-        let header = Header {
-            flags: flags::LAST,
-            enter: self.now,
-            exit: self.now + 5,
-            start: *offset,
-            total: bytes.len() as u32,
-            ..Header::default()
-        };
-        *offset += bytes.len() as u64;
-        let mut out = Vec::new();
-        let known = self.known_tag;
-        let context = Context {
-            capture_args: false,
-            knows_tag: &|tag| tag == known,
-        };
-        self.connection
-            .record(&Record::new(kind, header, bytes), &context, &mut out);
-        out.iter().map(show).collect()
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> Vec<String> {
-        self.feed(Kind::Send, bytes)
-    }
-
-    fn recv(&mut self, bytes: &[u8]) -> Vec<String> {
-        self.feed(Kind::Recv, bytes)
-    }
-}
-
-fn show(event: &BrokerEvent) -> String {
-    match event {
-        BrokerEvent::Publish {
-            token,
-            message,
-            destination,
-            ..
-        } => {
-            format!("publish {token} {} to {destination}", message.id)
-        }
-        BrokerEvent::Answered { token, at } => format!("answered {token} at {}", at.0),
-        BrokerEvent::Unanswered { token } => format!("unanswered {token}"),
-        BrokerEvent::Delivered {
-            message, destination, ..
-        } => {
-            format!("delivered {} from {destination}", message.id)
-        }
-        BrokerEvent::Acked { tag, .. } => format!("acked {tag}"),
-        BrokerEvent::Requeued { tag, .. } => format!("requeued {tag}"),
-        BrokerEvent::Result { task_id, meta, .. } => format!("result {task_id} {:?}", meta.state),
-        BrokerEvent::Told { events, .. } => format!("told {} events", events.len()),
-        BrokerEvent::ChordComplete { group, .. } => format!("chord {group}"),
-        BrokerEvent::Consumer { .. } => "consumer".to_owned(),
-        BrokerEvent::WorkerName { name, .. } => format!("worker {name}"),
-    }
+fn rig() -> Rig<RedisConnection> {
+    Rig::with(RedisConnection::new(&Limits::default(), false))
 }
 
 fn command(args: &[&[u8]]) -> Vec<u8> {
@@ -110,7 +35,7 @@ fn push(id: &str) -> Vec<u8> {
 /// Guarantees: each is answered by its own reply; the destination is the queue's name.
 #[test]
 fn pipelined_publishes() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     assert_eq!(
         rig.send(&[push("1"), push("2")].concat()),
         ["publish 1 1 to celery", "publish 2 2 to celery"]
@@ -124,7 +49,7 @@ fn pipelined_publishes() {
 /// Guarantees: it is one publish, answered by EXEC's reply and not by `+QUEUED`.
 #[test]
 fn publish_in_a_transaction() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     let sent = [
         command(&[b"MULTI"]),
         push("1"),
@@ -140,7 +65,7 @@ fn publish_in_a_transaction() {
 /// Guarantees: nothing was published.
 #[test]
 fn discarded_transaction() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     assert!(
         rig.send(&[command(&[b"MULTI"]), push("1"), command(&[b"DISCARD"])].concat())
             .is_empty()
@@ -155,7 +80,7 @@ fn discarded_transaction() {
 /// Guarantees: one delivery and one ack; the copy is neither publish nor delivery.
 #[test]
 fn deliver_and_ack() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     assert_eq!(
         rig.send(&command(&[b"BRPOP", b"celery", b"celery\x06\x163", b"1"])),
         ["consumer"]
@@ -177,7 +102,7 @@ fn deliver_and_ack() {
 /// Guarantees: the copy stands in for it.
 #[test]
 fn copy_of_an_unseen_delivery() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     let copy = format!(r#"[{}, "", "celery"]"#, envelope("1", false));
     let hset = command(&[b"HSET", b"unacked", b"tag-1", copy.as_bytes()]);
     assert_eq!(rig.send(&hset), ["delivered 1 from celery"]);
@@ -187,7 +112,7 @@ fn copy_of_an_unseen_delivery() {
 /// Guarantees: a requeue, no ack and no publish.
 #[test]
 fn requeue() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     let back = command(&[b"LPUSH", b"celery", envelope("1", true).as_bytes()]);
     let sent = [
         command(&[b"MULTI"]),
@@ -202,7 +127,7 @@ fn requeue() {
 /// Guarantees: messages deliver, and none is taken for the reply to a command.
 #[test]
 fn resp2_subscription() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     assert!(rig.send(&command(&[b"SUBSCRIBE", b"/0.bcast/celery"])).is_empty());
     assert!(
         rig.recv(b"*3\r\n$9\r\nsubscribe\r\n$15\r\n/0.bcast/celery\r\n:1\r\n")
@@ -219,7 +144,7 @@ fn resp2_subscription() {
 /// Guarantees: the worker's name is told by the first; the second names nobody.
 #[test]
 fn mailboxes() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     let bind = |exchange: &str, queue: &str| {
         let (key, member) = (
             format!("_kombu.binding.{exchange}"),
@@ -266,7 +191,7 @@ fn subscribed_before_the_agent_came() {
         ]
         .concat(),
     ] {
-        let mut rig = Rig::new();
+        let mut rig = rig();
         rig.connection = RedisConnection::new(&Limits::default(), true);
         assert!(rig.recv(b"end of something\r\n").is_empty());
         assert_eq!(rig.recv(&message), ["delivered 1 from bcast"]);
@@ -277,9 +202,9 @@ fn subscribed_before_the_agent_came() {
 /// Guarantees: that publish is reported unanswered; the next pair is right.
 #[test]
 fn lost_reply() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     assert_eq!(rig.send(&push("1")).len(), 1);
-    rig.offsets[1] += 4;
+    rig.lose(Kind::Recv, 4);
     assert_eq!(rig.send(&push("2")).len(), 1);
     let mut events = rig.recv(b":2\r\n");
     events.extend(rig.send(&push("3")));
@@ -292,7 +217,7 @@ fn lost_reply() {
 /// Guarantees: both are ignored after a few commands; set-up commands alone decide nothing.
 #[test]
 fn verdicts() {
-    let mut cache = Rig::new();
+    let mut cache = rig();
     for _ in 0..100 {
         cache.send(&command(&[b"PING"]));
     }
@@ -306,7 +231,7 @@ fn verdicts() {
     cache.send(&push("1"));
     assert_eq!(cache.connection.verdict(), Verdict::Celery);
 
-    let mut rubbish = Rig::new();
+    let mut rubbish = rig();
     for _ in 0..64 {
         rubbish.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
     }
@@ -317,7 +242,7 @@ fn verdicts() {
 /// Guarantees: counted; no event.
 #[test]
 fn not_a_task() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     for payload in [
         r#"{"user": 5}"#,
         r#"{"headers": {"task": 5, "id": "1"}}"#,
