@@ -92,7 +92,15 @@ fn results_in_every_form() {
             arguments: vec!["--pool", "threads"],
             ..with_lives()
         };
-        let set = ["simple 3", "failures 2", "retries", "grouped 3", "paced 5"];
+        let set = [
+            "simple 3",
+            "failures 2",
+            "retries",
+            "retries",
+            "retries",
+            "grouped 3",
+            "paced 5",
+        ];
         told_in_full(scene, &options, &set);
     }
 }

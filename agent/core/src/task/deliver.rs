@@ -131,7 +131,7 @@ impl Engine {
         let by_job = own
             .map(|(_, id)| id)
             .filter(|id| self.attempts.get(id).is_some_and(|a| a.message.id == task_id));
-        let Some(id) = by_job.or_else(|| self.told_by(task_id, meta.state, leader)) else {
+        let Some(id) = by_job.or_else(|| self.stored_by(task_id, meta.state, leader, call)) else {
             self.stats.results_unknown += 1;
             return;
         };
@@ -234,21 +234,18 @@ impl Engine {
         }
     }
 
-    /// The attempt that a result is about, where no pool's frame says so: the oldest that is not over, because a retry is
-    /// delivered while the attempt that asked for it still runs. That one has been published again; a `RETRY` without
-    /// such a publish is about an attempt that was not seen.
-    pub(super) fn told_by(&self, task_id: &str, state: ResultState, leader: u32) -> Option<AttemptId> {
-        let task = self.tasks.get(task_id)?;
-        let published = task.publishes.iter().map(|p| p.retries).max();
+    /// The attempt that a result of this call is about, where no pool's frame says so.
+    fn stored_by(&self, task_id: &str, state: ResultState, leader: u32, call: Call) -> Option<AttemptId> {
+        let threads = self.processes.pool(leader) == Some(Pool::Threads);
         let lost = |attempt: &Attempt| attempt.state == Some(State::Lost) && attempt.stored.is_none();
-        let oldest = self.oldest(task_id, |attempt| {
-            attempt.leader == leader
-                && (attempt.end.is_none() || lost(attempt))
-                && (state != ResultState::Retry || Some(attempt.message.retries) < published)
+        // A thread stores the results of what it ran.
+        let elsewhere = |attempt: &Attempt| threads && attempt.runner.is_some_and(|(_, tid)| tid != call.tid);
+        let id = self.told_by(task_id, state == ResultState::Retry, |attempt| {
+            attempt.leader == leader && (attempt.end.is_none() || lost(attempt)) && !elsewhere(attempt)
         })?;
-        let told = self.attempts.get(&oldest)?;
+        let told = self.attempts.get(&id)?;
         if !lost(told) {
-            return Some(oldest);
+            return Some(id);
         }
         // The pool hands a job on when a child dies before its ACK frame is read; the failure stored in the end is of the
         // last child that had the job.
@@ -257,6 +254,22 @@ impl Engine {
                 && attempt.leader == leader
                 && attempt.message.delivery_tag == told.message.delivery_tag
         })
+    }
+
+    /// The attempt of those open that something told of the task is about: the oldest. A retry may be delivered, and over,
+    /// while the attempt that asked for it still has to say so: that one has been published again, and no other asked for a
+    /// retry.
+    pub(super) fn told_by(
+        &self,
+        task_id: &str,
+        retry: bool,
+        open: impl Fn(&Attempt) -> bool,
+    ) -> Option<AttemptId> {
+        let published = self.tasks.get(task_id)?.publishes.iter().map(|p| p.retries).max();
+        let retried = |attempt: &Attempt| Some(attempt.message.retries) < published;
+        let fitting = self.oldest(task_id, |attempt| open(attempt) && retried(attempt) == retry);
+        // `Task.retry(throw=False)` publishes, and the task goes on.
+        fitting.or_else(|| self.oldest(task_id, |attempt| open(attempt) && !retry))
     }
 
     /// The oldest open attempt of a task that fits.

@@ -24,10 +24,17 @@ impl Engine {
     fn event(&mut self, event: &TaskEvent, leader: u32, call: Call) {
         let at = self.clock.mono_of(event.at);
         // Events are buffered: usually the result was stored before, and the attempt waits for them.
-        let open = |a: &Attempt| a.leader == leader && a.end.is_none_or(|end| end.timing > Timing::Event);
-        let Some(id) = self.oldest(&event.task_id, open) else {
-            return;
+        let started = event.kind == EventKind::Started;
+        let open = |a: &Attempt| {
+            let news = !started || a.began.is_none_or(|(_, timing)| timing > Timing::Event);
+            a.leader == leader && a.end.is_none_or(|end| end.timing > Timing::Event) && news
         };
+        let about = if started {
+            self.oldest(&event.task_id, open)
+        } else {
+            self.told_by(&event.task_id, event.kind == EventKind::Retried, open)
+        };
+        let Some(id) = about else { return };
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return;
         };
