@@ -203,3 +203,31 @@ fn broker_goes_and_comes_back() {
     let again = truth.runs().filter(|(_, run)| run.redelivered == Some(true));
     assert!(again.count() > 0, "no run was made again: the test tests nothing");
 }
+
+/// Scenario: tasks sent to a queue that nobody consumes from, which lets them expire into the worker's queue by a dead-letter
+/// exchange.
+/// Guarantees: one publish and one run each, in one trace; the publish names the first queue, the run the way it came.
+#[test]
+fn dead_letters() {
+    let Some(scene) = Scene::set_on(Broker::RabbitMq, "dead-letters", "celery57") else {
+        return;
+    };
+    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
+    let worker = Worker::start(&scene, "w1", &Options::default());
+    let mut publisher = Publisher::start(&scene, "publisher");
+    publisher.publish("parked 3");
+    scene.settle(Duration::from_secs(20));
+    drop(worker);
+    let left = agent.stop();
+    check::all_is_told(&scene, &left, &check::few_runs());
+    let destinations = |kind| {
+        let spans = left.spans.iter().filter(move |span| span.kind == kind);
+        spans.filter_map(|span| text(span, "messaging.destination.name"))
+    };
+    assert!(destinations(SpanKind::Publish).all(|name| name == "waiting:parked"));
+    assert!(destinations(SpanKind::Run).all(|name| name == "passed:celery"));
+    for span in left.spans.iter().filter(|span| span.kind == SpanKind::Run) {
+        let tag = compare::int(span, "messaging.rabbitmq.message.delivery_tag");
+        assert!(tag.is_some_and(|tag| tag > 0), "{span:?}");
+    }
+}

@@ -137,6 +137,27 @@ def announcing(n="5"):
         news.announced.apply_async((i,), declare=[news.exchange])
 
 
+def parked(n="3"):
+    """Through a queue without consumers, whose messages the broker passes on when they have waited."""
+    from kombu import Exchange, Queue
+
+    passed, waiting = Exchange("passed"), Exchange("waiting")
+    with app.connection_for_write() as connection:
+        Queue("celery", passed, routing_key="celery").bind(connection).declare()
+    lay_by = Queue(
+        "parked",
+        waiting,
+        routing_key="parked",
+        queue_arguments={
+            "x-message-ttl": 300,
+            "x-dead-letter-exchange": "passed",
+            "x-dead-letter-routing-key": "celery",
+        },
+    )
+    for i in range(int(n)):
+        add.apply_async((i, 1), queue=lay_by)
+
+
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 

@@ -96,6 +96,12 @@ pub(crate) fn publish(facts: PublishFacts, answered: Option<Mono>, config: &Conf
     }
 }
 
+/// The delivery's number on its channel, which is the last part of the name that the broker's model gives it.
+fn rabbitmq_tag(message: &TaskMessage) -> Option<i64> {
+    let name = Some(&message.delivery_tag).filter(|_| message.system == Some("rabbitmq"))?;
+    name.rsplit('.').next()?.parse().ok()
+}
+
 /// The span of an attempt, with what is known of it.
 pub(crate) fn run(facts: RunFacts, config: &Config) -> Span {
     let attempt = &facts.attempt;
@@ -105,6 +111,9 @@ pub(crate) fn run(facts: RunFacts, config: &Config) -> Span {
         SpanStyle::Semconv => {
             let mut list = common(message, &attempt.destination, attempt.server, "run", "process");
             arguments(&mut list, message, config.capture_args);
+            if let Some(tag) = rabbitmq_tag(message) {
+                list.push((names::RABBITMQ_DELIVERY_TAG, Value::Int(tag)));
+            }
             if config.old_names {
                 old_names(
                     &mut list,

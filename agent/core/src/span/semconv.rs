@@ -13,6 +13,7 @@ names! {
     MESSAGING_OPERATION_TYPE = "messaging.operation.type";
     MESSAGING_DESTINATION_NAME = "messaging.destination.name";
     RABBITMQ_ROUTING_KEY = "messaging.rabbitmq.destination.routing_key";
+    RABBITMQ_DELIVERY_TAG = "messaging.rabbitmq.message.delivery_tag";
     MESSAGING_MESSAGE_ID = "messaging.message.id";
     MESSAGING_CONVERSATION_ID = "messaging.message.conversation_id";
     MESSAGING_ENVELOPE_SIZE = "messaging.message.envelope.size";

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bounded::Bounded;
+use crate::celery::document;
 use crate::time::Mono;
 use crate::wire::amqp::{ContentHeader, Frame, FrameKind};
 use crate::wire::resp::Item;
@@ -59,7 +60,8 @@ impl Content {
                 let size = u64::from_be_bytes(header.get(4..12)?.try_into().ok()?);
                 self.header = header.to_vec();
                 self.left = Some(size);
-                let readable = ContentHeader::parse(header).is_some_and(|header| header.may_be_json());
+                let readable = ContentHeader::parse(header)
+                    .is_some_and(|header| document::is_readable(header.content_type));
                 self.body = (readable && size <= keep as u64).then(Vec::new);
                 Some(size == 0)
             }
@@ -301,7 +303,7 @@ mod tests {
         decoder.next(&mut segment).expect("a frame")
     }
 
-    /// Scenario: contents of JSON, of no type, of pickle, and of JSON beyond the limit, each complete.
+    /// Scenario: contents of JSON, of no type, of pickle, of a picture, and of JSON beyond the limit, each complete.
     /// Guarantees: only a body that may be of use is kept.
     #[test]
     fn bodies_of_use() {
@@ -326,7 +328,11 @@ mod tests {
             Some(&b"[[], {}, {}]"[..])
         );
         assert_eq!(kept("", b"{}").as_deref(), Some(&b"{}"[..]));
-        assert_eq!(kept("application/x-python-serialize", b"\x80\x04."), None);
+        assert_eq!(
+            kept("application/x-python-serialize", b"\x80\x02}.").as_deref(),
+            Some(&b"\x80\x02}."[..])
+        );
+        assert_eq!(kept("image/png", b"\x89PNG"), None);
         assert_eq!(kept("application/json", &[b' '; 65]), None);
     }
 }

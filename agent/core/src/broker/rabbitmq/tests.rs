@@ -256,6 +256,52 @@ fn channels_are_capped() {
     assert_eq!(rig.connection.stats().channels_evicted, 1);
 }
 
+/// Scenario: a message that a queue let expire comes by way of its dead-letter exchange: the broker has sorted its headers and
+/// put `x-death` among them, an array of tables.
+/// Guarantees: it is delivered as what it is.
+#[test]
+fn dead_lettered() {
+    let long = |text: &str| [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat();
+    let field = |name: &str, kind: u8, value: &[u8]| [&short(name)[..], &[kind], value].concat();
+    let sized = |bytes: Vec<u8>| [&(bytes.len() as u32).to_be_bytes()[..], &bytes].concat();
+    let death = [
+        field("count", b'l', &1u64.to_be_bytes()),
+        field("queue", b'S', &long("parked")),
+        field("reason", b'S', &long("expired")),
+        field("time", b'T', &1_795_186_875u64.to_be_bytes()),
+    ];
+    let deaths = [&[b'F'][..], &sized(death.concat())].concat();
+    let headers = [
+        field("id", b'S', &long("d")),
+        field("retries", b'l', &0u64.to_be_bytes()),
+        field("task", b'S', &long("t")),
+        field("x-death", b'A', &sized(deaths)),
+        field("x-first-death-reason", b'S', &long("expired")),
+    ];
+    let arguments = [
+        &short("c1")[..],
+        &1u64.to_be_bytes(),
+        &[0],
+        &short("dlx"),
+        &short("celery"),
+    ]
+    .concat();
+    let header = [
+        &[0, 60, 0, 0][..],
+        &2u64.to_be_bytes(),
+        &[0xa0, 0],
+        &short("application/json"),
+        &sized(headers.concat()),
+    ];
+    let message = [
+        method(60, 60, &arguments),
+        frame(2, &header.concat()),
+        frame(3, b"[]"),
+    ]
+    .concat();
+    assert_eq!(rig().recv(&message)[1], "delivered d from dlx:celery");
+}
+
 /// Scenario: a worker consumes from its queue, its mailbox for remote control and a queue for replies.
 /// Guarantees: its name is told once, by the mailbox.
 #[test]

@@ -24,6 +24,32 @@ pub struct Form<'a> {
     pub compression: Option<&'a str>,
 }
 
+/// Whether a body of this type can be read.
+#[must_use]
+pub fn is_readable(content_type: Option<&str>) -> bool {
+    Serializer::of(content_type).is_some()
+}
+
+/// kombu's serializers.
+enum Serializer {
+    Json,
+    Pickle,
+    Msgpack,
+    Yaml,
+}
+
+impl Serializer {
+    fn of(content_type: Option<&str>) -> Option<Self> {
+        Some(match content_type {
+            None | Some("" | "application/json") => Self::Json,
+            Some("application/x-python-serialize") => Self::Pickle,
+            Some("application/x-msgpack") => Self::Msgpack,
+            Some("application/x-yaml") => Self::Yaml,
+            Some(_) => return None,
+        })
+    }
+}
+
 impl Form<'_> {
     /// The document as JSON; `None` where its form is not known, or it is too large, or not what it is said to be.
     #[must_use]
@@ -36,12 +62,11 @@ impl Form<'_> {
     }
 
     fn plain<'b>(&self, bytes: &'b [u8]) -> Option<Cow<'b, [u8]>> {
-        let value = match self.content_type {
-            None | Some("application/json") => return Some(Cow::Borrowed(bytes)),
-            Some("application/x-python-serialize") => pickle::read(bytes)?,
-            Some("application/x-msgpack") => msgpack::read(bytes)?,
-            Some("application/x-yaml") => yaml(bytes)?,
-            Some(_) => return None,
+        let value = match Serializer::of(self.content_type)? {
+            Serializer::Json => return Some(Cow::Borrowed(bytes)),
+            Serializer::Pickle => pickle::read(bytes)?,
+            Serializer::Msgpack => msgpack::read(bytes)?,
+            Serializer::Yaml => yaml(bytes)?,
         };
         serde_json::to_vec(&value).ok().map(Cow::Owned)
     }

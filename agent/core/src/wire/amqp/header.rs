@@ -31,13 +31,6 @@ pub struct ContentHeader<'a> {
 }
 
 impl<'a> ContentHeader<'a> {
-    /// Whether the body may be JSON: it says so, or says nothing. What is compressed says that in its headers only.
-    #[must_use]
-    pub fn may_be_json(&self) -> bool {
-        self.content_type
-            .is_none_or(|kind| kind.is_empty() || kind == "application/json")
-    }
-
     /// Reads the payload of a header frame; `None` when it is not one of class basic. Properties after `reply_to` are not
     /// needed and not read.
     #[must_use]
