@@ -219,15 +219,19 @@ fn dead_letters() {
     scene.settle(Duration::from_secs(20));
     drop(worker);
     let left = agent.stop();
-    check::all_is_told(&scene, &left, &check::few_runs());
-    let destinations = |kind| {
-        let spans = left.spans.iter().filter(move |span| span.kind == kind);
-        spans.filter_map(|span| text(span, "messaging.destination.name"))
-    };
-    assert!(destinations(SpanKind::Publish).all(|name| name == "waiting:parked"));
-    assert!(destinations(SpanKind::Run).all(|name| name == "passed:celery"));
-    for span in left.spans.iter().filter(|span| span.kind == SpanKind::Run) {
-        let tag = compare::int(span, "messaging.rabbitmq.message.delivery_tag");
-        assert!(tag.is_some_and(|tag| tag > 0), "{span:?}");
+    check::nothing_lost(&left);
+    let of = |kind| left.spans.iter().filter(move |span| span.kind == kind);
+    let truth = scene.whole_truth();
+    assert_eq!((truth.publishes().count(), truth.runs().count()), (3, 3));
+    assert_eq!((of(SpanKind::Publish).count(), of(SpanKind::Run).count()), (3, 3));
+    let destination = |span| text(span, "messaging.destination.name");
+    for run in of(SpanKind::Run) {
+        let publish = of(SpanKind::Publish).find(|publish| Some(publish.span_id) == run.parent);
+        let publish = publish.unwrap_or_else(|| panic!("no publish is the parent of {run:?}"));
+        assert_eq!(publish.trace_id, run.trace_id);
+        assert_eq!(destination(publish), Some("parked"));
+        assert_eq!(destination(run), Some("passed:celery"));
+        let tag = compare::int(run, "messaging.rabbitmq.message.delivery_tag");
+        assert!(tag.is_some_and(|tag| tag > 0), "{run:?}");
     }
 }
