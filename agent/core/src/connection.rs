@@ -131,7 +131,6 @@ fn rabbit_stats(rabbit: &RabbitConnection) -> Stats {
         messages_malformed: own.messages_malformed,
         messages_other: own.messages_other,
         messages_cut: own.messages_cut,
-        results_malformed: own.results_malformed,
         ..Stats::default()
     };
     for decoder in [outgoing.stats(), incoming.stats()] {

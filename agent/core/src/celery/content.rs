@@ -11,6 +11,7 @@ use super::envelope::{Contiguous, Envelope, Text};
 use super::event::{self, TaskEvent};
 use super::legacy;
 use super::message::TaskMessage;
+use super::result::ResultMeta;
 use super::traceparent::TraceParent;
 use crate::wire::amqp::{ContentHeader, Field, Table};
 
@@ -22,12 +23,12 @@ const LONGEST_STAMPS: usize = 4096;
 pub enum Content {
     /// A task message.
     Task(Box<TaskMessage>),
-    /// A result sent as a message (`rpc://`): the task's id and the result as JSON.
+    /// A result sent as a message (`rpc://`).
     Reply {
         /// The task's id, from `correlation_id`.
         task_id: String,
-        /// JSON of the result.
-        meta: Vec<u8>,
+        /// What it says.
+        meta: Box<ResultMeta>,
     },
     /// Events of the worker (or client) with this name, maybe about tasks.
     Events {
@@ -344,14 +345,16 @@ fn without_headers(json: Option<&[u8]>, correlation_id: Option<&str>) -> Result<
     let Some(json) = json else {
         return Err(Content::Other);
     };
-    match (legacy::read(json), correlation_id) {
-        (Some(legacy), _) => Ok(legacy),
-        (None, Some(id)) if super::result::is_meta(json) => Err(Content::Reply {
-            task_id: id.to_owned(),
-            meta: json.to_vec(),
-        }),
-        (None, _) => Err(Content::Other),
+    if let Some(legacy) = legacy::read(json) {
+        return Ok(legacy);
     }
+    let reply = |id: &str| {
+        Some(Content::Reply {
+            task_id: id.to_owned(),
+            meta: Box::new(ResultMeta::whole(json)?),
+        })
+    };
+    Err(correlation_id.and_then(reply).unwrap_or(Content::Other))
 }
 
 fn address(message: &mut TaskMessage, envelope: &Envelope<'_>) {

@@ -77,31 +77,32 @@ struct Meta<'a> {
     traceback: Option<String>,
 }
 
-/// Whether this is a stored result rather than anything else in JSON.
-#[must_use]
-pub fn is_meta(json: &[u8]) -> bool {
-    serde_json::from_slice::<Meta<'_>>(json).is_ok()
-}
-
 impl ResultMeta {
     /// Reads a result of which at least the first bytes were captured, in whatever form `result_serializer` gave it. Of JSON
     /// that was cut only the state is known, and that only where it comes first, as Celery writes it.
     #[must_use]
     pub fn parse(stored: &[u8]) -> Option<Self> {
         let json = document::mapping(stored)?;
-        if let Ok(meta) = serde_json::from_slice::<Meta<'_>>(&json) {
-            let state = ResultState::parse(&meta.status);
-            let raised = matches!(
-                state,
-                ResultState::Failure | ResultState::Retry | ResultState::Revoked
-            );
-            let exception = if raised {
-                exception(meta.result, meta.traceback)
-            } else {
-                None
-            };
-            return Some(Self { state, exception });
-        }
+        Self::whole(&json).or_else(|| Self::cut(&json))
+    }
+
+    /// Reads a whole result in JSON; `None` where it is something else.
+    pub(super) fn whole(json: &[u8]) -> Option<Self> {
+        let meta: Meta<'_> = serde_json::from_slice(json).ok()?;
+        let state = ResultState::parse(&meta.status);
+        let raised = matches!(
+            state,
+            ResultState::Failure | ResultState::Retry | ResultState::Revoked
+        );
+        let exception = if raised {
+            exception(meta.result, meta.traceback)
+        } else {
+            None
+        };
+        Some(Self { state, exception })
+    }
+
+    fn cut(json: &[u8]) -> Option<Self> {
         let rest = json
             .strip_prefix(br#"{"status": ""#)
             .or_else(|| json.strip_prefix(br#"{"status":""#))?;

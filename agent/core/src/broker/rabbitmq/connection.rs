@@ -7,7 +7,7 @@ use super::channel::{Announced, Channel, Channels, Content};
 use super::delay::undelayed;
 use crate::broker::{BrokerEvent, Context, Verdict};
 use crate::celery::content::{self, Content as Held};
-use crate::celery::{ResultMeta, TaskMessage, pidbox};
+use crate::celery::{TaskMessage, pidbox};
 use crate::limits::Limits;
 use crate::stream::{Call, Chunk, Half};
 use crate::wire::amqp::{ContentHeader, Frame, FrameDecoder, FrameKind, Method, Tuning};
@@ -328,14 +328,7 @@ impl RabbitConnection {
             }
             Held::Reply { task_id, meta } => {
                 self.verdict = Verdict::Celery;
-                match ResultMeta::parse(&meta) {
-                    Some(meta) => out.push(BrokerEvent::Result {
-                        task_id,
-                        meta: Box::new(meta),
-                        call,
-                    }),
-                    None => self.stats.results_malformed += 1,
-                }
+                out.push(BrokerEvent::Result { task_id, meta, call });
             }
             Held::Events { hostname, events } if announced.exchange == EVENTS => {
                 self.verdict = Verdict::Celery;

@@ -34,8 +34,6 @@ pub struct RabbitStats {
     pub messages_cut: u64,
     /// Messages that the broker sent back because they could not be routed.
     pub messages_returned: u64,
-    /// Results that can't be read.
-    pub results_malformed: u64,
     /// Channels forgotten to make room.
     pub channels_evicted: u64,
 }

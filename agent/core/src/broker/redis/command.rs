@@ -80,7 +80,7 @@ pub(super) fn read(
                         events.push(publish(message, destination, item, next_token()));
                     }
                     Some(Content::Reply { task_id, meta }) => {
-                        events.extend(result(task_id, &meta, call, stats))
+                        events.push(BrokerEvent::Result { task_id, meta, call });
                     }
                     Some(_) => {}
                     None => return Meaning::Foreign,
