@@ -11,6 +11,7 @@ use crate::rig::process::wait_for;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Broker, Publisher, Scene, Worker};
 use crate::support::compare::{self, text};
+use crate::variants::{Comes, told_in_full};
 
 const SET: &[&str] = &[
     "simple 3",
@@ -24,29 +25,11 @@ const SET: &[&str] = &[
     "paced 20",
 ];
 
-/// Worker and publisher with these settings of the application, who are at work already when the agent comes, if it comes last.
-fn run(name: &str, settings: &str, comes_last: bool) -> Option<Left> {
+/// Worker and publisher with these settings of the application, before which or after which the agent comes.
+fn run(name: &str, settings: &str, comes: Comes) -> Option<Left> {
     let scene = Scene::set_on(Broker::RabbitMq, name, "celery57")?.with_settings(settings);
-    let start_agent = || Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
-    let early = (!comes_last).then(start_agent);
-    let worker = Worker::start(&scene, "w1", &Options::default());
-    let mut publisher = Publisher::start(&scene, "publisher");
-    if comes_last {
-        for scenario in ["simple 6", "paced 2"] {
-            publisher.publish(scenario);
-        }
-        scene.settle(Duration::from_secs(20));
-        scene.truth().forget_tasks();
-    }
-    let agent = early.unwrap_or_else(start_agent);
-    for scenario in SET {
-        publisher.publish(scenario);
-    }
-    scene.settle(Duration::from_secs(40));
-    drop(worker);
-    let left = agent.stop();
-    check::all_is_told(&scene, &left, &check::few_runs());
-    Some(left)
+    let limit = Duration::from_secs(40);
+    Some(told_in_full(&scene, Broker::RabbitMq, comes, SET, limit))
 }
 
 /// Scenario: frames of 4096 bytes at most, the least that AMQP allows: 10 MiB are more than 2,500 of them.
@@ -56,7 +39,7 @@ fn small_frames() {
     run(
         "frames",
         r#"{"broker_transport_options": {"frame_max": 4096}}"#,
-        false,
+        Comes::First,
     );
 }
 
@@ -67,7 +50,7 @@ fn small_frames_and_agent_comes_last() {
     run(
         "frames-last",
         r#"{"broker_transport_options": {"frame_max": 4096}}"#,
-        true,
+        Comes::Last,
     );
 }
 
@@ -88,11 +71,11 @@ fn publish_took(left: &Left) -> f64 {
 /// that is not; none is left unanswered.
 #[test]
 fn confirms() {
-    let Some(without) = run("confirms-off", "{}", false) else {
+    let Some(without) = run("confirms-off", "{}", Comes::First) else {
         return;
     };
     let on = r#"{"broker_transport_options": {"confirm_publish": true}}"#;
-    let Some(with) = run("confirms-on", on, false) else {
+    let Some(with) = run("confirms-on", on, Comes::First) else {
         return;
     };
     for left in [&without, &with] {
@@ -112,7 +95,7 @@ fn confirms_and_agent_comes_last() {
     run(
         "confirms-last",
         r#"{"broker_transport_options": {"confirm_publish": true}}"#,
-        true,
+        Comes::Last,
     );
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::check;
 use crate::on_brokers::on_brokers;
+use crate::rig::agent::Left;
 use crate::rig::loopback::{Family, free_port};
 use crate::rig::report::say;
 use crate::rig::worker::Options;
@@ -22,7 +23,7 @@ const SET: &[&str] = &[
 
 /// When the agent comes: before any connection is open, or when worker and publisher have worked already.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Comes {
+pub(crate) enum Comes {
     First,
     Last,
 }
@@ -39,10 +40,22 @@ fn run_on(broker: Broker, name: &str, environment: &str, family: Family, comes: 
     let Some(scene) = Scene::set_over(family, broker, name, environment) else {
         return;
     };
+    told_in_full(&scene, broker, comes, SET, Duration::from_secs(30));
+}
+
+/// Plays those of the scenarios that work there with an agent that comes first or last, and compares every span; `limit` is for
+/// the last message to be dealt with.
+pub(crate) fn told_in_full(
+    scene: &Scene,
+    broker: Broker,
+    comes: Comes,
+    scenarios: &[&str],
+    limit: Duration,
+) -> Left {
     let start_agent = || Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
     let early = (comes == Comes::First).then(start_agent);
-    let worker = Worker::start(&scene, "w1", &Options::default());
-    let mut publisher = Publisher::start(&scene, "publisher");
+    let worker = Worker::start(scene, "w1", &Options::default());
+    let mut publisher = Publisher::start(scene, "publisher");
     if comes == Comes::Last {
         // Opens the connections of worker, pool children and publisher that the agent then has to find.
         for scenario in broker.possible(&["simple 6", "paced 2"]) {
@@ -52,12 +65,14 @@ fn run_on(broker: Broker, name: &str, environment: &str, family: Family, comes: 
         scene.truth().forget_tasks();
     }
     let agent = early.unwrap_or_else(start_agent);
-    for scenario in broker.possible(SET) {
+    for scenario in broker.possible(scenarios) {
         publisher.publish(scenario);
     }
-    scene.settle(Duration::from_secs(30));
+    scene.settle(limit);
     drop(worker);
-    check::all_is_told(&scene, &agent.stop(), &check::few_runs());
+    let left = agent.stop();
+    check::all_is_told(scene, &left, &check::few_runs());
+    left
 }
 
 /// Scenario: redis-py 8 (RESP3) or py-amqp over ::1; worker and publisher were at work before the agent came.
