@@ -1,17 +1,16 @@
-//! Connections and the descriptors that refer to them: made, shared, dropped.
+//! Connections: made, shared, dropped.
 //!
-//! A connection counts its descriptors over all processes. Concurrent drops may both see none left; the one whose
-//! removal of the element succeeds tells it.
-
-use core::arch::asm;
+//! In the tracepoint back end a connection counts its descriptors over all processes. Concurrent drops may both see none
+//! left; the one whose removal of the element succeeds tells it. In the others a connection is its socket, from `tcp_connect`,
+//! or from the first use of one that is older than the agent, to `tcp_close`.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_smp_processor_id};
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
 use celeryscope_common::maps::{Conn, Counter, Fd, NO_SLOT, SLOTS_PER_PROCESS, fd_key};
-use celeryscope_common::{Addr, Endpoint, Kind};
+use celeryscope_common::{Addr, Endpoint, Header, Kind, flags};
 
-use crate::maps::{CONNS, FDS, NEXT_ID, PROCS, SLOTS, count};
-use crate::{emit, filter};
+use crate::maps::{CONNS, FDS, NEXT_ID, SLOTS, atomic_add, count, maker, op};
+use crate::{emit, filter, process, sock};
 
 const NOEXIST: u64 = BPF_NOEXIST as u64;
 
@@ -31,8 +30,72 @@ pub(crate) fn opened(tgid: u32, fd: u32, addr: Addr, port: u16) {
         }
         drop_fd(tgid, fd);
     }
-    let Some(id) = new_id() else { return };
-    let conn = Conn {
+    let Some(id) = new_id(maker::CONNECT) else { return };
+    if CONNS.insert(id, unused(id, addr, port), NOEXIST).is_err() {
+        return count(Counter::ConnsFull, 1);
+    }
+    process::watch(tgid);
+    if !add_fd(tgid, fd, id) {
+        let _ = CONNS.remove(id);
+        return;
+    }
+    tell_open(id, addr, port, 0);
+}
+
+/// The current thread connects a socket to a watched port: whatever the socket was before, this is a new connection.
+#[inline(always)]
+pub(crate) fn connecting(sk: u64) {
+    closing(sk);
+    if let Some(conn) = adopt(sk, maker::CONNECT, 0)
+        && let Some(seq) = sock::sequence(sk, op::SEND)
+    {
+        // The SYN that goes out now counts as a byte.
+        (conn.tx_known, conn.tx_seq) = (1, seq.wrapping_add(1));
+    }
+}
+
+/// The connection of a socket. One that nobody saw connect is older than the agent.
+#[inline(always)]
+pub(crate) fn of_socket(sk: u64, maker: u32) -> Option<&'static mut Conn> {
+    if let Some(conn) = CONNS.get_ptr_mut(sk) {
+        // SAFETY: what a connection counts has no order to keep between two calls at once.
+        return Some(unsafe { &mut *conn });
+    }
+    adopt(sk, maker, flags::MIDSTREAM)
+}
+
+#[inline(always)]
+fn adopt(sk: u64, maker: u32, flags: u16) -> Option<&'static mut Conn> {
+    let (addr, port) = sock::peer(sk)?;
+    // SAFETY: both are 16 bytes without padding.
+    let addr = unsafe { core::mem::transmute::<[u32; 4], Addr>(addr) };
+    let id = new_id(maker)?;
+    if CONNS.insert(sk, unused(id, addr, port), 0).is_err() {
+        count(Counter::ConnsFull, 1);
+        return None;
+    }
+    process::watch(filter::tgid(bpf_get_current_pid_tgid()));
+    tell_open(id, addr, port, flags);
+    // SAFETY: as above.
+    CONNS.get_ptr_mut(sk).map(|conn| unsafe { &mut *conn })
+}
+
+/// The kernel closes a socket: nobody has a descriptor of it any more.
+#[inline(always)]
+pub(crate) fn closing(sk: u64) {
+    // SAFETY: the id never changes.
+    let Some(id) = (unsafe { CONNS.get(sk) }).map(|conn| conn.id) else {
+        return;
+    };
+    if CONNS.remove(sk).is_ok() {
+        emit::bare(&emit::header(Kind::Close, id), false);
+    }
+}
+
+#[inline(always)]
+fn unused(id: u64, addr: Addr, port: u16) -> Conn {
+    Conn {
+        id,
         tx: 0,
         rx: 0,
         refs: 0,
@@ -42,25 +105,29 @@ pub(crate) fn opened(tgid: u32, fd: u32, addr: Addr, port: u16) {
         port,
         tx_more: 0,
         rx_more: 0,
-        reserved: 0,
-    };
-    if CONNS.insert(id, conn, NOEXIST).is_err() {
-        return count(Counter::ConnsFull, 1);
+        tx_seq: 0,
+        rx_seq: 0,
+        tx_thread: 0,
+        rx_thread: 0,
+        tx_known: 0,
+        rx_known: 0,
+        reserved: [0; 6],
     }
-    if filter::process(tgid).is_none() && PROCS.insert(tgid, 0, NOEXIST).is_err() {
-        count(Counter::ProcsFull, 1);
-    }
-    if !add_fd(tgid, fd, id) {
-        let _ = CONNS.remove(id);
-        return;
-    }
+}
+
+#[inline(always)]
+fn tell_open(id: u64, addr: Addr, port: u16, flags: u16) {
     let endpoint = Endpoint {
         addr,
         port,
         reserved: 0,
         comm: bpf_get_current_comm().unwrap_or_default(),
     };
-    emit::open(&emit::header(Kind::Open, id), &endpoint);
+    let header = Header {
+        flags,
+        ..emit::header(Kind::Open, id)
+    };
+    emit::open(&header, &endpoint);
 }
 
 /// Makes `fd` refer to `conn`, in the first free slot. False when the maps are full.
@@ -163,21 +230,21 @@ fn add_refs(conn: u64, by: u64) -> u64 {
     // SAFETY: an aligned word in a map element, written by atomic additions alone.
     unsafe {
         let refs = &raw mut (*conn).refs;
-        asm!("lock *(u64 *)({refs} + 0) += {by}", refs = in(reg) refs, by = in(reg) by, options(nostack));
+        atomic_add(refs, by);
         refs.read_volatile()
     }
 }
 
-/// An id that was never used: the CPU's number and its own count.
+/// An id that was never used: the CPU's number, the program's among [`maker`], and their own count.
 #[inline(always)]
-fn new_id() -> Option<u64> {
-    let next = NEXT_ID.get_ptr_mut(0)?;
-    // SAFETY: this CPU's own element.
+fn new_id(maker: u32) -> Option<u64> {
+    let next = NEXT_ID.get_ptr_mut(maker)?;
+    // SAFETY: this CPU's own element for this program.
     let count = unsafe {
         *next += 1;
         *next
     };
     // SAFETY: a helper without arguments.
     let cpu = u64::from(unsafe { bpf_get_smp_processor_id() });
-    Some((cpu + 1) << 48 | count)
+    Some((cpu + 1) << 48 | u64::from(maker) << 44 | count)
 }

@@ -16,6 +16,21 @@ use crate::maps::{EVENTS, count, count_slot, wake_above};
 /// Most payload bytes in one record.
 pub(crate) const CHUNK: u64 = 16_384;
 
+/// A header of nothing.
+pub(crate) const NO_HEADER: Header = Header {
+    kind: 0,
+    flags: 0,
+    len: 0,
+    enter: 0,
+    exit: 0,
+    pid: 0,
+    tid: 0,
+    conn: 0,
+    start: 0,
+    at: 0,
+    total: 0,
+};
+
 /// A record with room for `N` bytes of payload.
 #[repr(C)]
 struct Slot<const N: usize> {
@@ -31,16 +46,12 @@ pub(crate) fn header(kind: Kind, conn: u64) -> Header {
     let now = unsafe { bpf_ktime_get_ns() };
     Header {
         kind: kind as u16,
-        flags: 0,
-        len: 0,
         enter: now,
         exit: now,
         pid: (pid_tgid >> 32) as u32,
         tid: pid_tgid as u32,
         conn,
-        start: 0,
-        at: 0,
-        total: 0,
+        ..NO_HEADER
     }
 }
 

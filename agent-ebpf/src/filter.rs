@@ -1,6 +1,6 @@
 //! Is this process, this descriptor, this port ours? Asked first by every probe: nearly always the answer is no.
 
-use celeryscope_common::maps::{Fd, fd_key};
+use celeryscope_common::maps::{Fd, fd_key, port_bit};
 
 use crate::maps::{FDS, PORTS, PROCS};
 
@@ -21,7 +21,9 @@ pub(crate) fn descriptor(tgid: u32, fd: u32) -> Option<Fd> {
 /// Is it a broker's port?
 #[inline(always)]
 pub(crate) fn port(port: u16) -> bool {
-    PORTS.get_ptr(port).is_some()
+    let (word, bit) = port_bit(port);
+    // SAFETY: one aligned word.
+    PORTS.get(word).is_some_and(|bits| bits & bit != 0)
 }
 
 /// The process id in the upper half of `bpf_get_current_pid_tgid`.

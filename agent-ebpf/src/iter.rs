@@ -2,17 +2,17 @@
 
 use core::arch::asm;
 
-use aya_ebpf::helpers::bpf_probe_read_user;
+use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_user};
 use celeryscope_common::maps::Counter;
 use celeryscope_common::{Header, flags};
 
 use crate::emit::{self, CHUNK};
-use crate::maps::{TRANSFER, count};
+use crate::maps::count;
 
 /// Most records for one transfer: a buffer needs at most five, a vector one for each segment and limit in it.
 const RECORDS: u32 = 24;
 
-/// A segment list in the caller's memory: struct iovec.
+/// struct iovec.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct IoVec {
@@ -20,7 +20,7 @@ struct IoVec {
     len: u64,
 }
 
-/// A transfer on its way into the ring buffer. Kept in a map, not on the stack: the verifier then knows nothing of the
+/// A transfer on its way into the ring buffer. Kept in a map (with the thread's call), not on the stack: the verifier then knows nothing of the
 /// values from one record to the next and walks through the loop once for each round, instead of once for each way to
 /// get there.
 #[derive(Clone, Copy)]
@@ -28,10 +28,14 @@ struct IoVec {
 pub(crate) struct Transfer {
     /// The next record's header.
     header: Header,
-    /// User address of the iovecs not yet visited.
+    /// Address of the iovecs not yet visited.
     table: u64,
     /// How many of them there are.
     left: u64,
+    /// 1 when they are in the kernel's memory.
+    kernel: u64,
+    /// Bytes of the next segment that are not the transfer's.
+    skip: u64,
     /// User address of the current segment's rest.
     base: u64,
     /// Its length.
@@ -44,33 +48,78 @@ pub(crate) struct Transfer {
     at: u64,
 }
 
-/// Where a transfer's bytes are.
-pub(crate) enum Segments {
+/// Where a transfer's bytes are: in one buffer, in a list of segments, or nowhere that the caller could read. No enum:
+/// what a variant leaves out would be left unset, which the verifier does not let a register be.
+#[derive(Clone, Copy)]
+pub(crate) struct Segments {
+    base: u64,
+    is_buffer: u64,
+    table: u64,
+    count: u64,
+    kernel: u64,
+    skip: u64,
+}
+
+impl Segments {
+    /// The transfer is told without its bytes.
+    pub(crate) const NOWHERE: Self = Self {
+        base: 0,
+        is_buffer: 0,
+        table: 0,
+        count: 0,
+        kernel: 0,
+        skip: 0,
+    };
+
     /// One buffer at this user address.
-    Buffer(u64),
+    #[inline(always)]
+    pub(crate) fn buffer(base: u64) -> Self {
+        Self {
+            base,
+            is_buffer: 1,
+            ..Self::NOWHERE
+        }
+    }
+
     /// So many iovecs at this user address.
-    Vector(u64, u64),
+    #[inline(always)]
+    pub(crate) fn user(table: u64, count: u64) -> Self {
+        Self {
+            table,
+            count,
+            ..Self::NOWHERE
+        }
+    }
+
+    /// So many iovecs at this kernel address; so many bytes of the first are not the transfer's.
+    #[inline(always)]
+    pub(crate) fn kernel(table: u64, count: u64, skip: u64) -> Self {
+        Self {
+            table,
+            count,
+            kernel: 1,
+            skip,
+            ..Self::NOWHERE
+        }
+    }
 }
 
 /// A transfer up to this size is copied whole; of a longer one [`CHUNK`] from its start and [`CHUNK`] from its end.
 const WHOLE: u64 = 65_536;
 
-/// Emits a transfer of `header.total` bytes. `header` has kind, ids, times and `start` set. `continues`: only the
+/// Emits a transfer of `header.total` bytes, with `transfer` to work in. `header` has kind, ids, times and `start` set. `continues`: only the
 /// last [`CHUNK`] bytes are wanted. The last record has LAST, even where segments run out or there are too many: then
 /// it is one without payload.
 #[inline(always)]
-pub(crate) fn emit(header: &Header, segments: &Segments, continues: bool) {
-    let Some(transfer) = TRANSFER.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: this CPU's own element; no other program of ours runs on the CPU before this one is done.
-    let transfer = unsafe { &mut *transfer };
+pub(crate) fn emit(transfer: &mut Transfer, header: &Header, segments: &Segments, continues: bool) {
     let total = u64::from(header.total);
     transfer.header = *header;
-    (transfer.table, transfer.left, transfer.base, transfer.len) = match *segments {
-        Segments::Buffer(base) => (0, 0, base, total),
-        Segments::Vector(table, count) => (table, count, 0, 0),
-    };
+    transfer.table = segments.table;
+    transfer.left = segments.count;
+    transfer.kernel = segments.kernel;
+    transfer.skip = segments.skip;
+    transfer.base = segments.base;
+    transfer.len = if segments.is_buffer != 0 { total } else { 0 };
     (transfer.head, transfer.tail) = if continues && total > CHUNK {
         (0, total - CHUNK)
     } else if total > WHOLE {
@@ -103,6 +152,20 @@ enum Step {
 }
 
 impl Transfer {
+    /// None yet.
+    pub(crate) const NONE: Self = Self {
+        header: emit::NO_HEADER,
+        table: 0,
+        left: 0,
+        kernel: 0,
+        skip: 0,
+        base: 0,
+        len: 0,
+        head: 0,
+        tail: 0,
+        at: 0,
+    };
+
     /// Emits one record, or gets to where the next begins.
     #[inline(always)]
     fn step(&mut self) -> Step {
@@ -145,15 +208,24 @@ impl Transfer {
         if self.left == 0 {
             return false;
         }
-        // SAFETY: the helper checks the address.
-        let Ok(next) = (unsafe { bpf_probe_read_user(self.table as *const IoVec) }) else {
+        let at = self.table as *const IoVec;
+        let next = if self.kernel != 0 {
+            // SAFETY: the helper checks the address.
+            unsafe { bpf_probe_read_kernel(at) }
+        } else {
+            // SAFETY: as above.
+            unsafe { bpf_probe_read_user(at) }
+        };
+        let Ok(next) = next else {
             count(Counter::Unreadable, 1);
             return false;
         };
         self.table += size_of::<IoVec>() as u64;
         self.left -= 1;
-        self.base = next.base;
-        self.len = next.len;
+        let skip = min(self.skip, next.len);
+        self.skip = 0;
+        self.base = next.base + skip;
+        self.len = next.len - skip;
         true
     }
 }

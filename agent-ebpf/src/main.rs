@@ -1,8 +1,9 @@
 //! celeryscope's kernel half: copies what the watched processes exchange with a broker into one ring buffer.
 //!
 //! Knows sockets, descriptors and processes, and nothing of RESP, AMQP or Celery beyond the fixed bytes that tell a
-//! pool's frames ([`probes::pipe`]). It reads no kernel memory and no kernel structure: only the arguments of system
-//! calls and the caller's own memory, so that it runs where the kernel is locked down. Needs Linux 5.8.
+//! pool's frames ([`probes::pipe`]). Needs Linux 5.8. Three back ends share everything but their hooks: `fentry` and `kprobe`
+//! watch TCP's own functions and read the kernel's structures; `tracepoint` reads only the arguments of system calls and the
+//! caller's memory, so that it runs where the kernel is locked down.
 //!
 //! On any other target than BPF this is an empty program, so that the workspace builds and lints as a whole.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
@@ -21,6 +22,8 @@ mod maps;
 mod probes;
 #[cfg(target_arch = "bpf")]
 mod process;
+#[cfg(target_arch = "bpf")]
+mod sock;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

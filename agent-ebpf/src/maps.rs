@@ -1,9 +1,12 @@
 //! Every map, and the globals that the user half sets before it loads the programs.
 
+use core::arch::asm;
+
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
-use celeryscope_common::maps::{Conn, Counter, Counters, Fd};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use celeryscope_common::Layout;
+use celeryscope_common::maps::{Conn, Counter, Counters, Fd, PORT_WORDS};
 
 use crate::iter::Transfer;
 
@@ -12,8 +15,9 @@ use crate::iter::Transfer;
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
-/// Connection id → its state. Written by the probes; the user half only adds what its scan found and removes what no
-/// descriptor refers to. Removed with the last descriptor.
+/// Connection id (tracepoint back end) or address of a socket (the others) → the connection's state. Written by the
+/// probes; for the tracepoint back end the user half adds what its scan found and removes what no descriptor refers to.
+/// Removed with the last descriptor, or when the kernel closes the socket.
 #[map]
 pub(crate) static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(16_384, 0);
 
@@ -43,17 +47,20 @@ pub(crate) static IGNORED: HashMap<u64, u8> = HashMap::with_max_entries(16_384, 
 #[map]
 pub(crate) static STATUS: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
 
-/// Remote ports to watch, host order. Written by the user half before it attaches the programs.
+/// Remote ports to watch, a bit each (see `port_bit`). Written by the user half before it attaches the programs. An
+/// array, because looking something up there costs next to nothing, and every socket call on the host does.
 #[map]
-pub(crate) static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(64, 0);
+pub(crate) static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
 
-/// Connections opened so far on this CPU: the lower 48 bits of the next id.
+/// Connections that a program has made so far on this CPU, an element for each of [`maker`]. Of programs that may be
+/// preempted the kernel runs none a second time on a CPU before it is done, so that each has its element to itself.
 #[map]
-pub(crate) static NEXT_ID: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static NEXT_ID: PerCpuArray<u64> = PerCpuArray::with_max_entries(maker::COUNT, 0);
 
-/// The transfer that this CPU is emitting.
+/// `pid_tgid` → the segments of the call that the thread is in, where the kernel's own list of them is gone when the call
+/// returns. Kprobe back end only.
 #[map]
-pub(crate) static TRANSFER: PerCpuArray<Transfer> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static VECTORS: LruHashMap<u64, Vector> = LruHashMap::with_max_entries(1024, 0);
 
 /// See [`Counter`].
 #[map]
@@ -66,6 +73,62 @@ static WAKE_ABOVE: Global<u64> = Global::new(2 << 20);
 pub(crate) fn wake_above() -> u64 {
     WAKE_ABOVE.load()
 }
+
+/// Set by the user half for the socket back ends.
+#[unsafe(no_mangle)]
+static LAYOUT: Global<Layout> = Global::new(Layout {
+    sock_dport: 0,
+    sock_family: 0,
+    sock_daddr: 0,
+    sock_v6_daddr: 0,
+    tcp_write_seq: 0,
+    tcp_copied_seq: 0,
+    msg_iter: 0,
+    iter_type: 0,
+    iter_type_mask: 0,
+    iter_iovec: 0,
+    iter_ubuf: 0,
+    iter_offset: 0,
+    iter_count: 0,
+    iter_iov: 0,
+    iter_ubuf_base: 0,
+    iter_nr_segs: 0,
+});
+
+/// A field of the [`Layout`].
+macro_rules! layout {
+    ($field:ident) => {
+        $crate::maps::layout_field(core::mem::offset_of!(celeryscope_common::Layout, $field))
+    };
+}
+pub(crate) use layout;
+
+/// The word at this offset of the [`Layout`]; see [`layout`]. Reading the whole would cost the programs sixteen loads.
+#[inline(always)]
+pub(crate) fn layout_field(offset: usize) -> u32 {
+    // SAFETY: the offset is that of a u32 within the global, which is constant once the programs run.
+    unsafe {
+        (&raw const LAYOUT)
+            .cast::<u8>()
+            .add(offset)
+            .cast::<u32>()
+            .read_volatile()
+    }
+}
+
+/// Programs that make connections: elements of `NEXT_ID`.
+pub(crate) mod maker {
+    pub(crate) const CONNECT: u32 = 0;
+    pub(crate) const SEND: u32 = 1;
+    pub(crate) const RECV: u32 = 2;
+    pub(crate) const COUNT: u32 = 3;
+}
+
+/// Most segments of a [`Vector`].
+pub(crate) const VECTOR_LIMIT: usize = 16;
+
+/// Value of [`VECTORS`]: struct iovec, as the kernel had copied them.
+pub(crate) type Vector = [[u64; 2]; VECTOR_LIMIT];
 
 /// What a thread's [`Call`] is doing.
 pub(crate) mod op {
@@ -85,6 +148,10 @@ pub(crate) mod shape {
     pub(crate) const VECTOR: u32 = 1;
     /// A msghdr.
     pub(crate) const MESSAGE: u32 = 2;
+    /// `len` iovecs in the kernel's memory.
+    pub(crate) const KERNEL_VECTOR: u32 = 3;
+    /// Nothing that the caller could read or write itself.
+    pub(crate) const OPAQUE: u32 = 4;
 }
 
 /// Value of [`CALLS`]: arguments kept from a call's entry for its return.
@@ -97,18 +164,27 @@ pub(crate) struct Call {
     pub(crate) shape: u32,
     /// When the call began.
     pub(crate) enter: u64,
-    /// Transfers: the connection, or 0 when the descriptor may be a pool's pipe. Dup: the connection.
+    /// Transfers: the connection's key in `CONNS`, or 0 when it may be a pool's pipe. Dup: the same.
     pub(crate) conn: u64,
-    /// Transfers: user address.
+    /// Transfers: address of what `shape` says.
     pub(crate) ptr: u64,
     /// Transfers: bytes asked for, or iovecs.
     pub(crate) len: u64,
+    /// `KERNEL_VECTOR`: bytes of the first segment that are not this transfer's.
+    pub(crate) skip: u64,
     /// Connect: the peer.
     pub(crate) addr: [u32; 4],
-    /// The descriptor.
+    /// The descriptor, where it is known.
     pub(crate) fd: u32,
     /// Connect: the peer's port.
     pub(crate) port: u32,
+    /// Transfers of the socket back ends: the TCP sequence number of the first byte.
+    pub(crate) seq: u32,
+    /// Zero.
+    pub(crate) reserved: u32,
+    /// The transfer on its way into the ring buffer. Here, because the thread may be moved aside while a program runs, and
+    /// another thread run the same one.
+    pub(crate) transfer: Transfer,
 }
 
 impl Call {
@@ -119,9 +195,13 @@ impl Call {
         conn: 0,
         ptr: 0,
         len: 0,
+        skip: 0,
         addr: [0; 4],
         fd: 0,
         port: 0,
+        seq: 0,
+        reserved: 0,
+        transfer: Transfer::NONE,
     };
 }
 
@@ -140,14 +220,23 @@ pub(crate) fn call_of(pid_tgid: u64) -> Option<&'static mut Call> {
     CALLS.get_ptr_mut(pid_tgid).map(|call| unsafe { &mut *call })
 }
 
+/// The call under way, if it is one of ours, which it stays.
+#[inline(always)]
+pub(crate) fn noted_call(pid_tgid: u64) -> Option<&'static mut Call> {
+    let call = CALLS.get_ptr_mut(pid_tgid)?;
+    // SAFETY: an element of this thread is used by this thread alone.
+    let call = unsafe { &mut *call };
+    (call.op != op::IDLE).then_some(call)
+}
+
 /// The call under way, if it is one of ours; the thread is idle afterwards.
 #[inline(always)]
-pub(crate) fn take_call(pid_tgid: u64) -> Option<(&'static Call, u32)> {
+pub(crate) fn take_call(pid_tgid: u64) -> Option<(&'static mut Call, u32)> {
     let call = CALLS.get_ptr_mut(pid_tgid)?;
     // SAFETY: an element of this thread is used by this thread alone.
     let call = unsafe { &mut *call };
     let op = core::mem::replace(&mut call.op, op::IDLE);
-    (op != op::IDLE).then_some((&*call, op))
+    (op != op::IDLE).then_some((call, op))
 }
 
 /// Adds to a counter.
@@ -162,7 +251,19 @@ pub(crate) fn count_slot(slot: usize, by: u64) {
     if let Some(counters) = COUNTERS.get_ptr_mut(0)
         && slot < Counter::SLOTS
     {
-        // SAFETY: this CPU's own element, and a slot within it.
-        unsafe { *counters.cast::<u64>().add(slot) += by };
+        // SAFETY: a slot within this CPU's element, an aligned word.
+        unsafe { atomic_add(counters.cast::<u64>().add(slot), by) };
+    }
+}
+
+/// Adds to a word that others may add to at the same time: programs may be moved aside at any point.
+///
+/// # Safety
+/// The word is aligned and lies in a map's element.
+#[inline(always)]
+pub(crate) unsafe fn atomic_add(word: *mut u64, by: u64) {
+    // SAFETY: the caller's word; the instruction touches nothing else.
+    unsafe {
+        asm!("lock *(u64 *)({word} + 0) += {by}", word = in(reg) word, by = in(reg) by, options(nostack));
     }
 }

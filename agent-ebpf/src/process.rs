@@ -7,6 +7,14 @@ use celeryscope_common::maps::{Counter, SLOTS_PER_PROCESS};
 use crate::maps::{CALLS, PROCS, STATUS, count};
 use crate::{conn, emit, filter};
 
+/// The current process has to do with a broker.
+#[inline(always)]
+pub(crate) fn watch(tgid: u32) {
+    if filter::process(tgid).is_none() && PROCS.insert(tgid, 0, u64::from(BPF_NOEXIST)).is_err() {
+        count(Counter::ProcsFull, 1);
+    }
+}
+
 /// The current process made `child`, a process of its own: it has the same descriptors and is watched alike. False
 /// when the parent is not watched.
 #[inline(always)]

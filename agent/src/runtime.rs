@@ -114,7 +114,7 @@ async fn watch_until_told(
     let ports: Vec<_> = attached.ports.iter().map(u16::to_string).collect();
     say(&format!(
         "ready probes={} ports={} processes={} connections={}",
-        attached.backend,
+        attached.backend.name(),
         ports.join(","),
         attached.processes,
         attached.connections

@@ -53,10 +53,13 @@ pub(crate) fn first() -> Result<Toolchain> {
 fn install() -> Result<()> {
     if nightly().is_ok() {
         println!("installed {} with rust-src", bpf::NIGHTLY);
-    } else {
-        debian().context("no nightly from rustup, no packages from Debian")?;
-        println!("installed {}", DEBIAN.join(", "));
+        // Builds where the system has the LLVM that it links.
+        if linker().is_ok() {
+            return Ok(());
+        }
     }
+    debian().context("no packages from Debian")?;
+    println!("installed {}", DEBIAN.join(", "));
     linker()
 }
 

@@ -37,15 +37,28 @@ pub struct Fd {
     pub reserved: u32,
 }
 
-/// Value of `CONNS`: what the kernel half knows of a connection.
+/// Words of `PORTS`: a bit for each port.
+pub const PORT_WORDS: u32 = 1024;
+
+/// Where in `PORTS` a port's bit is: word, and bit in it.
+#[must_use]
+pub const fn port_bit(port: u16) -> (u32, u64) {
+    ((port >> 6) as u32, 1 << (port & 63))
+}
+
+/// Value of `CONNS`: what the kernel half knows of a connection. Its key is the connection's id in the tracepoint back
+/// end, the address of its `struct sock` in the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Conn {
+    /// Its id.
+    pub id: u64,
     /// Bytes written since capture began.
     pub tx: u64,
     /// Bytes read since capture began.
     pub rx: u64,
-    /// Descriptors that refer to it, over all processes. The connection is closed when none is left.
+    /// Descriptors that refer to it, over all processes; the tracepoint back end's connections are closed when none is
+    /// left.
     pub refs: u64,
     /// Bytes written since the last read, saturating.
     pub tx_run: u32,
@@ -59,8 +72,20 @@ pub struct Conn {
     pub tx_more: u8,
     /// 1 when the last read filled its buffer: there is probably more of the same.
     pub rx_more: u8,
+    /// The TCP sequence number that the next byte written should have. Socket back ends only, like all that follow.
+    pub tx_seq: u32,
+    /// The same of the next byte read.
+    pub rx_seq: u32,
+    /// The thread that is writing, or 0.
+    pub tx_thread: u32,
+    /// The thread that is reading, or 0.
+    pub rx_thread: u32,
+    /// 1 when `tx_seq` is known.
+    pub tx_known: u8,
+    /// 1 when `rx_seq` is known.
+    pub rx_known: u8,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: [u8; 6],
 }
 
 /// What the kernel half counts. The discriminant is the slot in its per-CPU array; the first 16 are records lost,
@@ -84,11 +109,15 @@ pub enum Counter {
     Ignored = 22,
     /// Bytes of transfers that the capture limit left out.
     CutBytes = 23,
+    /// Bytes that moved without a probe's seeing it, known by TCP's sequence numbers: each is in a gap.
+    MissedBytes = 24,
+    /// Calls whose end was another call's, known by the same: their bytes are in a gap.
+    Mismatched = 25,
 }
 
 impl Counter {
     /// Slots in the per-CPU array.
-    pub const SLOTS: usize = 24;
+    pub const SLOTS: usize = 26;
 
     /// Name and meaning of each slot; those without a name are not used.
     pub const NAMES: [(&'static str, &'static str); Self::SLOTS] = [
@@ -125,6 +154,14 @@ impl Counter {
         ("unreadable", "transfers whose bytes could not be read"),
         ("ignored", "transfers of connections that are not Celery's"),
         ("cut_bytes", "bytes left out by the capture limit"),
+        (
+            "missed_bytes",
+            "bytes that moved unseen by the probes (splice, io_uring, a probe that the kernel passed over)",
+        ),
+        (
+            "mismatched",
+            "calls left out because their end was another call's",
+        ),
     ];
 }
 
@@ -133,5 +170,5 @@ pub type Counters = [u64; Counter::SLOTS];
 
 const _: () = {
     assert!(size_of::<Fd>() == 16);
-    assert!(size_of::<Conn>() == 56);
+    assert!(size_of::<Conn>() == 88);
 };

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::bpf_probe_read_user;
 use celeryscope_common::{Header, Kind, flags};
 
 use crate::emit;
-use crate::maps::{Call, op};
+use crate::maps::{Call, op, shape};
 
 /// Bytes of a TASK that are copied: name, id, retries, root and parent stand in its first 366.
 const TASK_HEAD: u64 = 512;
@@ -24,7 +24,7 @@ const NEEDED: usize = 14;
 /// A read or write of something that is not a tracked connection has returned.
 #[inline(always)]
 pub(super) fn exit(call: &Call, op: u32, moved: u64) -> Option<()> {
-    if moved < NEEDED as u64 {
+    if moved < NEEDED as u64 || call.shape != shape::BUFFER {
         return None;
     }
     let skip = if starts(call.ptr)? {

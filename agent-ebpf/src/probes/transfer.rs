@@ -70,9 +70,15 @@ fn try_exit(ctx: &TracePointContext) -> Option<()> {
     }
     // SAFETY: an element of CONNS; two calls at once in one direction have no order to keep.
     let conn = unsafe { &mut *CONNS.get_ptr_mut(call.conn)? };
+    tell(conn, call, op, moved)
+}
+
+/// Tells what a call has moved.
+#[inline(always)]
+pub(super) fn tell(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) -> Option<()> {
     let (segments, asked) = segments(call, moved)?;
     let (kind, start, continues) = account(conn, op, moved, asked);
-    if IGNORED.get_ptr(call.conn).is_some() {
+    if IGNORED.get_ptr(conn.id).is_some() {
         count(Counter::Ignored, 1);
         return None;
     }
@@ -80,17 +86,22 @@ fn try_exit(ctx: &TracePointContext) -> Option<()> {
         enter: call.enter,
         start,
         total: moved as u32,
-        ..emit::header(kind, call.conn)
+        ..emit::header(kind, conn.id)
     };
-    iter::emit(&header, &segments, continues);
+    iter::emit(&mut call.transfer, &header, &segments, continues);
     Some(())
 }
 
 /// Where the bytes are, and how many the call asked to move (of a vector: unknown, taken as what it moved).
 #[inline(always)]
 fn segments(call: &Call, moved: u64) -> Option<(Segments, u64)> {
-    if call.shape == shape::BUFFER {
-        return Some((Segments::Buffer(call.ptr), call.len));
+    match call.shape {
+        shape::BUFFER => return Some((Segments::buffer(call.ptr), call.len)),
+        shape::KERNEL_VECTOR => {
+            return Some((Segments::kernel(call.ptr, call.len, call.skip), moved));
+        }
+        shape::OPAQUE => return Some((Segments::NOWHERE, call.len)),
+        _ => {}
     }
     let (table, count) = if call.shape == shape::MESSAGE {
         // struct user_msghdr: msg_name, msg_namelen, msg_iov, msg_iovlen
@@ -100,7 +111,7 @@ fn segments(call: &Call, moved: u64) -> Option<(Segments, u64)> {
     } else {
         (call.ptr, call.len)
     };
-    Some((Segments::Vector(table, count), moved))
+    Some((Segments::user(table, count), moved))
 }
 
 /// Moves the stream on. Gives the record's kind, the transfer's offset, and whether it only goes on with a big

@@ -1,125 +1,190 @@
-//! Which program goes to which hook: a table, and the loop that carries it out.
+//! Carries out an attach plan: finds each hook in the running kernel, loads its program, attaches it.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::Ebpf;
-use aya::programs::{ProgramError, TracePoint};
+use aya::programs::{Program, ProgramError};
 
-use super::tracefs;
+use super::btf::Btf;
+use super::plan::{At, Backend, FIELDS, Hook, Need};
+use super::{kernel_release, tracefs};
 
-/// One hook of the tracepoint back end.
-struct Hook {
-    program: &'static str,
-    category: &'static str,
-    name: &'static str,
-    /// Without it there is no capture; others are passed over where the kernel does not have them.
-    required: bool,
+/// Where a kernel says that it has kprobes.
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
+/// What the kernel's lockdown mode can be read from, where securityfs is mounted.
+pub(crate) const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+/// ENOTSUPP of the kernel's own, which has no name in user space.
+const NOT_SUPPORTED: i32 = 524;
+
+/// What lines of a verifier's log begin with that tell nothing of why.
+const STATISTICS: [&str; 4] = [
+    "processed ",
+    "insns processed ",
+    "stack depth ",
+    "verification time ",
+];
+
+/// The kernel's types, in the two readings that attaching needs.
+pub(super) struct Types {
+    /// Ours: members and parameters.
+    pub(super) own: Btf,
+    /// aya's: the ids of functions.
+    aya: aya::Btf,
 }
 
-const fn hook(program: &'static str, category: &'static str, name: &'static str, required: bool) -> Hook {
-    Hook {
-        program,
-        category,
-        name,
-        required,
+impl Types {
+    /// # Errors
+    /// The kernel has no BTF, or it is not as expected.
+    pub(super) fn of_kernel() -> Result<Self> {
+        Ok(Self {
+            own: Btf::of_kernel()?,
+            aya: aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?,
+        })
     }
 }
 
-/// Returns come before entries, so that no call is left open; `dup2` exists on some architectures only and
-/// `close_range` since Linux 5.9.
-const TRACEPOINTS: [Hook; 33] = [
-    hook("enter_exit_group", "syscalls", "sys_enter_exit_group", false),
-    hook("signal_deliver", "signal", "signal_deliver", false),
-    hook("exec", "sched", "sched_process_exec", true),
-    hook("exit", "sched", "sched_process_exit", true),
-    hook("newtask", "task", "task_newtask", true),
-    hook("exit_transfer", "syscalls", "sys_exit_sendto", true),
-    hook("exit_transfer", "syscalls", "sys_exit_sendmsg", true),
-    hook("exit_transfer", "syscalls", "sys_exit_write", true),
-    hook("exit_transfer", "syscalls", "sys_exit_writev", true),
-    hook("exit_transfer", "syscalls", "sys_exit_recvfrom", true),
-    hook("exit_transfer", "syscalls", "sys_exit_recvmsg", true),
-    hook("exit_transfer", "syscalls", "sys_exit_read", true),
-    hook("exit_transfer", "syscalls", "sys_exit_readv", true),
-    hook("exit_connect", "syscalls", "sys_exit_connect", true),
-    hook("exit_dup", "syscalls", "sys_exit_dup", true),
-    hook("exit_dup", "syscalls", "sys_exit_dup2", false),
-    hook("exit_dup", "syscalls", "sys_exit_dup3", true),
-    hook("exit_dup", "syscalls", "sys_exit_fcntl", true),
-    hook("enter_close", "syscalls", "sys_enter_close", true),
-    hook("enter_close_range", "syscalls", "sys_enter_close_range", false),
-    hook("enter_dup", "syscalls", "sys_enter_dup", true),
-    hook("enter_dup2", "syscalls", "sys_enter_dup2", false),
-    hook("enter_dup2", "syscalls", "sys_enter_dup3", true),
-    hook("enter_fcntl", "syscalls", "sys_enter_fcntl", true),
-    hook("enter_sendto", "syscalls", "sys_enter_sendto", true),
-    hook("enter_sendmsg", "syscalls", "sys_enter_sendmsg", true),
-    hook("enter_write", "syscalls", "sys_enter_write", true),
-    hook("enter_writev", "syscalls", "sys_enter_writev", true),
-    hook("enter_recvfrom", "syscalls", "sys_enter_recvfrom", true),
-    hook("enter_recvmsg", "syscalls", "sys_enter_recvmsg", true),
-    hook("enter_read", "syscalls", "sys_enter_read", true),
-    hook("enter_readv", "syscalls", "sys_enter_readv", true),
-    hook("enter_connect", "syscalls", "sys_enter_connect", true),
-];
+/// What came of one row of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The program runs there; for a function, its name in this kernel.
+    Attached(String),
+    /// This kernel does not have it, and it can be done without.
+    Absent,
+}
 
-/// Fields whose place the programs take for granted.
-const FIELDS: [(&str, &str, usize); 5] = [
-    ("signal/signal_deliver", "sig", 8),
-    ("signal/signal_deliver", "sa_handler", 24),
-    ("task/task_newtask", "pid", 8),
-    ("task/task_newtask", "clone_flags", 32),
-    ("syscalls/sys_enter_read", "buf", 24),
-];
+/// Why a back end cannot work here, where that can be told without trying.
+///
+/// # Errors
+/// The reason.
+pub(super) fn precheck(backend: Backend) -> Result<()> {
+    if backend.knows_sockets()
+        && let Ok(modes) = std::fs::read_to_string(LOCKDOWN)
+        && modes.contains("[confidentiality]")
+    {
+        bail!("the kernel is locked down (confidentiality) and lets no BPF program read its memory");
+    }
+    if backend == Backend::Kprobe && !Path::new(KPROBES).exists() {
+        bail!("the kernel has no kprobes (there is no {KPROBES})");
+    }
+    Ok(())
+}
 
-/// Loads the tracepoint programs into the kernel and attaches them.
+/// Loads the programs of a back end into the kernel and attaches them. Gives what came of each row of its plan.
 ///
 /// # Errors
 /// When the kernel refuses a program or lacks a required hook.
-pub(super) fn tracepoints(ebpf: &mut Ebpf) -> Result<()> {
+pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend, types: Option<&Types>) -> Result<Vec<State>> {
     let tracefs = tracefs::ensure()?;
+    check_fields(&tracefs, backend)?;
+    let resolve = |hook: &Hook| resolve(&hook.at, types.map(|types| &types.own), &tracefs);
+    let targets: Vec<Option<Target>> = backend.plan().iter().map(resolve).collect();
+    let rows = || backend.plan().iter().zip(&targets);
+    let mut loaded = HashSet::new();
+    for (hook, target) in rows() {
+        match target {
+            Some(target) if loaded.insert(hook.program) => load(ebpf, hook, target, types)?,
+            Some(_) => {}
+            None => {
+                let other = |need| rows().any(|(hook, target)| hook.need == need && target.is_some());
+                let missing = match hook.need {
+                    Need::Required => true,
+                    Need::Optional => false,
+                    Need::OneOf(_) => !other(hook.need),
+                };
+                if missing {
+                    bail!("this kernel has no {}, which is needed", hook.at);
+                }
+            }
+        }
+    }
+    rows()
+        .map(|(hook, target)| match target {
+            Some(target) => attach_one(ebpf, hook, target).map(|()| State::Attached(target.to_string())),
+            None => {
+                tracing::debug!("this kernel has no {} for {}", hook.at, hook.program);
+                Ok(State::Absent)
+            }
+        })
+        .collect()
+}
+
+/// A hook as this kernel has it.
+enum Target {
+    Tracepoint(&'static str, &'static str),
+    Function(&'static str),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tracepoint(category, name) => write!(f, "{category}:{name}"),
+            Self::Function(name) => f.write_str(name),
+        }
+    }
+}
+
+fn resolve(at: &At, types: Option<&Btf>, tracefs: &Path) -> Option<Target> {
+    let parameters = |function| types?.parameters(function);
+    match *at {
+        At::Tracepoint(category, name) => {
+            let event: PathBuf = tracefs.join("events").join(category).join(name);
+            event.exists().then_some(Target::Tracepoint(category, name))
+        }
+        At::Function(names, count) => {
+            let found = names.iter().find(|name| parameters(name).is_some())?;
+            (parameters(found)?.len() == count).then_some(Target::Function(found))
+        }
+    }
+}
+
+fn load(ebpf: &mut Ebpf, hook: &Hook, target: &Target, types: Option<&Types>) -> Result<()> {
+    let program = program(ebpf, hook.program)?;
+    let result = match (program, target, types) {
+        (Program::TracePoint(program), ..) => program.load(),
+        (Program::KProbe(program), ..) => program.load(),
+        (Program::FEntry(program), Target::Function(name), Some(types)) => program.load(name, &types.aya),
+        (Program::FExit(program), Target::Function(name), Some(types)) => program.load(name, &types.aya),
+        _ => bail!("BPF program {} cannot go to {target}", hook.program),
+    };
+    result.map_err(|error| anyhow!("{}", refusal(hook.program, &error)))
+}
+
+fn attach_one(ebpf: &mut Ebpf, hook: &Hook, target: &Target) -> Result<()> {
+    let result = match (program(ebpf, hook.program)?, target) {
+        (Program::TracePoint(program), Target::Tracepoint(category, name)) => {
+            program.attach(category, name).map(drop)
+        }
+        (Program::KProbe(program), Target::Function(name)) => program.attach(name, 0).map(drop),
+        (Program::FEntry(program), _) => program.attach().map(drop),
+        (Program::FExit(program), _) => program.attach().map(drop),
+        _ => bail!("BPF program {} cannot go to {target}", hook.program),
+    };
+    result.map_err(|error| anyhow!("cannot attach to {target}: {}", attach_refusal(&error)))
+}
+
+/// # Errors
+/// A tracepoint's field is not where the programs look.
+fn check_fields(tracefs: &Path, backend: Backend) -> Result<()> {
     for (event, field, offset) in FIELDS {
-        match tracefs::field_offset(&tracefs, event, field) {
+        let used = |hook: &Hook| matches!(hook.at, At::Tracepoint(category, name) if event == format!("{category}/{name}"));
+        if !backend.plan().iter().any(used) {
+            continue;
+        }
+        match tracefs::field_offset(tracefs, event, field) {
             Some(found) if found == offset => {}
             found => bail!(
                 "tracepoint {event} has `{field}` at {found:?}, not at {offset}: this kernel needs another build of celeryscope"
             ),
         }
     }
-    let mut loaded = HashSet::new();
-    for hook in &TRACEPOINTS {
-        if loaded.insert(hook.program) {
-            program(ebpf, hook.program)?
-                .load()
-                .map_err(|error| anyhow::anyhow!("{}", refusal(hook.program, &error)))?;
-        }
-    }
-    for Hook {
-        program: name,
-        category,
-        name: event,
-        required,
-    } in &TRACEPOINTS
-    {
-        match program(ebpf, name)?.attach(category, event) {
-            Ok(_) => {}
-            Err(_) if !required && !tracefs.join("events").join(category).join(event).exists() => {
-                tracing::debug!("this kernel has no tracepoint {category}:{event}");
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot attach to tracepoint {category}:{event}"));
-            }
-        }
-    }
     Ok(())
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut TracePoint> {
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
     ebpf.program_mut(name)
-        .with_context(|| format!("the BPF object has no program {name}: it does not belong to this build"))?
-        .try_into()
-        .with_context(|| format!("BPF program {name} is not a tracepoint program"))
+        .with_context(|| format!("the BPF object has no program {name}: it does not belong to this build"))
 }
 
 /// One line, with the verifier's last words instead of all of them.
@@ -134,11 +199,99 @@ fn refusal(program: &str, error: &ProgramError) -> String {
         let last = log
             .lines()
             .rev()
-            .find(|line| !line.is_empty() && !line.starts_with("processed"));
+            .find(|line| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start)));
+        let why = last.map_or_else(|| hint(io_error), |last| Some(format!(" ({last})")));
         return format!(
-            "the kernel refused BPF program {program}: {io_error} ({})",
-            last.unwrap_or("no verifier log")
+            "the kernel refused BPF program {program}: {io_error}{}",
+            why.unwrap_or_default()
         );
     }
     format!("cannot load BPF program {program}: {error}")
+}
+
+/// What the kernel's error number means where it gives no log.
+fn hint(error: &std::io::Error) -> Option<String> {
+    let meaning = match error.raw_os_error()? {
+        // With the capabilities that were checked before, nothing else refuses without a word.
+        1 => "the kernel is locked down, most likely",
+        NOT_SUPPORTED => "it has no BPF trampolines",
+        _ => return None,
+    };
+    Some(format!(" ({meaning})"))
+}
+
+fn attach_refusal(error: &ProgramError) -> String {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return format!("{io}{}", hint(io).unwrap_or_default());
+        }
+        source = error.source();
+    }
+    error.to_string()
+}
+
+/// # Errors
+/// The kernel is older than the oldest that can work.
+pub(super) fn check_kernel() -> Result<()> {
+    match kernel_release::current() {
+        Some(version) if version < kernel_release::OLDEST => {
+            let (major, minor) = kernel_release::OLDEST;
+            bail!(
+                "this is Linux {}.{}: BPF ring buffers need Linux {major}.{minor} or later: upgrade the host",
+                version.0,
+                version.1
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::btf::tests::Builder;
+
+    /// Scenario: kernels with pipes' functions of before and after 6.15, and `tcp_recvmsg` of before 5.19, before 7.2 and after.
+    /// Guarantees: each row of a plan finds the function of its kernel, and of the forms of one function exactly one is there.
+    #[test]
+    fn rows_find_their_functions() {
+        let kernel = |pipe_read: &str, recvmsg: &[&str]| {
+            let mut builder = Builder::default();
+            builder.function("pipe_read", &["iocb", "to"]);
+            builder.function(pipe_read, &["iocb", "to"]);
+            builder.function("tcp_recvmsg", recvmsg);
+            builder.btf()
+        };
+        let kernels = [
+            kernel("other", &["sk", "msg", "len", "nonblock", "flags", "addr_len"]),
+            kernel("other", &["sk", "msg", "len", "flags", "addr_len"]),
+            kernel("anon_pipe_read", &["sk", "msg", "len", "flags"]),
+        ];
+        let there = |btf: &Btf, want: &str| -> Vec<(&str, String)> {
+            let rows = Backend::Fentry
+                .plan()
+                .iter()
+                .filter(|hook| hook.program.starts_with(want));
+            rows.filter_map(|hook| {
+                Some((
+                    hook.program,
+                    resolve(&hook.at, Some(btf), Path::new("/"))?.to_string(),
+                ))
+            })
+            .collect()
+        };
+        let [old, newer, newest] = &kernels;
+        let recvmsg = |program| vec![(program, "tcp_recvmsg".to_owned())];
+        assert_eq!(there(old, "fexit_recv"), recvmsg("fexit_recvmsg_6"));
+        assert_eq!(there(old, "fentry_recv"), recvmsg("fentry_recvmsg_nonblock"));
+        assert_eq!(there(newer, "fexit_recv"), recvmsg("fexit_recvmsg_5"));
+        assert_eq!(there(newer, "fentry_recv"), recvmsg("fentry_recvmsg"));
+        assert_eq!(there(newest, "fexit_recv"), recvmsg("fexit_recvmsg_4"));
+        assert_eq!(there(newest, "fentry_recv"), recvmsg("fentry_recvmsg"));
+        let pipe = |name: &str| vec![("fentry_pipe_read", name.to_owned())];
+        assert_eq!(there(newer, "fentry_pipe_read"), pipe("pipe_read"));
+        assert_eq!(there(newest, "fentry_pipe_read"), pipe("anon_pipe_read"));
+        assert_eq!(there(old, "fentry_connect"), []);
+    }
 }

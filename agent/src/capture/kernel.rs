@@ -3,12 +3,16 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use celeryscope_common::maps::{Conn, Counter, Counters, Fd, fd_key};
+use celeryscope_common::Layout;
+use celeryscope_common::layout::GLOBAL;
+use celeryscope_common::maps::{Conn, Counter, Counters, Fd, fd_key, port_bit};
 
-use super::{attach, object, privileges};
+use super::attach::{State, Types};
+use super::plan::Backend;
+use super::{attach, layout, object, privileges};
 
 /// Most elements that a pass over a map visits, should it change so fast that the pass starts over again and again.
 const PASS_LIMIT: usize = 100_000;
@@ -19,10 +23,12 @@ const BPF_NOEXIST: u64 = 1;
 #[repr(transparent)]
 struct Shared<T: Copy>(T);
 
-// SAFETY: both are repr(C) integers without padding, for which any bytes are a value.
+// SAFETY: all are repr(C) integers without padding, for which any bytes are a value.
 unsafe impl aya::Pod for Shared<Conn> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Shared<Fd> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Shared<Layout> {}
 
 /// The loaded kernel half. Dropping it detaches and unloads everything.
 pub(super) struct Kernel {
@@ -38,26 +44,34 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Loads and attaches. The ring is given apart, so that its records can be read while the maps are changed.
+    /// Loads and attaches. The ring is given apart, so that its records can be read while the maps are changed; with it
+    /// what came of each row of the back end's plan.
     ///
     /// # Errors
     /// When the kernel refuses; says what and why.
-    pub(super) fn load(ports: &[u16], ring_bytes: u32, log: bool) -> Result<(Self, RingBuf<MapData>)> {
+    pub(super) fn load(
+        backend: Backend,
+        ports: &[u16],
+        ring_bytes: u32,
+        log: bool,
+    ) -> Result<(Self, RingBuf<MapData>, Vec<State>)> {
         privileges::lift_memlock();
+        let types = backend.knows_sockets().then(Types::of_kernel).transpose()?;
+        let layout = types.as_ref().map(|types| layout::of(&types.own)).transpose()?;
+        let layout = Shared(layout.unwrap_or_default());
         let ring_bytes = ring_size(ring_bytes);
-        let level = if log { aya_log::Level::Debug as u8 } else { 0 };
+        let (wake_above, level) = (
+            u64::from(ring_bytes / 4),
+            if log { aya_log::Level::Debug as u8 } else { 0 },
+        );
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("EVENTS", ring_bytes)
-            .override_global("WAKE_ABOVE", &u64::from(ring_bytes / 4), true)
+            .override_global("WAKE_ABOVE", &wake_above, true)
+            .override_global(GLOBAL, &layout, true)
             .override_global(aya_log::LEVEL, &level, false)
             .load(object::BYTES)
             .context("cannot load the BPF object")?;
-        let mut watched: HashMap<MapData, u16, u8> = map(&mut ebpf, "PORTS")?;
-        for port in ports {
-            watched
-                .insert(port, 1, 0)
-                .with_context(|| format!("cannot watch port {port}: at most 64 ports"))?;
-        }
+        watch_ports(&mut ebpf, ports)?;
         let log = if log {
             Some(EbpfLogger::init(&mut ebpf).context("cannot read the kernel half's log")?)
         } else {
@@ -67,7 +81,7 @@ impl Kernel {
         let (conns, fds) = (map(&mut ebpf, "CONNS")?, map(&mut ebpf, "FDS")?);
         let (slots, procs) = (map(&mut ebpf, "SLOTS")?, map(&mut ebpf, "PROCS")?);
         let (ignored, counters) = (map(&mut ebpf, "IGNORED")?, map(&mut ebpf, "COUNTERS")?);
-        attach::tracepoints(&mut ebpf)?;
+        let states = attach::attach(&mut ebpf, backend, types.as_ref())?;
         let kernel = Self {
             _ebpf: ebpf,
             log,
@@ -78,7 +92,7 @@ impl Kernel {
             ignored,
             counters,
         };
-        Ok((kernel, ring))
+        Ok((kernel, ring, states))
     }
 
     /// Hands what the kernel half logged to our own log.
@@ -107,8 +121,8 @@ impl Kernel {
     }
 
     /// Adds a connection that has `refs` descriptors. False when the map is full.
-    pub(super) fn add_conn(&mut self, id: u64, conn: Conn) -> bool {
-        self.conns.insert(id, Shared(conn), BPF_NOEXIST).is_ok()
+    pub(super) fn add_conn(&mut self, conn: Conn) -> bool {
+        self.conns.insert(conn.id, Shared(conn), BPF_NOEXIST).is_ok()
     }
 
     /// Removes a connection. False when it was gone already.
@@ -118,8 +132,7 @@ impl Kernel {
 
     /// Makes a process's descriptor refer to a connection. False when it refers to one already, or a map is full.
     pub(super) fn add_fd(&mut self, pid: u32, fd: u32, conn: u64) -> bool {
-        // Presence is enough; the process may be known with bits set.
-        let _ = self.procs.insert(pid, 0, BPF_NOEXIST);
+        self.watch_process(pid);
         let free = (0..celeryscope_common::maps::SLOTS_PER_PROCESS)
             .find(|slot| self.slots.insert(fd_key(pid, *slot), fd, BPF_NOEXIST).is_ok());
         let slot = free.unwrap_or(celeryscope_common::maps::NO_SLOT);
@@ -146,6 +159,11 @@ impl Kernel {
         {
             let _ = self.slots.remove(&fd_key(pid, known.slot));
         }
+    }
+
+    /// The process becomes watched; one that is keeps its bits.
+    pub(super) fn watch_process(&mut self, pid: u32) {
+        let _ = self.procs.insert(pid, 0, BPF_NOEXIST);
     }
 
     /// Sets a process's bits; it becomes watched. False when the map is full.
@@ -205,6 +223,21 @@ impl Kernel {
             .filter_map(Result::ok)
             .collect()
     }
+}
+
+fn watch_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<()> {
+    let ports_map = ebpf.map_mut("PORTS").context("the BPF object has no map PORTS")?;
+    let mut watched: Array<&mut MapData, u64> = Array::try_from(ports_map)?;
+    let mut words = std::collections::HashMap::new();
+    for (word, bit) in ports.iter().map(|port| port_bit(*port)) {
+        *words.entry(word).or_insert(0) |= bit;
+    }
+    for (word, bits) in words {
+        watched
+            .set(word, bits, 0)
+            .context("cannot tell the kernel half its ports")?;
+    }
+    Ok(())
 }
 
 /// A second descriptor of the ring, to wait on.

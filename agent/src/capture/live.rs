@@ -14,11 +14,13 @@ use celeryscope_core::{Output, Verdict};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::attach::{self, State};
 use super::clock::{self, Clocks};
 use super::kernel::{self, Kernel};
 use super::missing_privileges;
 use super::netns::Netns;
 use super::notes::Notes;
+use super::plan::Backend;
 use super::scan::{Found, Scanner};
 use crate::host::proc;
 
@@ -63,8 +65,12 @@ pub(crate) enum Probes {
 /// What capture has been attached to.
 #[derive(Clone, Debug)]
 pub(crate) struct Attached {
-    /// Name of the back end.
-    pub(crate) backend: &'static str,
+    /// The back end.
+    pub(crate) backend: Backend,
+    /// What came of each row of its plan.
+    pub(crate) hooks: Vec<State>,
+    /// The better ones that this kernel does not allow, and why.
+    pub(crate) passed_over: Vec<(Backend, String)>,
     /// Remote ports watched.
     pub(crate) ports: Vec<u16>,
     /// Processes that held connections to them at the start.
@@ -110,15 +116,6 @@ impl Live {
     /// # Errors
     /// When a privilege is missing or the kernel refuses; says what, and what to do.
     pub(crate) fn start(options: &LiveOptions) -> Result<Self> {
-        let backend = match options.probes {
-            Probes::Auto | Probes::Tracepoint => "tracepoint",
-            Probes::Fentry => {
-                bail!("back end fentry is not in this version: use --probes auto or tracepoint")
-            }
-            Probes::Kprobe => {
-                bail!("back end kprobe is not in this version: use --probes auto or tracepoint")
-            }
-        };
         if options.ports.is_empty() || options.ports.len() > 64 {
             bail!("{} ports to watch: give 1 to 64", options.ports.len());
         }
@@ -129,18 +126,27 @@ impl Live {
                 missing.join(", ")
             );
         }
+        attach::check_kernel()?;
         let proc_root = Path::new("/proc");
         check_pid_namespace(proc_root)?;
         let own = || Netns::of(proc_root, "self");
         let netns = options.own_netns.then(own).transpose()?;
-        let (mut kernel, ring) = Kernel::load(&options.ports, options.ring_bytes, options.kernel_log)?;
-        let mut scanner = Scanner::new(proc_root, &options.ports);
+        let Loaded {
+            mut kernel,
+            ring,
+            backend,
+            hooks,
+            passed_over,
+        } = Loaded::best(options)?;
+        let mut scanner = Scanner::new(proc_root, &options.ports, backend.knows_sockets());
         let mut pids = proc::pids(proc_root);
         pids.retain(|pid| netns.as_ref().is_none_or(|netns| netns.holds(*pid)));
         let found = scanner.adopt(&mut kernel, &pids);
         let processes: HashSet<u32> = found.iter().flat_map(Found::holders).copied().collect();
         let attached = Attached {
             backend,
+            hooks,
+            passed_over,
             ports: options.ports.clone(),
             processes: processes.len(),
             connections: found.len(),
@@ -155,7 +161,11 @@ impl Live {
             clocks: Clocks::default(),
             attached,
             proc_root: proc_root.to_owned(),
-            found,
+            found: if backend.knows_sockets() {
+                Vec::new()
+            } else {
+                found
+            },
             ignored: HashSet::new(),
             swept: clock::monotonic(),
             lost_told: 0,
@@ -236,8 +246,11 @@ impl Live {
                     if self.netns.as_mut().is_some_and(|netns| netns.is_foreign(pid)) {
                         continue;
                     }
-                    for found in self.scanner.adopt(&mut self.kernel, &[pid]) {
-                        self.notes.pass(&self.proc_root, &found.record(), &mut sink);
+                    let found = self.scanner.adopt(&mut self.kernel, &[pid]);
+                    if !self.attached.backend.knows_sockets() {
+                        for found in found {
+                            self.notes.pass(&self.proc_root, &found.record(), &mut sink);
+                        }
                     }
                 }
                 Kind::Exit => self.scanner.forget(pid),
@@ -307,6 +320,56 @@ impl Live {
         own.into_iter()
             .chain(named.map(|((name, meaning), value)| (name, meaning, value)))
             .collect()
+    }
+}
+
+/// The kernel half, running.
+struct Loaded {
+    kernel: Kernel,
+    ring: RingBuf<MapData>,
+    backend: Backend,
+    hooks: Vec<State>,
+    passed_over: Vec<(Backend, String)>,
+}
+
+impl Loaded {
+    /// By the back end that is asked for, or the best that the kernel allows.
+    ///
+    /// # Errors
+    /// Why it, or each of them, can't be had.
+    fn best(options: &LiveOptions) -> Result<Self> {
+        let wanted = match options.probes {
+            Probes::Auto => &Backend::ALL[..],
+            Probes::Fentry => &[Backend::Fentry],
+            Probes::Kprobe => &[Backend::Kprobe],
+            Probes::Tracepoint => &[Backend::Tracepoint],
+        };
+        let mut passed_over: Vec<(Backend, String)> = Vec::new();
+        for backend in wanted.iter().copied() {
+            let load = || {
+                attach::precheck(backend)?;
+                Kernel::load(backend, &options.ports, options.ring_bytes, options.kernel_log)
+            };
+            match load() {
+                Ok((kernel, ring, hooks)) => {
+                    return Ok(Self {
+                        kernel,
+                        ring,
+                        backend,
+                        hooks,
+                        passed_over,
+                    });
+                }
+                Err(error) => {
+                    tracing::info!("back end {} cannot be used: {error:#}", backend.name());
+                    passed_over.push((backend, format!("{error:#}")));
+                }
+            }
+        }
+        let reasons = passed_over
+            .iter()
+            .map(|(backend, reason)| format!("back end {} cannot be used: {reason}", backend.name()));
+        bail!("{}", reasons.collect::<Vec<_>>().join("; "))
     }
 }
 

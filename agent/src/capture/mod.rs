@@ -4,13 +4,17 @@
 //! What is `unsafe` in this program is here (the layout of shared values, one descriptor) and in the kernel half.
 //! Process ids are those of the initial pid namespace, which the agent must share.
 
-mod attach;
+pub(crate) mod attach;
+mod btf;
 mod clock;
 mod kernel;
+pub(crate) mod kernel_release;
+mod layout;
 mod live;
 mod netns;
 mod notes;
 mod object;
+pub(crate) mod plan;
 mod privileges;
 mod scan;
 #[cfg(test)]

@@ -17,6 +17,8 @@ use crate::host::{celery, proc};
 pub(super) struct Scanner {
     proc_root: PathBuf,
     ports: HashSet<u16>,
+    /// The back end finds older connections by itself, by their sockets: only the processes are brought in.
+    knows_sockets: bool,
     next: u64,
     /// Processes whose command line has been looked at.
     checked: HashSet<u32>,
@@ -47,10 +49,11 @@ impl Found {
 }
 
 impl Scanner {
-    pub(super) fn new(proc_root: &Path, ports: &[u16]) -> Self {
+    pub(super) fn new(proc_root: &Path, ports: &[u16], knows_sockets: bool) -> Self {
         Self {
             proc_root: proc_root.to_owned(),
             ports: ports.iter().copied().collect(),
+            knows_sockets,
             next: 0,
             checked: HashSet::new(),
             orphans: HashSet::new(),
@@ -83,21 +86,28 @@ impl Scanner {
     /// One socket, held by one or more descriptors.
     fn adopt_one(&mut self, kernel: &mut Kernel, holders: &[Held]) -> Option<Found> {
         let first = holders.first()?;
+        self.next += 1;
+        let id = SCANNED_ID | self.next;
+        if self.knows_sockets {
+            for held in holders {
+                kernel.watch_process(held.pid);
+            }
+            return Some(self.found(id, holders));
+        }
         if holders
             .iter()
             .any(|held| kernel.descriptor(held.pid, held.fd).is_some())
         {
             return None;
         }
-        self.next += 1;
-        let id = SCANNED_ID | self.next;
         let conn = Conn {
+            id,
             refs: holders.len() as u64,
             addr: first.peer.addr,
             port: first.peer.port,
             ..Conn::default()
         };
-        if !kernel.add_conn(id, conn) {
+        if !kernel.add_conn(conn) {
             return None;
         }
         let mut added = false;
@@ -115,12 +125,17 @@ impl Scanner {
             kernel.remove_conn(id);
             return None;
         }
+        Some(self.found(id, holders))
+    }
+
+    fn found(&self, id: u64, holders: &[Held]) -> Found {
+        let first = &holders[0];
         let mut comm = [0; 16];
         let name = proc::comm(&self.proc_root, first.pid).unwrap_or_default();
         let len = name.len().min(comm.len() - 1);
         comm[..len].copy_from_slice(&name.as_bytes()[..len]);
         let now = clock::monotonic();
-        Some(Found {
+        Found {
             header: Header {
                 flags: flags::MIDSTREAM,
                 enter: now,
@@ -138,7 +153,7 @@ impl Scanner {
             }
             .to_bytes(),
             holders: holders.iter().map(|held| held.pid).collect(),
-        })
+        }
     }
 
     /// Watches the pool pipes of those of these processes, which have connections, that are Celery workers by their
@@ -190,6 +205,10 @@ impl Scanner {
             if !proc::exists(&self.proc_root, pid) {
                 kernel.remove_process(pid);
             }
+        }
+        if self.knows_sockets {
+            // The kernel tells of each socket that it closes.
+            return Vec::new();
         }
         let mut alive = HashSet::new();
         let mut dead = HashSet::new();

@@ -265,7 +265,7 @@ fn try_capture(options: &LiveOptions) -> Vec<Finding> {
                 Finding::new(
                     "back end",
                     Level::Ok,
-                    format!("{}, ports {}", attached.backend, ports.join(", ")),
+                    format!("{}, ports {}", attached.backend.name(), ports.join(", ")),
                 ),
             ]
         }

@@ -23,6 +23,16 @@ pub(super) fn wanted() -> bool {
     wanted
 }
 
+/// The back end to test: that of `CELERYSCOPE_PROBES`, which is also what the built binary listens to.
+pub(super) fn probes() -> Probes {
+    match std::env::var("CELERYSCOPE_PROBES").as_deref() {
+        Ok("fentry") => Probes::Fentry,
+        Ok("kprobe") => Probes::Kprobe,
+        Ok("tracepoint") => Probes::Tracepoint,
+        _ => Probes::Auto,
+    }
+}
+
 /// What one connection exchanged, as the server saw it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Exchange {
@@ -192,7 +202,7 @@ impl Capture {
             ports: vec![port],
             ring_bytes,
             kernel_log: false,
-            probes: Probes::Auto,
+            probes: probes(),
         })
         .unwrap();
         Self {

@@ -1,0 +1,157 @@
+//! The fentry back end: trampolines at the entry and the return of the kernel's functions.
+//!
+//! The kernel hands these programs typed pointers, so that the one question asked for every socket call on the host, whether
+//! its peer is at a broker's port, is a plain load.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::{fentry, fexit};
+use aya_ebpf::programs::{FEntryContext, FExitContext};
+
+use super::tcp;
+use crate::maps::{layout, op, take_call};
+use crate::{conn, filter, process};
+
+/// Is the peer of the `struct sock` in the first argument at a broker's port?
+#[inline(always)]
+fn is_watched(sk: u64) -> bool {
+    // SAFETY: the verifier knows the pointer's type and checks the member; the kernel guards the load.
+    let port = unsafe { ((sk + u64::from(layout!(sock_dport))) as *const u16).read_volatile() };
+    filter::port(u16::from_be(port))
+}
+
+/// `int tcp_connect(struct sock *sk)`
+#[fentry]
+pub(crate) fn fentry_connect(ctx: FEntryContext) -> i32 {
+    let sk = ctx.arg::<u64>(0);
+    if is_watched(sk) {
+        conn::connecting(sk);
+    }
+    0
+}
+
+/// `void tcp_close(struct sock *sk, long timeout)`
+#[fentry]
+pub(crate) fn fentry_close(ctx: FEntryContext) -> i32 {
+    let sk = ctx.arg::<u64>(0);
+    if is_watched(sk) {
+        conn::closing(sk);
+    }
+    0
+}
+
+/// `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`
+#[fentry]
+pub(crate) fn fentry_sendmsg(ctx: FEntryContext) -> i32 {
+    let sk = ctx.arg::<u64>(0);
+    if is_watched(sk) {
+        tcp::enter_send(sk, ctx.arg(1));
+    }
+    0
+}
+
+/// The return of `tcp_sendmsg`.
+#[fexit]
+pub(crate) fn fexit_sendmsg(ctx: FExitContext) -> i32 {
+    exit_socket(&ctx, 3);
+    0
+}
+
+/// `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags)`, before Linux 7.2 with an `int *addr_len`
+/// after these.
+#[fentry]
+pub(crate) fn fentry_recvmsg(ctx: FEntryContext) -> i32 {
+    let sk = ctx.arg::<u64>(0);
+    if is_watched(sk) {
+        tcp::enter_recv(sk, ctx.arg(1), ctx.arg(3));
+    }
+    0
+}
+
+/// Before Linux 5.19, with an `int nonblock` before `flags`.
+#[fentry]
+pub(crate) fn fentry_recvmsg_nonblock(ctx: FEntryContext) -> i32 {
+    let sk = ctx.arg::<u64>(0);
+    if is_watched(sk) {
+        tcp::enter_recv(sk, ctx.arg(1), ctx.arg(4));
+    }
+    0
+}
+
+/// The return of a `tcp_recvmsg` of four parameters.
+#[fexit]
+pub(crate) fn fexit_recvmsg_4(ctx: FExitContext) -> i32 {
+    exit_socket(&ctx, 4);
+    0
+}
+
+/// The return of one of five.
+#[fexit]
+pub(crate) fn fexit_recvmsg_5(ctx: FExitContext) -> i32 {
+    exit_socket(&ctx, 5);
+    0
+}
+
+/// The return of one of six.
+#[fexit]
+pub(crate) fn fexit_recvmsg_6(ctx: FExitContext) -> i32 {
+    exit_socket(&ctx, 6);
+    0
+}
+
+/// `ssize_t pipe_read(struct kiocb *iocb, struct iov_iter *to)`
+#[fentry]
+pub(crate) fn fentry_pipe_read(ctx: FEntryContext) -> i32 {
+    tcp::enter_pipe(ctx.arg(1), op::RECV);
+    0
+}
+
+/// `ssize_t pipe_write(struct kiocb *iocb, struct iov_iter *from)`
+#[fentry]
+pub(crate) fn fentry_pipe_write(ctx: FEntryContext) -> i32 {
+    tcp::enter_pipe(ctx.arg(1), op::SEND);
+    0
+}
+
+/// The return of `pipe_read`.
+#[fexit]
+pub(crate) fn fexit_pipe_read(ctx: FExitContext) -> i32 {
+    exit_pipe(&ctx);
+    0
+}
+
+/// The return of `pipe_write`.
+#[fexit]
+pub(crate) fn fexit_pipe_write(ctx: FExitContext) -> i32 {
+    exit_pipe(&ctx);
+    0
+}
+
+#[inline(always)]
+fn exit_pipe(ctx: &FExitContext) {
+    if tcp::has_pool(bpf_get_current_pid_tgid()) {
+        exit(ctx.arg::<u64>(2));
+    }
+}
+
+/// `void do_group_exit(int exit_code)`
+#[fentry]
+pub(crate) fn fentry_group_exit(ctx: FEntryContext) -> i32 {
+    process::ending(filter::tgid(bpf_get_current_pid_tgid()), ctx.arg(0));
+    0
+}
+
+/// A function of so many parameters has returned: its result comes after them.
+#[inline(always)]
+fn exit_socket(ctx: &FExitContext, parameters: usize) {
+    if is_watched(ctx.arg(0)) {
+        exit(ctx.arg::<u64>(parameters));
+    }
+}
+
+#[inline(always)]
+fn exit(result: u64) {
+    if let Some((call, op)) = take_call(bpf_get_current_pid_tgid()) {
+        let _ = tcp::exit(call, op, result as i64, true);
+    }
+}

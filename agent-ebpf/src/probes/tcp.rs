@@ -1,0 +1,135 @@
+//! What the two socket back ends have in common: TCP's own functions tell which socket, its iterator where the bytes are.
+//! No descriptor is followed: whoever uses a socket is seen, however it came by it.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use celeryscope_common::maps::{Conn, Counter, process};
+
+use super::{pipe, transfer};
+use crate::maps::{CONNS, Call, call_of, count, maker, op};
+use crate::{conn, filter, process as processes, sock};
+
+/// MSG_OOB, MSG_PEEK, MSG_TRUNC (which drops bytes uncopied) and MSG_ERRQUEUE.
+const NOT_STREAM: u32 = 0x1 | 0x2 | 0x20 | 0x2000;
+
+/// `tcp_sendmsg` begins on a watched socket.
+#[inline(always)]
+pub(super) fn enter_send(sk: u64, msg: u64) {
+    let _ = enter(sk, msg, op::SEND, maker::SEND);
+}
+
+/// `tcp_recvmsg` begins on a watched socket.
+#[inline(always)]
+pub(super) fn enter_recv(sk: u64, msg: u64, flags: u32) {
+    if flags & NOT_STREAM == 0 {
+        let _ = enter(sk, msg, op::RECV, maker::RECV);
+    }
+}
+
+#[inline(always)]
+fn enter(sk: u64, msg: u64, op: u32, maker: u32) -> Option<()> {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let conn = conn::of_socket(sk, maker)?;
+    processes::watch(filter::tgid(pid_tgid));
+    let call = call_of(pid_tgid)?;
+    sock::note_segments(call, sock::message_iter(msg))?;
+    call.seq = sock::sequence(sk, op)?;
+    skip_missed(conn, op, call.seq, pid_tgid as u32);
+    call.op = op;
+    call.conn = sk;
+    call.fd = 0;
+    // SAFETY: a helper without arguments.
+    call.enter = unsafe { bpf_ktime_get_ns() };
+    Some(())
+}
+
+/// Steps over bytes that moved since the last call that was seen. While another thread is at the same (programs that talk
+/// to a broker don't do that), what it has moved so far is no loss.
+#[inline(always)]
+fn skip_missed(conn: &mut Conn, op: u32, seq: u32, thread: u32) {
+    let (known, expected, busy) = if op == op::SEND {
+        (conn.tx_known, conn.tx_seq, conn.tx_thread)
+    } else {
+        (conn.rx_known, conn.rx_seq, conn.rx_thread)
+    };
+    let ahead = seq.wrapping_sub(expected);
+    let alone = busy == 0 || busy == thread;
+    let missed = if known != 0 && alone && ahead < 1 << 31 {
+        u64::from(ahead)
+    } else {
+        0
+    };
+    let seq = if known == 0 || alone { seq } else { expected };
+    if missed != 0 {
+        count(Counter::MissedBytes, missed);
+    }
+    if op == op::SEND {
+        conn.tx += missed;
+        (conn.tx_known, conn.tx_seq, conn.tx_thread) = (1, seq, thread);
+    } else {
+        conn.rx += missed;
+        (conn.rx_known, conn.rx_seq, conn.rx_thread) = (1, seq, thread);
+    }
+}
+
+/// A call that was noted has returned. `certain`: the return is that call's; otherwise TCP's sequence numbers must agree.
+#[inline(always)]
+pub(super) fn exit(call: &mut Call, op: u32, moved: i64, certain: bool) -> Option<()> {
+    if op != op::SEND && op != op::RECV {
+        return None;
+    }
+    if call.conn == 0 {
+        return if moved > 0 {
+            pipe::exit(call, op, moved as u64)
+        } else {
+            None
+        };
+    }
+    // SAFETY: an element of CONNS; two calls at once in one direction have no order to keep.
+    let conn = unsafe { &mut *CONNS.get_ptr_mut(call.conn)? };
+    if op == op::SEND {
+        conn.tx_thread = 0;
+    } else {
+        conn.rx_thread = 0;
+    }
+    if moved <= 0 {
+        return None;
+    }
+    if !certain && sock::sequence(call.conn, op)?.wrapping_sub(call.seq) != moved as u32 {
+        count(Counter::Mismatched, 1);
+        return None;
+    }
+    if op == op::SEND {
+        conn.tx_seq = conn.tx_seq.wrapping_add(moved as u32);
+    } else {
+        conn.rx_seq = conn.rx_seq.wrapping_add(moved as u32);
+    }
+    transfer::tell(conn, call, op, moved as u64)
+}
+
+/// A pipe's function begins: is it a worker's process?
+#[inline(always)]
+pub(super) fn enter_pipe(iter: u64, op: u32) {
+    let _ = try_enter_pipe(iter, op);
+}
+
+#[inline(always)]
+fn try_enter_pipe(iter: u64, op: u32) -> Option<()> {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    if !has_pool(pid_tgid) {
+        return None;
+    }
+    let call = call_of(pid_tgid)?;
+    sock::note_segments(call, iter)?;
+    call.op = op;
+    call.conn = 0;
+    call.fd = 0;
+    // SAFETY: a helper without arguments.
+    call.enter = unsafe { bpf_ktime_get_ns() };
+    Some(())
+}
+
+/// May the process's pipes be a pool's?
+#[inline(always)]
+pub(super) fn has_pool(pid_tgid: u64) -> bool {
+    filter::process(filter::tgid(pid_tgid)).is_some_and(|bits| bits & process::WATCH_PIPES != 0)
+}
