@@ -130,7 +130,7 @@ pub(crate) fn fexit_pipe_write(ctx: FExitContext) -> i32 {
 #[inline(always)]
 fn exit_pipe(ctx: &FExitContext) {
     if tcp::has_pool(bpf_get_current_pid_tgid()) {
-        exit(ctx.arg::<u64>(2));
+        exit(ctx.arg::<i64>(2));
     }
 }
 
@@ -145,13 +145,14 @@ pub(crate) fn fentry_group_exit(ctx: FEntryContext) -> i32 {
 #[inline(always)]
 fn exit_socket(ctx: &FExitContext, parameters: usize) {
     if is_watched(ctx.arg(0)) {
-        exit(ctx.arg::<u64>(parameters));
+        // An int: the register's upper half is anything.
+        exit(i64::from(ctx.arg::<i32>(parameters)));
     }
 }
 
 #[inline(always)]
-fn exit(result: u64) {
+fn exit(result: i64) {
     if let Some((call, op)) = take_call(bpf_get_current_pid_tgid()) {
-        let _ = tcp::exit(call, op, result as i64, true);
+        let _ = tcp::exit(call, op, result, true);
     }
 }

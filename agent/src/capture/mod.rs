@@ -21,6 +21,7 @@ mod scan;
 mod tests;
 pub(crate) mod tracefs;
 
+pub(crate) use btf::PATH as BTF;
 pub(crate) use live::{Live, LiveOptions, Probes};
 pub(crate) use object::{ORIGIN, SHA256};
 pub(crate) use privileges::missing_privileges;

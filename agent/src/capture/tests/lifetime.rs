@@ -253,7 +253,8 @@ s.close()
 }
 
 /// Scenario: a process hands an inheritable connection to the program it executes.
-/// Guarantees: Exec is told; the connection goes on under a new id in mid-stream; the process is described again.
+/// Guarantees: Exec is told; the connection goes on, under a new id in mid-stream where descriptors tell connections; the
+/// process is described again.
 #[test]
 fn executed_program_goes_on() {
     if !wanted() {
@@ -275,17 +276,23 @@ os.execvp('python3', ['python3', '-c', 'import os, sys, time; time.sleep(0.5); o
     capture.finish(program);
     assert_eq!(pids(&capture, Kind::Exec), [pid]);
     let conns = capture.conns();
-    assert_eq!(conns.len(), 2);
-    capture.stream(conns[0], Kind::Send).check(b"Sbefore ", &[]);
-    capture.stream(conns[1], Kind::Send).check(b"after", &[]);
-    let second = capture.of(Kind::Open).nth(1).unwrap().header;
-    assert_eq!(second.flags, flags::MIDSTREAM);
+    if capture.knows_sockets() {
+        assert_eq!(conns.len(), 1);
+        capture.stream(conns[0], Kind::Send).check(b"Sbefore after", &[]);
+    } else {
+        assert_eq!(conns.len(), 2);
+        capture.stream(conns[0], Kind::Send).check(b"Sbefore ", &[]);
+        capture.stream(conns[1], Kind::Send).check(b"after", &[]);
+        let second = capture.of(Kind::Open).nth(1).unwrap().header;
+        assert_eq!(second.flags, flags::MIDSTREAM);
+    }
     assert_eq!(pids(&capture, Kind::Process), [pid, pid]);
     assert_eq!(server.exchange(0).received, b"Sbefore after");
 }
 
 /// Scenario: a process has more connections than a process has slots, and ends.
-/// Guarantees: all are captured; the overflow is counted; the sweep leaves nothing behind.
+/// Guarantees: all are captured; where descriptors tell connections the overflow is counted and the sweep leaves nothing
+/// behind.
 #[test]
 fn more_connections_than_slots() {
     if !wanted() {
@@ -309,8 +316,10 @@ os._exit(0)
             .stream(*conn, Kind::Send)
             .check(format!("S{n}").as_bytes(), &[]);
     }
-    assert_eq!(capture.counter("slots_full"), 6);
-    assert_eq!(capture.of(Kind::Close).count(), 64);
+    if !capture.knows_sockets() {
+        assert_eq!(capture.counter("slots_full"), 6);
+        assert_eq!(capture.of(Kind::Close).count(), 64);
+    }
     capture.sweep();
     capture.sweep();
     assert_eq!(capture.of(Kind::Close).count(), 70);

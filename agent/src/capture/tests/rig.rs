@@ -284,6 +284,11 @@ impl Capture {
         stream
     }
 
+    /// Does the back end tell connections by their sockets?
+    pub(super) fn knows_sockets(&self) -> bool {
+        self.live.attached().backend.knows_sockets()
+    }
+
     /// A counter of either half.
     pub(super) fn counter(&mut self, name: &str) -> u64 {
         let counters = self.live.counters();

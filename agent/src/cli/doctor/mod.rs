@@ -1,6 +1,8 @@
 //! `celeryscope doctor`: what this kernel and host allow, tried rather than guessed, and what to do where it is not
 //! enough.
 
+mod plan;
+
 use std::collections::HashSet;
 use std::fs;
 use std::io::Write as _;
@@ -12,13 +14,12 @@ use clap::builder::BoolishValueParser;
 use serde::{Deserialize, Serialize};
 
 use super::ConfigArgs;
-use crate::capture::{self, Live, LiveOptions, tracefs};
+use crate::capture::attach::LOCKDOWN;
+use crate::capture::{self, Live, LiveOptions, kernel_release, tracefs};
 use crate::config::CaptureArgs;
 use crate::host::sockets::Tables;
 use crate::host::{celery, proc, resource};
 
-/// The first kernel with BPF ring buffers.
-const OLDEST_KERNEL: (u32, u32) = (5, 8);
 /// Most names in one line.
 const SHOWN: usize = 8;
 
@@ -41,6 +42,10 @@ struct ReportArgs {
     #[arg(long, env = "CELERYSCOPE_JSON", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     json: Option<bool>,
+    /// Add every hook of every back end, and what came of it here
+    #[arg(short, long, env = "CELERYSCOPE_VERBOSE", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    verbose: Option<bool>,
 }
 
 /// Looks and tells. Exit code 0 when `run` would work.
@@ -50,8 +55,14 @@ struct ReportArgs {
 pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let file = args.config.read()?;
     let options = args.capture.clone().or_file(&file)?.options();
-    let json = args.report.json.or(file.group::<ReportArgs>()?.json);
-    let report = Report::new(examine(&options));
+    let wanted = file.group::<ReportArgs>()?;
+    let json = args.report.json.or(wanted.json);
+    let verbose = args.report.verbose.or(wanted.verbose).unwrap_or(false);
+    let (findings, rows) = examine(&options);
+    let report = Report {
+        plan: verbose.then_some(rows),
+        ..Report::new(findings)
+    };
     let mut out = std::io::stdout().lock();
     if json.unwrap_or(false) {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
@@ -109,6 +120,8 @@ impl Finding {
 struct Report {
     works: bool,
     findings: Vec<Finding>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<Vec<plan::Row>>,
 }
 
 impl Report {
@@ -116,6 +129,7 @@ impl Report {
         Self {
             works: findings.iter().all(|finding| finding.level != Level::Fail),
             findings,
+            plan: None,
         }
     }
 
@@ -144,6 +158,11 @@ impl Report {
                 text += &format!("{:<4}  {:<width$}  -> {advice}\n", "", "");
             }
         }
+        if let Some(rows) = &self.plan {
+            text += "\n";
+            text += &plan::to_table(rows);
+            text += "\n";
+        }
         text += if self.works {
             "celeryscope run works here.\n"
         } else {
@@ -153,17 +172,13 @@ impl Report {
     }
 }
 
-fn examine(options: &LiveOptions) -> Vec<Finding> {
+fn examine(options: &LiveOptions) -> (Vec<Finding>, Vec<plan::Row>) {
     let proc_root = Path::new("/proc");
     // First: it may mount tracefs.
-    let tried = try_capture(options);
+    let (tried, rows) = try_capture(options);
     let mut findings = vec![
         kernel(&rustix::system::uname().release().to_string_lossy()),
-        lockdown(
-            fs::read_to_string("/sys/kernel/security/lockdown")
-                .ok()
-                .as_deref(),
-        ),
+        lockdown(fs::read_to_string(LOCKDOWN).ok().as_deref()),
         btf(),
         capabilities(&capture::missing_privileges()),
         tracing(),
@@ -172,18 +187,15 @@ fn examine(options: &LiveOptions) -> Vec<Finding> {
     findings.extend(tried);
     findings.push(connections(proc_root, options));
     findings.push(workers(proc_root));
-    findings
+    (findings, rows)
 }
 
 fn kernel(release: &str) -> Finding {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse::<u32>);
-    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+    let Some(version) = kernel_release::parse(release) else {
         return Finding::new("kernel", Level::Note, format!("{release}, which is no version"));
     };
-    if (major, minor) < OLDEST_KERNEL {
-        let (major, minor) = OLDEST_KERNEL;
+    if version < kernel_release::OLDEST {
+        let (major, minor) = kernel_release::OLDEST;
         return Finding::new("kernel", Level::Fail, release).advice(format!(
             "BPF ring buffers need Linux {major}.{minor} or later: upgrade the host"
         ));
@@ -215,8 +227,8 @@ fn lockdown(modes: Option<&str>) -> Finding {
 }
 
 fn btf() -> Finding {
-    if Path::new("/sys/kernel/btf/vmlinux").exists() {
-        Finding::new("BTF", Level::Ok, "/sys/kernel/btf/vmlinux")
+    if Path::new(capture::BTF).exists() {
+        Finding::new("BTF", Level::Ok, capture::BTF)
     } else {
         Finding::new("BTF", Level::Note, "none: the tracepoint back end does without")
     }
@@ -251,29 +263,34 @@ fn object() -> Finding {
 }
 
 /// Loads, attaches and scans as `run` does, then lets go.
-fn try_capture(options: &LiveOptions) -> Vec<Finding> {
-    match Live::start(options) {
-        Ok(live) => {
-            let attached = live.attached();
-            let ports: Vec<String> = attached.ports.iter().map(u16::to_string).collect();
-            vec![
-                Finding::new(
-                    "BPF programs",
-                    Level::Ok,
-                    "loaded and attached, ring buffer mapped",
-                ),
-                Finding::new(
-                    "back end",
-                    Level::Ok,
-                    format!("{}, ports {}", attached.backend.name(), ports.join(", ")),
-                ),
-            ]
+fn try_capture(options: &LiveOptions) -> (Vec<Finding>, Vec<plan::Row>) {
+    let live = match Live::start(options) {
+        Ok(live) => live,
+        Err(error) => {
+            let failure = Finding::new("BPF programs", Level::Fail, format!("{error:#}"))
+                .advice("mend the lines above first; CELERYSCOPE_LOG=debug shows the verifier's log");
+            return (vec![failure], plan::rows(None));
         }
-        Err(error) => vec![
-            Finding::new("BPF programs", Level::Fail, format!("{error:#}"))
-                .advice("mend the lines above first; CELERYSCOPE_LOG=debug shows the verifier's log"),
-        ],
+    };
+    let attached = live.attached();
+    let ports: Vec<String> = attached.ports.iter().map(u16::to_string).collect();
+    let mut findings = vec![
+        Finding::new(
+            "BPF programs",
+            Level::Ok,
+            "loaded and attached, ring buffer mapped",
+        ),
+        Finding::new(
+            "back end",
+            Level::Ok,
+            format!("{}, ports {}", attached.backend.name(), ports.join(", ")),
+        ),
+    ];
+    for (backend, reason) in &attached.passed_over {
+        let found = format!("{} cannot be used: {reason}", backend.name());
+        findings.push(Finding::new("back end", Level::Note, found));
     }
+    (findings, plan::rows(Some((attached.backend, &attached.hooks))))
 }
 
 fn connections(proc_root: &Path, options: &LiveOptions) -> Finding {
