@@ -3,6 +3,8 @@
 //! Needs root, BPF, `redis-server`, `rabbitmq-server` and Python; runs when `CELERYSCOPE_LIVE=1`, else every test says that it was
 //! skipped. Tests run one at a time, whatever the number of test threads: they measure times on few processors.
 
+#[path = "e2e/backends/mod.rs"]
+mod backends;
 #[path = "e2e/cache.rs"]
 mod cache;
 #[path = "e2e/check.rs"]
@@ -42,9 +44,10 @@ mod venv;
 #[path = "e2e/workflows.rs"]
 mod workflows;
 
-/// What live and replayed tests share: the truth's form, and the comparison.
+/// What live and replayed tests share: the truth's form, and the comparison; and what the agent's own tests use too.
 #[allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 mod support {
+    pub mod bpf;
     pub mod compare;
     pub mod truth;
 }

@@ -13,6 +13,16 @@ use crate::support::truth::Truth;
 /// Lines of a report of differences that are worth reading in a test's output.
 const MOST_LINES: usize = 60;
 
+/// Those of them that are, and how many more there are.
+pub(crate) fn some(lines: &[String]) -> String {
+    let shown = lines.len().min(MOST_LINES);
+    let mut text = lines[..shown].join("\n");
+    if lines.len() > shown {
+        text += &format!("\n… and {} more", lines.len() - shown);
+    }
+    text
+}
+
 /// For tests of fewer than 100 runs, where one late switch between processes is a percentile: everything but times is
 /// held to the same.
 pub(crate) fn few_runs() -> Expect {
@@ -26,12 +36,21 @@ pub(crate) fn few_runs() -> Expect {
 
 /// Everything equal to the truth and nothing lost, or a panic with the whole list of differences.
 pub(crate) fn all_is_told(scene: &Scene, left: &Left, expect: &Expect) -> Report {
-    nothing_lost(left);
-    spans_equal(scene, left, expect)
+    why_not_all(scene, left, expect).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// The same where the failure is the caller's to tell.
+pub(crate) fn why_not_all(scene: &Scene, left: &Left, expect: &Expect) -> Result<Report, String> {
+    why_lossy(left)?;
+    why_unequal(scene, left, expect)
 }
 
 /// Spans equal to the truth.
 pub(crate) fn spans_equal(scene: &Scene, left: &Left, expect: &Expect) -> Report {
+    why_unequal(scene, left, expect).unwrap_or_else(|why| panic!("{why}"))
+}
+
+fn why_unequal(scene: &Scene, left: &Left, expect: &Expect) -> Result<Report, String> {
     let truth = scene.whole_truth();
     assert!(
         truth.publishes().next().is_some(),
@@ -40,14 +59,14 @@ pub(crate) fn spans_equal(scene: &Scene, left: &Left, expect: &Expect) -> Report
     let spans = as_sent(&left.spans, &truth);
     let report = compare::compare(&spans, &truth, expect);
     let text = report.to_string();
-    let path = scene.folder().join("report.txt");
-    std::fs::write(&path, &text).expect("report.txt");
+    let path = scene.folder().join(format!("{}.report.txt", left.name));
+    std::fs::write(&path, &text).expect("the report's file");
     if !report.is_clean() {
         let some: Vec<_> = text.lines().take(MOST_LINES).collect();
-        panic!("{}\n  … in full: {}", some.join("\n"), path.display());
+        return Err(format!("{}\n  … in full: {}", some.join("\n"), path.display()));
     }
     report::say(text.trim_end());
-    report
+    Ok(report)
 }
 
 /// OTLP has no place for "the message said sampled" apart from "the span is sampled": taken from the truth, unproved here.
@@ -71,26 +90,28 @@ fn as_sent(spans: &[Span], truth: &Truth) -> Vec<Span> {
 
 /// No record was lost between kernel and agent, no span between agent and output.
 pub(crate) fn nothing_lost(left: &Left) {
+    why_lossy(left).unwrap_or_else(|why| panic!("{why}"));
+}
+
+fn why_lossy(left: &Left) -> Result<(), String> {
     let summary = summary(&left.log);
-    for what in ["dropped", "failed", "lost_records"] {
-        assert_eq!(
-            summary.get(what),
-            Some(&0),
-            "{what} in the agent's summary: {}",
-            left.log
-        );
-    }
     let of = |kind: SpanKind| left.spans.iter().filter(|span| span.kind == kind).count() as u64;
-    assert_eq!(
-        summary.get("publishes"),
-        Some(&of(SpanKind::Publish)),
-        "publishes in the agent's summary"
-    );
-    assert_eq!(
-        summary.get("runs"),
-        Some(&of(SpanKind::Run)),
-        "runs in the agent's summary"
-    );
+    for (what, want) in [
+        ("dropped", 0),
+        ("failed", 0),
+        ("lost_records", 0),
+        ("publishes", of(SpanKind::Publish)),
+        ("runs", of(SpanKind::Run)),
+    ] {
+        let got = summary.get(what);
+        if got != Some(&want) {
+            return Err(format!(
+                "{what} in the agent's summary: want {want}, got {got:?}: {}",
+                left.log
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The numbers of the agent's last line, `done publishes=… runs=… exported=… …`.

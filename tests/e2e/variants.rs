@@ -10,7 +10,7 @@ use crate::rig::report::say;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Broker, Publisher, Scene, Worker};
 
-const SET: &[&str] = &[
+pub(crate) const SET: &[&str] = &[
     "simple 3",
     "chained",
     "chorded 3",
@@ -33,18 +33,21 @@ fn run(name: &str, environment: &str, family: Family, comes: Comes) {
 }
 
 fn run_on(broker: Broker, name: &str, environment: &str, family: Family, comes: Comes) {
-    if !family.is_there() {
-        say(&format!("{name}: skipped: this host has no {family:?} loopback"));
-        return;
+    if let Some(scene) = stage(broker, name, environment, family) {
+        told_in_full(&scene, broker, comes, SET, Duration::from_secs(30));
     }
-    let Some(scene) = Scene::set_over(family, broker, name, environment) else {
-        return;
-    };
-    told_in_full(&scene, broker, comes, SET, Duration::from_secs(30));
 }
 
-/// Plays those of the scenarios that work there with an agent that comes first or last, and compares every span; `limit` is for
-/// the last message to be dealt with.
+/// A stage over this loopback address; `None`, with a line that says why, where there is none or live tests are not asked for.
+pub(crate) fn stage(broker: Broker, name: &str, environment: &str, family: Family) -> Option<Scene> {
+    if !family.is_there() {
+        say(&format!("{name}: skipped: this host has no {family:?} loopback"));
+        return None;
+    }
+    Scene::set_over(family, broker, name, environment)
+}
+
+/// Plays the scenarios with an agent that comes first or last, and compares every span.
 pub(crate) fn told_in_full(
     scene: &Scene,
     broker: Broker,
@@ -52,8 +55,26 @@ pub(crate) fn told_in_full(
     scenarios: &[&str],
     limit: Duration,
 ) -> Left {
-    let start_agent = || Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
-    let early = (comes == Comes::First).then(start_agent);
+    let watch = || Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
+    let left = played(scene, broker, comes, scenarios, limit, watch).stop();
+    check::all_is_told(scene, &left, &check::few_runs());
+    left
+}
+
+/// Plays those of the scenarios that work there before whoever watches, one agent or several; `limit` is for the last message
+/// to be dealt with. Whoever watches is then still there.
+pub(crate) fn played<A>(
+    scene: &Scene,
+    broker: Broker,
+    comes: Comes,
+    scenarios: &[&str],
+    limit: Duration,
+    watch: impl FnOnce() -> A,
+) -> A {
+    let watching = match comes {
+        Comes::First => Ok(watch()),
+        Comes::Last => Err(watch),
+    };
     let worker = Worker::start(scene, "w1", &Options::default());
     let mut publisher = Publisher::start(scene, "publisher");
     if comes == Comes::Last {
@@ -64,15 +85,13 @@ pub(crate) fn told_in_full(
         scene.settle(Duration::from_secs(20));
         scene.truth().forget_tasks();
     }
-    let agent = early.unwrap_or_else(start_agent);
+    let watching = watching.unwrap_or_else(|watch| watch());
     for scenario in broker.possible(scenarios) {
         publisher.publish(scenario);
     }
     scene.settle(limit);
     drop(worker);
-    let left = agent.stop();
-    check::all_is_told(scene, &left, &check::few_runs());
-    left
+    watching
 }
 
 /// Scenario: redis-py 8 (RESP3) or py-amqp over ::1; worker and publisher were at work before the agent came.

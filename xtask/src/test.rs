@@ -213,13 +213,18 @@ pub(crate) fn live_variables() -> Result<Vec<(String, String)>> {
         .context("the cache directory's name is not UTF-8")?
         .to_owned();
     let path = std::env::var("PATH").unwrap_or_default();
-    Ok([
+    let variables = [
         ("CELERYSCOPE_LIVE", "1".to_owned()),
         ("CELERYSCOPE_CACHE", cache),
         ("PATH", path),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into())
+    ];
+    let backends = std::env::var("CELERYSCOPE_BACKENDS").ok();
+    let backends = backends.map(|names| ("CELERYSCOPE_BACKENDS", names));
+    Ok(variables
+        .into_iter()
+        .chain(backends)
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect())
 }
 
 /// A kernel that refuses BPF fails all live tests; one line that says so is worth more than their forty.

@@ -81,14 +81,7 @@ impl Process {
 
     /// Waits for it to end by itself; `None` when `limit` passes first.
     pub(crate) fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let ended = self.ended();
-            if ended.is_some() || Instant::now() > deadline {
-                return ended;
-            }
-            sleep(GLANCE);
-        }
+        within(limit, || self.ended())
     }
 
     /// SIGTERM to the leader alone, as an init system sends it.
@@ -155,13 +148,18 @@ pub(crate) fn usage(pid: u32) -> Usage {
 ///
 /// # Panics
 /// After `limit`, naming `what`.
-pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, limit: Duration, found: impl FnMut() -> Option<T>) -> T {
+    within(limit, found).unwrap_or_else(|| panic!("{what}: not within {limit:?}"))
+}
+
+/// Waits until `found` gives something; `None` when `limit` passes first.
+pub(crate) fn within<T>(limit: Duration, mut found: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(value) = found() {
+        let value = found();
+        if value.is_some() || Instant::now() > deadline {
             return value;
         }
-        assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
         sleep(GLANCE);
     }
 }

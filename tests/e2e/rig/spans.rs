@@ -17,6 +17,16 @@ pub(crate) fn read(path: &Path) -> Vec<Span> {
     text.lines().flat_map(request).collect()
 }
 
+/// The same of a file whose writer was killed: what stands in whole lines.
+///
+/// # Panics
+/// As [`read`].
+pub(crate) fn read_cut(path: &Path) -> Vec<Span> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().flat_map(request).collect()
+}
+
 /// The spans of one OTLP-JSON request.
 ///
 /// # Panics

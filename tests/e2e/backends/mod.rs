@@ -1,0 +1,124 @@
+//! Back ends beside each other, agents beside each other, and what they leave behind.
+//!
+//! `CELERYSCOPE_BACKENDS` names the back ends, with commas between (`fentry,kprobe,tracepoint`); without it the best that this
+//! kernel allows is tested, and the others against each other as far as any kernel allows them.
+
+mod agree;
+mod leftovers;
+mod self_check;
+mod side_by_side;
+
+use std::time::{Duration, Instant};
+
+use celeryscope_core::Span;
+
+use crate::check;
+use crate::on_brokers::on_brokers;
+use crate::rig::loopback::Family;
+use crate::rig::report::say;
+use crate::rig::{Agent, Broker, Scene};
+use crate::variants::{Comes, SET, played, stage};
+use agree::{Says, differences};
+
+/// The back ends that the environment names, else these.
+fn backends(otherwise: &[&str]) -> Vec<String> {
+    let named = std::env::var("CELERYSCOPE_BACKENDS").unwrap_or_default();
+    let named: Vec<&str> = named
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
+    let names = if named.is_empty() { otherwise } else { &named };
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// Scenario: over ::1, with worker and publisher at work already, one agent for each back end comes, and all watch the same
+/// tasks: plain calls, chain, chord, retry, requeue, 1 MiB of arguments, forking clients.
+/// Guarantees: each tells every task in full, and all say the same of each.
+fn same_spans(broker: Broker) {
+    let Some(scene) = stage(broker, "backends", "celery57", Family::V6) else {
+        return;
+    };
+    let watch = || -> Vec<Side> {
+        let names = backends(&["auto", "tracepoint"]).into_iter();
+        names.map(|backend| Side::start(&scene, backend)).collect()
+    };
+    let limit = Duration::from_secs(30);
+    let sides = played(&scene, broker, Comes::Last, SET, limit, watch);
+    let judged: Vec<Judged> = sides.into_iter().map(|side| side.judge(&scene)).collect();
+    let mut wrong: Vec<String> = judged
+        .iter()
+        .filter_map(|side| Some(format!("back end {}: {}", side.backend, side.why.as_ref()?)))
+        .collect();
+    let mut others = judged.iter().filter(|side| !side.spans.is_empty());
+    if let Some(first) = others.next() {
+        for other in others {
+            let found = differences(&first.spans, &other.spans, Says::TheSame, &check::few_runs());
+            let both = format!("back end {} beside {}", other.backend, first.backend);
+            say(&format!("{both}: {} differences", found.len()));
+            if !found.is_empty() {
+                wrong.push(format!("{both}: {}", check::some(&found)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", check::some(&wrong));
+}
+on_brokers!(same_spans: redis, rabbitmq);
+
+/// One back end's agent, whether it got ready or not.
+struct Side {
+    backend: String,
+    started: Instant,
+    agent: Result<Agent, String>,
+}
+
+/// What came of it.
+struct Judged {
+    backend: String,
+    spans: Vec<Span>,
+    /// Why it failed, if it did.
+    why: Option<String>,
+}
+
+impl Side {
+    fn start(scene: &Scene, backend: String) -> Self {
+        let started = Instant::now();
+        let agent = start(scene, &backend, &backend, &[]);
+        Self {
+            backend,
+            started,
+            agent,
+        }
+    }
+
+    /// Ends the agent and holds its spans against the truth; says what came of it. No back end's failure keeps the others
+    /// from being judged.
+    fn judge(self, scene: &Scene) -> Judged {
+        let left = self.agent.and_then(Agent::try_stop);
+        let told = |left| check::why_not_all(scene, left, &check::few_runs());
+        let why = left.as_ref().map_err(String::clone).and_then(told).err();
+        let took = self.started.elapsed().as_secs_f64();
+        say(&match &why {
+            None => format!("back end {}: ok in {took:.1} s", self.backend),
+            Some(why) => {
+                let first = why.lines().next().unwrap_or_default();
+                format!("back end {}: FAILED: {first}", self.backend)
+            }
+        });
+        Judged {
+            backend: self.backend,
+            spans: left.map(|left| left.spans).unwrap_or_default(),
+            why,
+        }
+    }
+}
+
+/// Starts an agent that uses this back end, and says so.
+fn start(scene: &Scene, name: &str, backend: &str, more: &[&str]) -> Result<Agent, String> {
+    let options = [&["--stats", "--probes", backend], more].concat();
+    let agent = Agent::try_start(scene.folder(), name, &scene.ports(), &options)?;
+    match agent.backend() {
+        Some(used) if used == backend || backend == "auto" => Ok(agent),
+        used => Err(format!("asked for {backend}, its line \"ready\" names {used:?}")),
+    }
+}
