@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::patience::patient;
+
 /// How often the rig looks again at what it waits for.
 pub(crate) const GLANCE: Duration = Duration::from_millis(20);
 
@@ -81,7 +83,7 @@ impl Process {
 
     /// Waits for it to end by itself; `None` when `limit` passes first.
     pub(crate) fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + patient(limit);
         loop {
             let ended = self.ended();
             if ended.is_some() || Instant::now() > deadline {
@@ -156,6 +158,7 @@ pub(crate) fn usage(pid: u32) -> Usage {
 /// # Panics
 /// After `limit`, naming `what`.
 pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {
+    let limit = patient(limit);
     let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = found() {

@@ -146,11 +146,13 @@ fn cached(home: &Path) -> Option<Image> {
     })
 }
 
-/// The packages with the image and the modules: one, or since 7.x two that the old name only points to.
+/// The packages with the image, the modules and the list of those built in: one, or since 7.x three that the old name only
+/// points to.
 fn packages(release: &str, depends: &str) -> Vec<String> {
+    let parts = ["base", "binary", "modules"].map(|part| format!("linux-{part}-{release}"));
     let parts: Vec<String> = dependencies(depends)
-        .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"))
         .map(str::to_owned)
+        .filter(|name| parts.contains(name))
         .collect();
     if parts.is_empty() {
         vec![format!("linux-image-{release}")]
@@ -252,6 +254,7 @@ mod tests {
         assert_eq!(
             packages(&release, SPLIT),
             [
+                "linux-base-7.2.13+deb14-amd64",
                 "linux-binary-7.2.13+deb14-amd64",
                 "linux-modules-7.2.13+deb14-amd64"
             ]
