@@ -6,6 +6,7 @@ use std::time::Duration;
 use celeryscope_core::{Span, SpanKind};
 
 use crate::rig::agent::Left;
+use crate::rig::patience::patient;
 use crate::rig::{Scene, report};
 use crate::support::compare::{self, Expect, Report};
 use crate::support::truth::Truth;
@@ -27,9 +28,9 @@ pub(crate) fn some(lines: &[String]) -> String {
 /// held to the same.
 pub(crate) fn few_runs() -> Expect {
     Expect {
-        start_p95: Duration::from_millis(50),
-        end_p95: Duration::from_millis(50),
-        publish_after: Duration::from_millis(50),
+        start_p95: patient(Duration::from_millis(50)),
+        end_p95: patient(Duration::from_millis(50)),
+        publish_after: patient(Duration::from_millis(50)),
         ..Expect::default()
     }
 }

@@ -35,6 +35,8 @@ from app import (
 )
 
 MIB = 1024 * 1024
+# How much longer than on a usual machine things may take.
+PATIENCE = float(os.environ.get("CELERYSCOPE_PATIENCE", "1"))
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -46,7 +48,7 @@ def simple(n="1"):
 def paced(n="100"):
     """One at a time, waiting for each: runs that never queue, for the table of times."""
     for i in range(int(n)):
-        add.delay(i, 1).get(timeout=10)
+        add.delay(i, 1).get(timeout=10 * PATIENCE)
 
 
 def chained():
@@ -83,7 +85,7 @@ def failures(n="2"):
 def losses():
     """Runs that do not end by themselves; each costs the worker a pool child, so one at a time."""
     for task in (soft_limited, hard_limited, killed):
-        task.delay().get(timeout=20, propagate=False)
+        task.delay().get(timeout=20 * PATIENCE, propagate=False)
 
 
 def revokes():

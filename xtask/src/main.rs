@@ -1,4 +1,4 @@
-//! celeryscope's developer commands: `cargo xtask setup|demo|test|bench|ebpf|layers`.
+//! celeryscope's developer commands: `cargo xtask setup|demo|test|vm|bench|ebpf|layers`.
 //!
 //! Each command says what it does, does nothing twice, and fails with one line that names what to do. Whatever it
 //! downloads goes to one cache directory (see [`util::cache_dir`]); whatever it starts, it stops.
@@ -12,10 +12,12 @@ mod layers;
 mod privilege;
 mod process;
 mod setup;
+mod steps;
 mod test;
 mod toolchain;
 mod util;
 mod venv;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -36,6 +38,8 @@ enum Command {
     Demo(demo::Args),
     /// Run every test: units, replays, documentation, and end to end against a real broker
     Test(test::Args),
+    /// Run the end-to-end tests on Debian's kernels in QEMU, with each back end they have
+    Vm(vm::Args),
     /// Measure the core on recordings and the agent on live traffic
     Bench(bench::Args),
     /// Build the kernel half, or check that the committed objects match its source
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Ebpf {
             action: EbpfAction::Build,

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{privilege, toolchain, util, venv};
+use crate::{privilege, toolchain, util, venv, vm};
 
 /// Package lists older than this are fetched again before installing.
 const LISTS_AGE: Duration = Duration::from_hours(24);
@@ -57,9 +57,37 @@ const RABBITMQ: &[Need] = &[Need {
            (`systemctl disable rabbitmq-server` keeps it from starting with the system)",
 }];
 
+/// What kernels in QEMU need.
+const VM: &[Need] = &[
+    Need {
+        what: "QEMU",
+        there: || util::find_program("qemu-system-x86_64").is_some(),
+        packages: &["qemu-system-x86"],
+        note: "",
+    },
+    Need {
+        what: "a static busybox",
+        there: busybox_is_static,
+        packages: &["busybox-static"],
+        note: "busybox-static takes the place of the package busybox, if that is there",
+    },
+    Need {
+        what: "xz",
+        there: || util::find_program("xz").is_some(),
+        packages: &["xz-utils"],
+        note: "",
+    },
+    Need {
+        what: "Debian's keys",
+        there: || Path::new(vm::KEYRING).is_file(),
+        packages: &["debian-archive-keyring"],
+        note: "",
+    },
+];
+
 /// Gets everything.
 pub(crate) fn run() -> Result<()> {
-    system_packages(&[BASICS, RABBITMQ])?;
+    system_packages(&[BASICS, RABBITMQ, VM])?;
     let environments = environments()?;
     venv::ensure(&environments.iter().map(String::as_str).collect::<Vec<_>>())?;
     toolchain::ensure()?;
@@ -75,6 +103,13 @@ pub(crate) fn for_demo(rabbitmq: bool) -> Result<PathBuf> {
     system_packages(if rabbitmq { &[BASICS, RABBITMQ] } else { &[BASICS] })?;
     venv::ensure(&["demo"])?;
     venv::path("demo")
+}
+
+/// Gets what kernels in QEMU need, and the environments of the tests that run there; the kernels come when they are started.
+pub(crate) fn for_vm() -> Result<()> {
+    system_packages(&[BASICS, RABBITMQ, VM])?;
+    let environments = environments()?;
+    venv::ensure(&environments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// All Python environments that the repository describes.
@@ -202,6 +237,15 @@ fn python_has_venv() -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
+}
+
+/// In a guest there are no shared libraries yet when busybox starts.
+fn busybox_is_static() -> bool {
+    let Some(busybox) = util::find_program("busybox") else {
+        return false;
+    };
+    let listed = Command::new("ldd").arg(busybox).output();
+    listed.is_ok_and(|listed| !String::from_utf8_lossy(&listed.stdout).contains("=>"))
 }
 
 #[cfg(test)]

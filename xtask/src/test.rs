@@ -1,22 +1,24 @@
 //! `cargo xtask test`: everything that proves celeryscope, in one command.
 //!
 //! Set-up, then the checks that need no kernel, then the live tests, which load BPF programs and watch real Celery workers: the
-//! test targets whose names begin with [`LIVE_PREFIX`], and the agent's unit tests in [`LIVE_MODULE`]. A failing step does not
-//! keep the later ones from running; a table at the end says how each went.
+//! test targets whose names begin with [`LIVE_PREFIX`], and the agent's unit tests in [`LIVE_MODULE`]; then other kernels, in
+//! QEMU. A failing step does not keep the later ones from running; a table at the end says how each went.
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::steps::{Steps, Tally};
 use crate::util::Executable;
-use crate::{ebpf, layers, privilege, setup, util};
+use crate::{ebpf, layers, privilege, setup, util, vm};
 
 /// Test targets that need root, BPF and a broker are named so; the others run anywhere.
 const LIVE_PREFIX: &str = "live";
 /// Unit tests of the agent that need root and BPF.
 const LIVE_MODULE: &str = "capture::tests";
+/// The live tests that stand for all of them where they run in a guest, which is slow.
+const LIVE_IN_A_GUEST: &str = "variants::";
 
 /// What the user chose.
 #[derive(clap::Args)]
@@ -49,6 +51,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         steps.run("unit, replay", || without_kernel(&built, filter));
         steps.run("documentation", || cargo_test(&["--doc"], filter, &[]));
         steps.run("end to end", || live(&built, filter));
+        steps.run("kernels in QEMU", || match filter {
+            None => vm::all(&built.programs()?),
+            Some(_) => Ok("skipped, since a filter was given: `cargo xtask vm` runs them".to_owned()),
+        });
     }
     steps.finish()
 }
@@ -80,15 +86,12 @@ fn cargo_test(selection: &[&str], filter: Option<&str>, libtest: &[&str]) -> Res
 /// The live tests, as root and one at a time: they share the kernel's probes.
 fn live(built: &Built, filter: Option<&str>) -> Result<String> {
     privilege::obtain("loading BPF programs")?;
-    check_kernel(built)?;
-    let agent_tests = built
-        .0
-        .iter()
-        .find(|built| built.kind == "lib" && built.target == "celeryscope");
-    let agent_tests = agent_tests.context("cargo built no unit tests of the agent")?;
+    if let Some(refusal) = refusal(built)? {
+        return live_in_a_guest(built, filter, &refusal);
+    }
     let mut runs = vec![(
         "the agent's capture",
-        agent_tests.path.as_path(),
+        built.agent_tests()?,
         filter.or(Some(LIVE_MODULE)),
     )];
     for live in built.0.iter().filter(|built| is_live(built)) {
@@ -123,6 +126,31 @@ fn live(built: &Built, filter: Option<&str>) -> Result<String> {
         return Ok(tally.to_string());
     }
     Ok(format!("{tally}; {unsteady} at the second try only"))
+}
+
+/// Some of the live tests, or those that the filter names, in QEMU; said loudly, since it is not what was asked for.
+fn live_in_a_guest(built: &Built, filter: Option<&str>, refusal: &str) -> Result<String> {
+    const LOUD: &str = "THIS HOST'S KERNEL REFUSED BPF: the live tests ran in a VM";
+    eprintln!("{refusal}");
+    util::say(
+        "end to end",
+        "THIS HOST'S KERNEL REFUSES BPF: live tests run in a VM",
+    );
+    let (lines, passed) = vm::in_place_of_the_host(
+        &built.programs()?,
+        filter.unwrap_or(LIVE_MODULE),
+        filter.unwrap_or(LIVE_IN_A_GUEST),
+    )?;
+    let tally = Tally::of(
+        &lines
+            .into_iter()
+            .filter(|line| is_closing(line))
+            .collect::<Vec<_>>(),
+    );
+    if !passed {
+        bail!("{LOUD}, and failed ({tally})");
+    }
+    Ok(format!("{LOUD} ({tally})"))
 }
 
 /// Failures that are tried once more, alone. Real programs on a machine that others use miss a moment now and then; more
@@ -189,20 +217,38 @@ fn is_closing(line: &str) -> bool {
 }
 
 /// What the tests are made of.
-struct Built(Vec<Executable>);
+pub(crate) struct Built(Vec<Executable>);
 
 impl Built {
     /// Builds it. The selection is that of `cargo test --workspace`, so that nothing is built twice.
-    fn all() -> Result<Self> {
+    pub(crate) fn all() -> Result<Self> {
         let mut built = util::build_executables(&["test", "--workspace", "--no-run"])?;
         built.sort_by(|a, b| a.target.cmp(&b.target));
         Ok(Self(built))
     }
 
-    fn agent(&self) -> Option<&Executable> {
-        self.0
-            .iter()
-            .find(|built| built.kind == "bin" && !built.is_test && built.target == "celeryscope")
+    /// What runs in guests.
+    pub(crate) fn programs(&self) -> Result<vm::Programs> {
+        let mut live = self.0.iter().filter(|built| is_live(built));
+        let live = live.next().context("cargo built no live tests")?;
+        Ok(vm::Programs {
+            agent: self.agent()?.to_owned(),
+            live: live.path.clone(),
+            capture: self.agent_tests()?.to_owned(),
+        })
+    }
+
+    fn agent(&self) -> Result<&Path> {
+        let is_it =
+            |built: &&Executable| built.kind == "bin" && !built.is_test && built.target == "celeryscope";
+        let agent = self.0.iter().find(is_it);
+        Ok(&agent.context("cargo built no celeryscope for the tests")?.path)
+    }
+
+    fn agent_tests(&self) -> Result<&Path> {
+        let is_it = |built: &&Executable| built.kind == "lib" && built.target == "celeryscope";
+        let tests = self.0.iter().find(is_it);
+        Ok(&tests.context("cargo built no unit tests of the agent")?.path)
     }
 }
 
@@ -227,104 +273,24 @@ pub(crate) fn live_variables() -> Result<Vec<(String, String)>> {
         .collect())
 }
 
-/// A kernel that refuses BPF fails all live tests; one line that says so is worth more than their forty.
-fn check_kernel(built: &Built) -> Result<()> {
-    let agent = built
-        .agent()
-        .context("cargo built no celeryscope for the tests")?;
-    let doctor = privilege::command(&agent.path, &[])
+/// What the doctor says where the host's kernel refuses BPF: that would fail every live test. `CELERYSCOPE_HOST_BPF=no` has the
+/// same effect on a host that allows it, to try what happens then.
+fn refusal(built: &Built) -> Result<Option<String>> {
+    if std::env::var_os("CELERYSCOPE_HOST_BPF").is_some_and(|value| value == "no") {
+        return Ok(Some("CELERYSCOPE_HOST_BPF=no".to_owned()));
+    }
+    let doctor = privilege::command(built.agent()?, &[])
         .arg("doctor")
         .stdin(Stdio::null())
         .output()?;
-    if !doctor.status.success() {
-        let report = [doctor.stdout, doctor.stderr].concat();
-        bail!(
-            "this kernel refuses BPF, so nothing was tested end to end; `celeryscope doctor` says:\n{}",
-            String::from_utf8_lossy(&report).trim_end()
-        );
+    if doctor.status.success() {
+        return Ok(None);
     }
-    Ok(())
-}
-
-/// What libtest's closing lines add up to.
-#[derive(Default, PartialEq, Eq, Debug)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
-}
-
-impl Tally {
-    fn of(lines: &[String]) -> Self {
-        let mut tally = Self::default();
-        for line in lines {
-            let words: Vec<&str> = line.split([' ', ';']).collect();
-            for pair in words.windows(2) {
-                let [count, what] = pair else { continue };
-                let Ok(count) = count.parse::<u64>() else { continue };
-                match *what {
-                    "passed" => tally.passed += count,
-                    "failed" => tally.failed += count,
-                    "ignored" => tally.ignored += count,
-                    _ => {}
-                }
-            }
-        }
-        tally
-    }
-}
-
-impl std::fmt::Display for Tally {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} passed, {} failed, {} ignored",
-            self.passed, self.failed, self.ignored
-        )
-    }
-}
-
-/// The steps so far: name, time, and what came of it.
-#[derive(Default)]
-struct Steps(Vec<(&'static str, Duration, Result<String>)>);
-
-impl Steps {
-    fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<String>) {
-        println!("\n==> {name}");
-        let start = Instant::now();
-        let result = step();
-        if let Err(error) = &result {
-            eprintln!("error: {error:#}");
-        }
-        self.0.push((name, start.elapsed(), result));
-    }
-
-    fn stop_on_failure(&mut self) -> Result<()> {
-        if self.0.iter().any(|(_, _, result)| result.is_err()) {
-            return std::mem::take(self).finish();
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<()> {
-        println!("\n{:<20} {:>8}  result", "step", "seconds");
-        let mut failed = Vec::new();
-        for (name, time, result) in &self.0 {
-            let shown = match result {
-                Ok(detail) if detail.is_empty() => "ok".to_owned(),
-                Ok(detail) => format!("ok: {detail}"),
-                Err(error) => {
-                    failed.push(*name);
-                    format!("FAILED: {}", error.to_string().lines().next().unwrap_or_default())
-                }
-            };
-            println!("{name:<20} {:>8.1}  {shown}", time.as_secs_f64());
-        }
-        if !failed.is_empty() {
-            bail!("failed: {}", failed.join(", "));
-        }
-        Ok(())
-    }
+    let report = [doctor.stdout, doctor.stderr].concat();
+    Ok(Some(format!(
+        "`celeryscope doctor` says:\n{}",
+        String::from_utf8_lossy(&report).trim_end()
+    )))
 }
 
 #[cfg(test)]
@@ -349,25 +315,5 @@ mod tests {
         assert_eq!(failures(&kept), ["pools::solo"]);
         let tally = Tally::of(&kept);
         assert_eq!((tally.passed, tally.failed), (1, 2));
-    }
-
-    /// Scenario: the closing lines of three test binaries, one of them with a failure.
-    /// Guarantees: passed, failed and ignored are added up; times and filtered tests are not mistaken for them.
-    #[test]
-    fn closing_lines_are_added_up() {
-        let lines = [
-            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.02s",
-            "test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
-            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
-        ];
-        let tally = Tally::of(&lines.map(str::to_owned));
-        assert_eq!(
-            tally,
-            Tally {
-                passed: 17,
-                failed: 2,
-                ignored: 1
-            }
-        );
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use celeryscope_core::Span;
 
 use super::hosts::Host;
+use super::patience::patient;
 use super::process::{Process, Usage, within};
 use super::spans;
 
@@ -142,7 +143,7 @@ impl Agent {
         if !status.is_some_and(|status| status.success()) {
             return Err(format!("the agent's end: {status:?}: {}", self.log()));
         }
-        if took >= Duration::from_secs(5) {
+        if took >= patient(Duration::from_secs(5)) {
             return Err(format!("the agent took {took:?} to end"));
         }
         Ok(Left {

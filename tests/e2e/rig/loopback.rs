@@ -4,6 +4,8 @@ use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use super::patience::patient;
+
 /// The loopback address by which programs reach a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -42,7 +44,7 @@ pub(crate) fn free_port() -> u16 {
 /// Asks the server on 127.0.0.1 and `port`, and compares the beginning of its answer.
 pub(crate) fn answers(port: u16, question: &[u8], answer: &[u8]) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.set_read_timeout(Some(patient(Duration::from_secs(1))))?;
     stream.write_all(question)?;
     let mut got = vec![0; answer.len()];
     stream.read_exact(&mut got)?;

@@ -8,6 +8,7 @@ pub(crate) mod broker;
 pub(crate) mod collector;
 pub(crate) mod hosts;
 pub(crate) mod loopback;
+pub(crate) mod patience;
 pub(crate) mod process;
 pub(crate) mod publisher;
 pub(crate) mod rabbitmq;

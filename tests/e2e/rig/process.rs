@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::patience::patient;
+
 /// How often the rig looks again at what it waits for.
 pub(crate) const GLANCE: Duration = Duration::from_millis(20);
 
@@ -154,7 +156,7 @@ pub(crate) fn wait_for<T>(what: &str, limit: Duration, found: impl FnMut() -> Op
 
 /// Waits until `found` gives something; `None` when `limit` passes first.
 pub(crate) fn within<T>(limit: Duration, mut found: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + patient(limit);
     loop {
         let value = found();
         if value.is_some() || Instant::now() > deadline {

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::spawn;
 use std::time::Duration;
 
+use super::patience::patient;
 use super::process::Process;
 use super::scene::Scene;
 
@@ -64,7 +65,7 @@ impl Publisher {
     fn expect(&self, wanted: &str) -> Vec<String> {
         let mut before = Vec::new();
         loop {
-            match self.lines.recv_timeout(Duration::from_secs(60)) {
+            match self.lines.recv_timeout(patient(Duration::from_secs(60))) {
                 Ok(line) if line == wanted => return before,
                 Ok(line) => before.push(line),
                 Err(e) => panic!(

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::broker::{Broker, Servers};
 use super::hosts::Host;
 use super::loopback::Family;
+use super::patience::patient;
 use super::process::GLANCE;
 use super::rabbitmq::RabbitMq;
 use super::redis::Redis;
@@ -153,6 +154,7 @@ impl Scene {
 
     /// Waits until every message that was sent has been dealt with for good, and the agent's slower evidence is in.
     pub(crate) fn settle(&self, limit: Duration) {
+        let limit = patient(limit);
         let deadline = Instant::now() + limit;
         loop {
             let unsettled = self.truth().unsettled();
@@ -168,7 +170,7 @@ impl Scene {
             std::thread::sleep(GLANCE * 10);
         }
         // The last run's READY, ack and result follow its postrun by some milliseconds.
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(patient(Duration::from_millis(300)));
     }
 
     /// The whole truth, also left in the folder.
