@@ -195,7 +195,7 @@ pub enum Probes {
     Auto,
     /// fentry and fexit: the cheapest
     Fentry,
-    /// kprobes and kretprobes
+    /// kprobes on the same functions, returns by tracepoints
     Kprobe,
     /// System call tracepoints: work on locked-down kernels
     Tracepoint,

@@ -56,7 +56,7 @@ pub(crate) enum Probes {
     Auto,
     /// fentry and fexit.
     Fentry,
-    /// kprobe and kretprobe.
+    /// Kprobes, returns by tracepoints.
     Kprobe,
     /// System call tracepoints.
     Tracepoint,
