@@ -30,13 +30,10 @@ pub(crate) fn fentry_connect(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// `void tcp_close(struct sock *sk, long timeout)`
+/// `void tcp_close(struct sock *sk, long timeout)`. Whatever its port: a refused connect clears that.
 #[fentry]
 pub(crate) fn fentry_close(ctx: FEntryContext) -> i32 {
-    let sk = ctx.arg::<u64>(0);
-    if is_watched(sk) {
-        conn::closing(sk);
-    }
+    conn::closing(ctx.arg(0));
     0
 }
 

@@ -29,13 +29,10 @@ pub(crate) fn kprobe_connect(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// `void tcp_close(struct sock *sk, long timeout)`
+/// `void tcp_close(struct sock *sk, long timeout)`. Whatever its port: a refused connect clears that.
 #[kprobe]
 pub(crate) fn kprobe_close(ctx: ProbeContext) -> u32 {
-    let sk = arg(&ctx, 0);
-    if sock::is_watched(sk) {
-        conn::closing(sk);
-    }
+    conn::closing(arg(&ctx, 0));
     0
 }
 

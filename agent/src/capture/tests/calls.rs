@@ -162,3 +162,71 @@ s.close()
         [b"Shere"]
     );
 }
+
+/// Scenario: connects that nobody answers, at a watched port.
+/// Guarantees: nothing of them stays: each that was told as open is told as closed.
+#[test]
+fn refused_connects() {
+    if !wanted() {
+        return;
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let mut capture = Capture::start(port);
+    capture.run(
+        port,
+        "
+for host, family in [('127.0.0.1', socket.AF_INET), ('::1', socket.AF_INET6)] * 3:
+    try:
+        connect(host, family)
+    except ConnectionRefusedError:
+        continue
+    raise SystemExit('somebody listens')
+",
+    );
+    let mut opened = capture.conns();
+    let mut closed: Vec<u64> = capture.of(Kind::Close).map(|kept| kept.header.conn).collect();
+    opened.sort_unstable();
+    closed.sort_unstable();
+    assert_eq!(opened, closed);
+}
+
+/// Scenario: bytes reach the connection by sendfile, which no probe of a call sees; a write to a file follows, then a send.
+/// Guarantees: a back end that knows sockets makes of them a gap of their length, neither fills it with another call's bytes nor
+/// misplaces what follows.
+#[test]
+fn bytes_that_no_call_moved() {
+    if !wanted() {
+        return;
+    }
+    let server = Server::start();
+    let mut capture = Capture::start(server.port);
+    if !capture.knows_sockets() {
+        eprintln!("skipped: this back end does not know what it does not see");
+        return;
+    }
+    capture.run(
+        server.port,
+        "
+import tempfile
+s = connect()
+s.send(b'Sbefore')
+with tempfile.TemporaryFile() as f:
+    f.write(b'unseen')
+    f.flush()
+    assert os.sendfile(s.fileno(), f.fileno(), 0, 6) == 6
+    os.write(f.fileno(), b'something else')
+s.send(b'after')
+s.close()
+",
+    );
+    let [conn] = capture.conns()[..] else {
+        panic!("{:?}", capture.conns())
+    };
+    let stream = capture.stream(conn, Kind::Send);
+    stream.check(b"Sbeforeunseenafter", &[(7, 13)]);
+    assert_eq!(server.exchange(0).received, b"Sbeforeunseenafter");
+}
