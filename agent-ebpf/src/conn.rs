@@ -80,10 +80,22 @@ fn adopt(sk: u64, maker: u32, flags: u16) -> Option<&'static mut Conn> {
     CONNS.get_ptr_mut(sk).map(|conn| unsafe { &mut *conn })
 }
 
+/// Bytes of a connection passed unseen, nobody knows how many: for those who read the records it is another one from here on.
+#[inline(always)]
+pub(crate) fn start_over(conn: &mut Conn) {
+    let Some(id) = new_id(maker::SEND) else { return };
+    emit::bare(&emit::header(Kind::Close, conn.id), false);
+    conn.id = id;
+    (conn.tx, conn.rx) = (0, 0);
+    (conn.tx_run, conn.rx_run) = (0, 0);
+    (conn.tx_more, conn.rx_more) = (0, 0);
+    tell_open(id, conn.addr, conn.port, flags::MIDSTREAM);
+}
+
 /// The kernel closes a socket: nobody has a descriptor of it any more.
 #[inline(always)]
 pub(crate) fn closing(sk: u64) {
-    // SAFETY: the id never changes.
+    // SAFETY: one aligned word.
     let Some(id) = (unsafe { CONNS.get(sk) }).map(|conn| conn.id) else {
         return;
     };
@@ -201,8 +213,10 @@ pub(crate) fn drop_fd(tgid: u32, fd: u32) {
     if known.slot != NO_SLOT {
         let _ = SLOTS.remove(fd_key(tgid, known.slot));
     }
+    // SAFETY: one aligned word.
+    let id = unsafe { CONNS.get(known.conn) }.map_or(known.conn, |conn| conn.id);
     if add_refs(known.conn, u64::MAX) == 0 && CONNS.remove(known.conn).is_ok() {
-        emit::bare(&emit::header(Kind::Close, known.conn), false);
+        emit::bare(&emit::header(Kind::Close, id), false);
     }
 }
 

@@ -95,7 +95,7 @@ pub(super) fn exit(call: &mut Call, op: u32, moved: i64, certain: bool) -> Optio
         return None;
     }
     if !certain && sock::sequence(call.conn, op)?.wrapping_sub(call.seq) != moved as u32 {
-        count(Counter::Mismatched, 1);
+        count(Counter::ReturnsMissed, 1);
         return None;
     }
     if op == op::SEND {

@@ -7,10 +7,9 @@ use celeryscope_common::maps::{Conn, Counter, process};
 use celeryscope_common::{Header, Kind};
 
 use super::pipe;
-use crate::emit;
-use crate::filter;
 use crate::iter::{self, Segments};
-use crate::maps::{CONNS, Call, IGNORED, call_of, count, op, shape, take_call};
+use crate::maps::{CONNS, Call, IGNORED, call_of, count, noted_call, op, shape, take_call};
+use crate::{conn, emit, filter};
 
 /// A run in one direction past this many bytes is one big message: of its further pieces only the tail is copied.
 const LONG_RUN: u32 = 65_536;
@@ -32,6 +31,9 @@ pub(super) fn enter(args: &Args, pipes: bool) {
     let Some(bits) = filter::process(tgid) else {
         return;
     };
+    if let Some(unfinished) = noted_call(pid_tgid) {
+        return_missed(unfinished);
+    }
     let conn = match filter::descriptor(tgid, args.fd) {
         Some(known) => known.conn,
         None if pipes && bits & process::WATCH_PIPES != 0 => 0,
@@ -48,6 +50,22 @@ pub(super) fn enter(args: &Args, pipes: bool) {
     call.fd = args.fd;
     // SAFETY: a helper without arguments.
     call.enter = unsafe { bpf_ktime_get_ns() };
+}
+
+/// The thread is in another call, so its last one is over, and no probe saw it return: while a program changes a map, or is
+/// moved aside at that, the kernel runs no other's probes on the processor. How much was moved is not known, so what follows
+/// is told as another connection, joined in the middle.
+#[inline(always)]
+fn return_missed(call: &mut Call) {
+    let op = core::mem::replace(&mut call.op, op::IDLE);
+    if op != op::SEND && op != op::RECV {
+        return;
+    }
+    count(Counter::ReturnsMissed, 1);
+    if let Some(conn) = CONNS.get_ptr_mut(call.conn) {
+        // SAFETY: what a connection counts has no order to keep between two calls at once.
+        conn::start_over(unsafe { &mut *conn });
+    }
 }
 
 /// `syscalls:sys_exit_{sendto,sendmsg,write,writev,recvfrom,recvmsg,read,readv}`
