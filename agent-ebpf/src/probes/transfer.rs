@@ -8,7 +8,7 @@ use celeryscope_common::{Header, Kind};
 
 use super::pipe;
 use crate::iter::{self, Segments};
-use crate::maps::{CONNS, Call, IGNORED, call_of, count, noted_call, op, shape, take_call};
+use crate::maps::{CONNS, Call, IGNORED, call_of, count, mark, noted_call, op, shape, take_call};
 use crate::{conn, emit, filter};
 
 /// A run in one direction past this many bytes is one big message: of its further pieces only the tail is copied.
@@ -25,14 +25,18 @@ pub(super) struct Args {
 
 /// A transfer begins. `pipes`: the descriptor may be a pool's pipe.
 #[inline(always)]
-pub(super) fn enter(args: &Args, pipes: bool) {
+pub(super) fn enter<const AGAIN: bool>(args: &Args, pipes: bool) {
     let pid_tgid = bpf_get_current_pid_tgid();
     let tgid = filter::tgid(pid_tgid);
     let Some(bits) = filter::process(tgid) else {
         return;
     };
-    if let Some(unfinished) = noted_call(pid_tgid) {
-        return_missed(unfinished);
+    if let Some(call) = noted_call(pid_tgid) {
+        if call.mark == mark::other(AGAIN) {
+            call.mark = mark::SEEN;
+            return;
+        }
+        return_missed(call);
     }
     let conn = match filter::descriptor(tgid, args.fd) {
         Some(known) => known.conn,
@@ -43,6 +47,7 @@ pub(super) fn enter(args: &Args, pipes: bool) {
         return;
     };
     call.op = args.op;
+    call.mark = mark::own(AGAIN);
     call.shape = args.shape;
     call.conn = conn;
     call.ptr = args.ptr;
@@ -52,9 +57,8 @@ pub(super) fn enter(args: &Args, pipes: bool) {
     call.enter = unsafe { bpf_ktime_get_ns() };
 }
 
-/// The thread is in another call, so its last one is over, and no probe saw it return: while a program changes a map, or is
-/// moved aside at that, the kernel runs no other's probes on the processor. How much was moved is not known, so what follows
-/// is told as another connection, joined in the middle.
+/// The thread is in another call, so its last one is over, and no probe saw it return. How much was moved is not known, so
+/// what follows is told as another connection, joined in the middle.
 #[inline(always)]
 fn return_missed(call: &mut Call) {
     let op = core::mem::replace(&mut call.op, op::IDLE);
@@ -68,11 +72,13 @@ fn return_missed(call: &mut Call) {
     }
 }
 
-/// `syscalls:sys_exit_{sendto,sendmsg,write,writev,recvfrom,recvmsg,read,readv}`
-#[tracepoint]
-pub(crate) fn exit_transfer(ctx: TracePointContext) -> u32 {
-    let _ = try_exit(&ctx);
-    0
+twice! {
+    /// `syscalls:sys_exit_{sendto,sendmsg,write,writev,recvfrom,recvmsg,read,readv}`
+    #[tracepoint]
+    fn exit_transfer, exit_transfer_2(ctx: TracePointContext) -> u32 {
+        let _ = try_exit(&ctx);
+        0
+    }
 }
 
 #[inline(always)]
