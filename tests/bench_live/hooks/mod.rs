@@ -112,7 +112,7 @@ fn everything_was_copied(left: &Left, exchanged: u64) {
         ("ignored", 0),
         ("records_lost", 0),
         ("missed_bytes", 0),
-        ("mismatched", 0),
+        ("returns_missed", 0),
         ("unreadable", 0),
     ] {
         assert_eq!(counter(name), want, "{name} of the agent {}", left.name);
