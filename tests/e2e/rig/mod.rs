@@ -6,6 +6,7 @@
 pub(crate) mod agent;
 pub(crate) mod broker;
 pub(crate) mod collector;
+pub(crate) mod erlang;
 pub(crate) mod hosts;
 pub(crate) mod loopback;
 pub(crate) mod patience;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use super::erlang::Shortcuts;
 use super::loopback::{Family, answers, free_port};
 use super::process::{Process, wait_for};
 
@@ -59,11 +60,13 @@ impl RabbitMq {
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODENAME", format!("celeryscope-{port}@localhost"))
             .env("RABBITMQ_DIST_PORT", distribution.to_string())
-            .env(
-                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "-kernel inet_dist_use_interface {127,0,0,1}",
-            )
             .env("RABBITMQ_CONFIG_FILE", data.join("rabbitmq"));
+        let mut arguments = "-kernel inet_dist_use_interface {127,0,0,1}".to_owned();
+        if let Some(shortcuts) = Shortcuts::make(&data) {
+            command.env("RABBITMQ_PLUGINS_DIR", &shortcuts.plugins);
+            arguments += &format!(" -pa {}", shortcuts.modules.display());
+        }
+        command.env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", arguments);
         for (variable, file) in [
             ("RABBITMQ_MNESIA_BASE", "data"),
             ("RABBITMQ_LOG_BASE", "log"),

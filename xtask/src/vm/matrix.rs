@@ -18,10 +18,10 @@ pub(super) const BROKERS: [&str; 2] = ["redis", "rabbitmq"];
 const TEST: &str = "backends::same_spans";
 
 /// How many guests run at a time, and with how many processors each.
-const AT_ONCE: usize = 1;
-const PROCESSORS: u32 = 2;
+const AT_ONCE: usize = 2;
+const PROCESSORS: u32 = 1;
 /// For one guest; what all may take is 20 minutes.
-const LIMIT: Duration = Duration::from_mins(12);
+const LIMIT: Duration = Duration::from_mins(20);
 
 /// Runs the tests on `kernels` and prints the table; gives a closing line.
 ///
