@@ -4,7 +4,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use celeryscope_common::Kind;
 use celeryscope_common::maps::{Counter, SLOTS_PER_PROCESS};
 
-use crate::maps::{CALLS, PROCS, STATUS, count};
+use crate::maps::{PROCS, STATUS, count, forget_calls};
 use crate::{conn, emit, filter};
 
 /// The current process has to do with a broker.
@@ -61,7 +61,7 @@ pub(crate) fn ending(tgid: u32, status: u32) {
 /// The current thread ends; with the thread group's leader the process does.
 #[inline(always)]
 pub(crate) fn exited(pid_tgid: u64) {
-    let _ = CALLS.remove(pid_tgid);
+    forget_calls(pid_tgid);
     let tgid = filter::tgid(pid_tgid);
     if pid_tgid as u32 != tgid || filter::process(tgid).is_none() {
         return;

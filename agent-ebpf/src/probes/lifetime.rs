@@ -8,7 +8,7 @@ use celeryscope_common::Addr;
 use celeryscope_common::maps::SLOTS_PER_PROCESS;
 
 use super::{arg, result};
-use crate::maps::{call_of, op, take_call};
+use crate::maps::{begin, call_of, op, take_call};
 use crate::{conn, filter};
 
 const AF_INET: u16 = 2;
@@ -34,8 +34,9 @@ fn try_enter_connect(ctx: &TracePointContext) -> Option<()> {
     if !filter::port(port) {
         return None;
     }
-    let call = call_of(bpf_get_current_pid_tgid())?;
-    call.op = op::CONNECT;
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let call = call_of(pid_tgid)?;
+    begin(pid_tgid, call, op::CONNECT);
     call.fd = arg(ctx, 0) as u32;
     call.addr = addr;
     call.port = u32::from(port);
@@ -162,7 +163,7 @@ fn duplicating(old: u32) -> Option<()> {
     filter::process(tgid)?;
     let known = filter::descriptor(tgid, old)?;
     let call = call_of(pid_tgid)?;
-    call.op = op::DUP;
+    begin(pid_tgid, call, op::DUP);
     call.conn = known.conn;
     Some(())
 }

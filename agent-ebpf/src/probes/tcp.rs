@@ -5,7 +5,7 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use celeryscope_common::maps::{Conn, Counter, process};
 
 use super::{pipe, transfer};
-use crate::maps::{CONNS, Call, call_of, count, just_noted, mark, op};
+use crate::maps::{CONNS, Call, begin, call_of, count, just_noted, mark, op};
 use crate::{conn, filter, process as processes, sock};
 
 /// MSG_OOB, MSG_PEEK, MSG_TRUNC (which drops bytes uncopied) and MSG_ERRQUEUE.
@@ -37,7 +37,7 @@ fn enter<const AGAIN: bool>(sk: u64, msg: u64, op: u32) -> Option<()> {
     sock::note_segments(call, sock::message_iter(msg))?;
     call.seq = sock::sequence(sk, op)?;
     skip_missed(conn, op, call.seq, pid_tgid as u32);
-    call.op = op;
+    begin(pid_tgid, call, op);
     call.mark = mark::own(AGAIN);
     call.conn = sk;
     call.fd = 0;
@@ -124,7 +124,7 @@ fn try_enter_pipe<const AGAIN: bool>(iter: u64, op: u32) -> Option<()> {
     }
     let call = call_of(pid_tgid)?;
     sock::note_segments(call, iter)?;
-    call.op = op;
+    begin(pid_tgid, call, op);
     call.mark = mark::own(AGAIN);
     call.conn = 0;
     call.fd = 0;

@@ -8,7 +8,7 @@ use celeryscope_common::{Header, Kind};
 
 use super::pipe;
 use crate::iter::{self, Segments};
-use crate::maps::{CONNS, Call, IGNORED, call_of, count, mark, noted_call, op, shape, take_call};
+use crate::maps::{CONNS, Call, IGNORED, begin, call_of, count, end, mark, noted_call, op, shape, take_call};
 use crate::{conn, emit, filter};
 
 /// A run in one direction past this many bytes is one big message: of its further pieces only the tail is copied.
@@ -36,7 +36,7 @@ pub(super) fn enter<const AGAIN: bool>(args: &Args, pipes: bool) {
             call.mark = mark::SEEN;
             return;
         }
-        return_missed(call);
+        return_missed(pid_tgid, call);
     }
     let conn = match filter::descriptor(tgid, args.fd) {
         Some(known) => known.conn,
@@ -46,7 +46,7 @@ pub(super) fn enter<const AGAIN: bool>(args: &Args, pipes: bool) {
     let Some(call) = call_of(pid_tgid) else {
         return;
     };
-    call.op = args.op;
+    begin(pid_tgid, call, args.op);
     call.mark = mark::own(AGAIN);
     call.shape = args.shape;
     call.conn = conn;
@@ -60,8 +60,8 @@ pub(super) fn enter<const AGAIN: bool>(args: &Args, pipes: bool) {
 /// The thread is in another call, so its last one is over, and no probe saw it return. How much was moved is not known, so
 /// what follows is told as another connection, joined in the middle.
 #[inline(always)]
-fn return_missed(call: &mut Call) {
-    let op = core::mem::replace(&mut call.op, op::IDLE);
+fn return_missed(pid_tgid: u64, call: &mut Call) {
+    let op = end(pid_tgid, call);
     if op != op::SEND && op != op::RECV {
         return;
     }
