@@ -5,7 +5,7 @@
 //! which is read while it grows. QEMU ends with the guard, and with this process however it ends.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::initramfs;
 use super::kernels::{Image, Kernel};
-use crate::process::{Interrupt, Service};
+use crate::process::{Interrupt, Interrupted, Service};
 use crate::util;
 
 const MEMORY_MIB: &str = "3072";
@@ -73,7 +73,7 @@ pub(super) fn run(
     let code = match done {
         Ok(true) => Ok(console.code.unwrap_or_default()),
         Ok(false) => Err(anyhow!("not done after {} s", job.limit.as_secs())),
-        Err(error) if error.is::<crate::process::Interrupted>() => return Err(error),
+        Err(error) if error.is::<Interrupted>() => return Err(error),
         Err(error) => Err(error),
     };
     let code = code.with_context(|| {
@@ -164,11 +164,7 @@ impl Console {
     }
 
     fn read(&mut self, start: Instant, show: &mut dyn FnMut(&str)) -> Result<()> {
-        // The writer may have got further meanwhile; what it adds is read next time.
-        self.file.seek(SeekFrom::Current(0))?;
-        let mut bytes = Vec::new();
-        self.file.read_to_end(&mut bytes)?;
-        self.rest.append(&mut bytes);
+        self.file.read_to_end(&mut self.rest)?;
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
