@@ -9,7 +9,7 @@ use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_
 use celeryscope_common::maps::{Conn, Counter, Fd, NO_SLOT, SLOTS_PER_PROCESS, fd_key};
 use celeryscope_common::{Addr, Endpoint, Header, Kind, flags};
 
-use crate::maps::{CONNS, FDS, NEXT_ID, SLOTS, atomic_add, count, maker, op};
+use crate::maps::{CONNS, FDS, NEXT_ID, SLOTS, atomic_add, count, op};
 use crate::{emit, filter, process, sock};
 
 const NOEXIST: u64 = BPF_NOEXIST as u64;
@@ -30,7 +30,7 @@ pub(crate) fn opened(tgid: u32, fd: u32, addr: Addr, port: u16) {
         }
         drop_fd(tgid, fd);
     }
-    let Some(id) = new_id(maker::CONNECT) else { return };
+    let Some(id) = new_id() else { return };
     if CONNS.insert(id, unused(id, addr, port), NOEXIST).is_err() {
         return count(Counter::ConnsFull, 1);
     }
@@ -45,31 +45,41 @@ pub(crate) fn opened(tgid: u32, fd: u32, addr: Addr, port: u16) {
 /// The current thread connects a socket to a watched port: whatever the socket was before, this is a new connection.
 #[inline(always)]
 pub(crate) fn connecting(sk: u64) {
-    closing(sk);
-    if let Some(conn) = adopt(sk, maker::CONNECT, 0)
-        && let Some(seq) = sock::sequence(sk, op::SEND)
+    // The SYN that goes out now counts as a byte.
+    let Some(seq) = sock::sequence(sk, op::SEND).map(|seq| seq.wrapping_add(1)) else {
+        return;
+    };
+    // SAFETY: torn counters would only be both non-zero.
+    if let Some(conn) = unsafe { CONNS.get(sk) }
+        && conn.tx_known != 0
+        && conn.tx_seq == seq
+        && conn.tx == 0
+        && conn.rx == 0
     {
-        // The SYN that goes out now counts as a byte.
-        (conn.tx_known, conn.tx_seq) = (1, seq.wrapping_add(1));
+        return;
+    }
+    closing(sk);
+    if let Some(conn) = adopt(sk, 0) {
+        (conn.tx_known, conn.tx_seq) = (1, seq);
     }
 }
 
 /// The connection of a socket. One that nobody saw connect is older than the agent.
 #[inline(always)]
-pub(crate) fn of_socket(sk: u64, maker: u32) -> Option<&'static mut Conn> {
+pub(crate) fn of_socket(sk: u64) -> Option<&'static mut Conn> {
     if let Some(conn) = CONNS.get_ptr_mut(sk) {
         // SAFETY: what a connection counts has no order to keep between two calls at once.
         return Some(unsafe { &mut *conn });
     }
-    adopt(sk, maker, flags::MIDSTREAM)
+    adopt(sk, flags::MIDSTREAM)
 }
 
 #[inline(always)]
-fn adopt(sk: u64, maker: u32, flags: u16) -> Option<&'static mut Conn> {
+fn adopt(sk: u64, flags: u16) -> Option<&'static mut Conn> {
     let (addr, port) = sock::peer(sk)?;
     // SAFETY: both are 16 bytes without padding.
     let addr = unsafe { core::mem::transmute::<[u32; 4], Addr>(addr) };
-    let id = new_id(maker)?;
+    let id = new_id()?;
     if CONNS.insert(sk, unused(id, addr, port), 0).is_err() {
         count(Counter::ConnsFull, 1);
         return None;
@@ -80,10 +90,22 @@ fn adopt(sk: u64, maker: u32, flags: u16) -> Option<&'static mut Conn> {
     CONNS.get_ptr_mut(sk).map(|conn| unsafe { &mut *conn })
 }
 
+/// Bytes of a connection passed unseen, nobody knows how many: for those who read the records it is another one from here on.
+#[inline(always)]
+pub(crate) fn start_over(conn: &mut Conn) {
+    let Some(id) = new_id() else { return };
+    emit::bare(&emit::header(Kind::Close, conn.id), false);
+    conn.id = id;
+    (conn.tx, conn.rx) = (0, 0);
+    (conn.tx_run, conn.rx_run) = (0, 0);
+    (conn.tx_more, conn.rx_more) = (0, 0);
+    tell_open(id, conn.addr, conn.port, flags::MIDSTREAM);
+}
+
 /// The kernel closes a socket: nobody has a descriptor of it any more.
 #[inline(always)]
 pub(crate) fn closing(sk: u64) {
-    // SAFETY: the id never changes.
+    // SAFETY: one aligned word.
     let Some(id) = (unsafe { CONNS.get(sk) }).map(|conn| conn.id) else {
         return;
     };
@@ -201,8 +223,10 @@ pub(crate) fn drop_fd(tgid: u32, fd: u32) {
     if known.slot != NO_SLOT {
         let _ = SLOTS.remove(fd_key(tgid, known.slot));
     }
+    // SAFETY: one aligned word.
+    let id = unsafe { CONNS.get(known.conn) }.map_or(known.conn, |conn| conn.id);
     if add_refs(known.conn, u64::MAX) == 0 && CONNS.remove(known.conn).is_ok() {
-        emit::bare(&emit::header(Kind::Close, known.conn), false);
+        emit::bare(&emit::header(Kind::Close, id), false);
     }
 }
 
@@ -235,16 +259,18 @@ fn add_refs(conn: u64, by: u64) -> u64 {
     }
 }
 
-/// An id that was never used: the CPU's number, the program's among [`maker`], and their own count.
+/// An id that was never used: the CPU's number, its count, and the thread, because another may be given the same count
+/// between the two steps (see [`add_refs`]).
 #[inline(always)]
-fn new_id(maker: u32) -> Option<u64> {
-    let next = NEXT_ID.get_ptr_mut(maker)?;
-    // SAFETY: this CPU's own element for this program.
+fn new_id() -> Option<u64> {
+    let next = NEXT_ID.get_ptr_mut(0)?;
+    // SAFETY: an aligned word in a map element, written by atomic additions alone.
     let count = unsafe {
-        *next += 1;
-        *next
+        atomic_add(next, 1);
+        next.read_volatile()
     };
     // SAFETY: a helper without arguments.
     let cpu = u64::from(unsafe { bpf_get_smp_processor_id() });
-    Some((cpu + 1) << 48 | u64::from(maker) << 44 | count)
+    let thread = bpf_get_current_pid_tgid() & 0xffff;
+    Some((cpu + 1) << 48 | (count & 0xffff_ffff) << 16 | thread)
 }

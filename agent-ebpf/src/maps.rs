@@ -52,10 +52,9 @@ pub(crate) static STATUS: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0)
 #[map]
 pub(crate) static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
 
-/// Connections that a program has made so far on this CPU, an element for each of [`maker`]. Of programs that may be
-/// preempted the kernel runs none a second time on a CPU before it is done, so that each has its element to itself.
+/// Connections made so far on this CPU.
 #[map]
-pub(crate) static NEXT_ID: PerCpuArray<u64> = PerCpuArray::with_max_entries(maker::COUNT, 0);
+pub(crate) static NEXT_ID: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// `pid_tgid` → the segments of the call that the thread is in, where the kernel's own list of them is gone when the call
 /// returns. Kprobe back end only.
@@ -116,14 +115,6 @@ pub(crate) fn layout_field(offset: usize) -> u32 {
     }
 }
 
-/// Programs that make connections: elements of `NEXT_ID`.
-pub(crate) mod maker {
-    pub(crate) const CONNECT: u32 = 0;
-    pub(crate) const SEND: u32 = 1;
-    pub(crate) const RECV: u32 = 2;
-    pub(crate) const COUNT: u32 = 3;
-}
-
 /// Most segments of a [`Vector`].
 pub(crate) const VECTOR_LIMIT: usize = 16;
 
@@ -138,6 +129,26 @@ pub(crate) mod op {
     pub(crate) const RECV: u32 = 2;
     pub(crate) const CONNECT: u32 = 3;
     pub(crate) const DUP: u32 = 4;
+}
+
+/// Which copy of a program noted a [`Call`], where there are two.
+pub(crate) mod mark {
+    /// Both copies have run.
+    pub(crate) const SEEN: u32 = 0;
+    /// The first, and the second has not run since.
+    pub(crate) const FIRST: u32 = 1;
+    /// The second, and the first has not run since.
+    pub(crate) const SECOND: u32 = 2;
+
+    /// Of the copy that asks.
+    pub(crate) const fn own(again: bool) -> u32 {
+        if again { SECOND } else { FIRST }
+    }
+
+    /// Of the other.
+    pub(crate) const fn other(again: bool) -> u32 {
+        own(!again)
+    }
 }
 
 /// What [`Call::ptr`] points at.
@@ -180,8 +191,8 @@ pub(crate) struct Call {
     pub(crate) port: u32,
     /// Transfers of the socket back ends: the TCP sequence number of the first byte.
     pub(crate) seq: u32,
-    /// Zero.
-    pub(crate) reserved: u32,
+    /// See [`mark`].
+    pub(crate) mark: u32,
     /// The transfer on its way into the ring buffer. Here, because the thread may be moved aside while a program runs, and
     /// another thread run the same one.
     pub(crate) transfer: Transfer,
@@ -200,7 +211,7 @@ impl Call {
         fd: 0,
         port: 0,
         seq: 0,
-        reserved: 0,
+        mark: mark::SEEN,
         transfer: Transfer::NONE,
     };
 }
@@ -227,6 +238,18 @@ pub(crate) fn noted_call(pid_tgid: u64) -> Option<&'static mut Call> {
     // SAFETY: an element of this thread is used by this thread alone.
     let call = unsafe { &mut *call };
     (call.op != op::IDLE).then_some(call)
+}
+
+/// Has the first copy of this program noted this very call? For the second, which asks once.
+#[inline(always)]
+pub(crate) fn just_noted(pid_tgid: u64) -> bool {
+    match noted_call(pid_tgid) {
+        Some(call) if call.mark == mark::FIRST => {
+            call.mark = mark::SEEN;
+            true
+        }
+        _ => false,
+    }
 }
 
 /// The call under way, if it is one of ours; the thread is idle afterwards.

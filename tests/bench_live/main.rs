@@ -5,8 +5,10 @@
 //! timed without a recorder or anything else of the tests in them. The spans of both kinds of tracing go to one and
 //! the same collector (rotel). Several rounds, medians, in an order that changes: the machine's moods fall on all alike.
 //!
-//! `cargo bench -p celeryscope --bench live` with `CELERYSCOPE_LIVE=1`, as root.
+//! `cargo bench -p celeryscope --bench live` with `CELERYSCOPE_LIVE=1`, as root. With the argument `hooks` what each hook
+//! costs instead: see [`hooks`].
 
+mod hooks;
 #[path = "../e2e/rig/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the live tests use the rest")]
 mod rig;
@@ -28,6 +30,10 @@ use round::{Figures, Round, Tracing};
 const ROUNDS: usize = 5;
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.iter().any(|argument| argument == "hooks") {
+        return hooks::run(&arguments);
+    }
     venv::ensure(&["otel", "rotel"]).unwrap_or_else(|e| panic!("{e:#}"));
     let Some(round) = Round::prepare() else { return };
     let mut figures: Vec<(Tracing, Figures)> = Vec::new();

@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: how fast the core is, and what the agent costs a host.
 //!
 //! The core's figures come from criterion's benches. The agent's come from live runs of the release build: the load test
-//! (2,000 publishes a second for ten seconds, the agent's processor time and memory beside them) and the comparison of what
-//! tracing costs the watched programs. Those print their own tables, shown once more at the end.
+//! (2,000 publishes a second for ten seconds, the agent's processor time and memory beside them), the comparison of what
+//! tracing costs the watched programs, and what each hook costs. Those print their own tables, shown once more at the end.
+//! The last is then measured again in QEMU, on a kernel that has every back end: a machine that is emulated tells nothing
+//! about time, but how the back ends stand to each other.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +13,16 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{privilege, setup, test, util};
+use crate::{privilege, setup, test, util, vm};
 
 /// What the user chose.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Run only the core's benches whose name contains this, and no live load
     filter: Option<String>,
+    /// Measure only what each hook costs
+    #[arg(long, conflicts_with = "filter")]
+    hooks: bool,
 }
 
 /// Runs the benches and ends with a table of their figures.
@@ -25,6 +30,11 @@ pub(crate) struct Args {
 /// # Errors
 /// What could not be built or run.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.hooks {
+        let benches = prepared()?;
+        println!("\n{}", hooks(&benches)?.trim_end());
+        return ratios(&benches);
+    }
     let start = SystemTime::now();
     let mut command = util::cargo();
     command
@@ -32,52 +42,95 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .args(&args.filter);
     util::run(&mut command)?;
     let figures = core_figures(&target_dir()?.join("criterion"), start);
-    let live = if args.filter.is_none() {
-        live_figures()?
-    } else {
-        String::new()
-    };
+    let benches = args.filter.is_none().then(prepared).transpose()?;
+    let live = benches.as_ref().map(live_figures).transpose()?;
 
     println!("\n{:<48} {:>10} {:>12} {:>10}", "core", "time", "items/s", "MB/s");
     for figure in figures {
         println!("{}", figure.row());
     }
-    if !live.is_empty() {
+    if let Some(live) = live {
         println!("\n{}", live.trim_end());
     }
-    Ok(())
+    benches.as_ref().map_or(Ok(()), ratios)
+}
+
+/// A live program of a kind (`test`, `bench`), and the agent that it starts.
+struct Built {
+    program: PathBuf,
+    agent: PathBuf,
+}
+
+impl Built {
+    fn of(kind: &str) -> Result<Self> {
+        let target = format!("--{kind}");
+        let built = util::build_executables(&[
+            "test",
+            "--release",
+            "--package",
+            "celeryscope",
+            &target,
+            "live",
+            "--no-run",
+        ])?;
+        let path = |kind: &str, target: &str| {
+            let found = built
+                .iter()
+                .find(|built| built.kind == kind && built.target == target);
+            let path = found.map(|built| built.path.clone());
+            path.with_context(|| format!("cargo built no {kind} `{target}`"))
+        };
+        Ok(Self {
+            program: path(kind, "live")?,
+            agent: path("bin", "celeryscope")?,
+        })
+    }
+}
+
+/// Gets what the live programs need, and builds the benches.
+fn prepared() -> Result<Built> {
+    setup::run()?;
+    setup::for_vm()?;
+    privilege::obtain("the agent that is measured (it loads BPF programs)")?;
+    Built::of("bench")
 }
 
 /// The tables of the live runs.
-fn live_figures() -> Result<String> {
-    setup::run()?;
-    privilege::obtain("the agent under load (it loads BPF programs)")?;
-    let mut built = util::build_executables(&[
-        "test",
-        "--release",
-        "--package",
-        "celeryscope",
-        "--test",
-        "live",
-        "--bench",
-        "live",
-        "--no-run",
-    ])?;
-    built.retain(|built| built.target == "live");
-    let program = |kind: &str| {
-        let found = built.iter().find(|built| built.kind == kind);
-        found
-            .map(|built| &built.path)
-            .with_context(|| format!("cargo built no {kind} `live`"))
-    };
+fn live_figures(benches: &Built) -> Result<String> {
     util::say("load", "2,000 publishes a second for ten seconds");
-    let load = tables(program("test")?, &["--test-threads=1", "load::"])?;
+    let load = tables(&Built::of("test")?.program, &["--test-threads=1", "load::"])?;
     util::say(
         "cost",
         "the same work without tracing, with celeryscope, with in-process tracing (some minutes)",
     );
-    let cost = tables(program("bench")?, &["--bench"])?;
-    Ok(format!("{load}\n{cost}"))
+    let cost = tables(&benches.program, &["--bench"])?;
+    Ok(format!("{load}\n{cost}\n{}", hooks(benches)?))
+}
+
+/// What each hook costs on this kernel.
+fn hooks(benches: &Built) -> Result<String> {
+    util::say("hooks", "what each costs on this kernel");
+    tables(&benches.program, &["--bench", "hooks"])
+}
+
+/// Calls of each kind in the guest, where they take long.
+const CALLS_IN_A_GUEST: usize = 3200;
+
+/// What the hooks cost by each back end, in QEMU; the guest's lines are shown as they come.
+fn ratios(benches: &Built) -> Result<()> {
+    util::say(
+        "hooks",
+        "the same in QEMU for every back end: only ratios, since times in an emulated machine mean nothing",
+    );
+    let in_guest = vm::Programs {
+        agent: benches.agent.clone(),
+        others: vec![("BENCH", benches.program.clone())],
+    };
+    let script = format!("\"$BENCH\" --bench hooks --ratios --calls {CALLS_IN_A_GUEST}\n");
+    match vm::in_one(&in_guest, &script)? {
+        (_, true) => Ok(()),
+        (_, false) => bail!("the hooks could not be measured in a guest"),
+    }
 }
 
 /// What a live program prints on standard error: its tables. libtest's own lines are on standard output.

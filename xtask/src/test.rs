@@ -233,8 +233,10 @@ impl Built {
         let live = live.next().context("cargo built no live tests")?;
         Ok(vm::Programs {
             agent: self.agent()?.to_owned(),
-            live: live.path.clone(),
-            capture: self.agent_tests()?.to_owned(),
+            others: vec![
+                ("LIVE", live.path.clone()),
+                ("CAPTURE", self.agent_tests()?.to_owned()),
+            ],
         })
     }
 

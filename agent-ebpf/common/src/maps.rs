@@ -111,8 +111,8 @@ pub enum Counter {
     CutBytes = 23,
     /// Bytes that moved without a probe's seeing it, known by TCP's sequence numbers: each is in a gap.
     MissedBytes = 24,
-    /// Calls whose end was another call's, known by the same: their bytes are in a gap.
-    Mismatched = 25,
+    /// Calls whose return no probe saw: their bytes are in a gap.
+    ReturnsMissed = 25,
 }
 
 impl Counter {
@@ -159,8 +159,8 @@ impl Counter {
             "bytes that moved unseen by the probes (splice, io_uring, a probe that the kernel passed over)",
         ),
         (
-            "mismatched",
-            "calls left out because their end was another call's",
+            "returns_missed",
+            "calls left out because the kernel passed over the probe of their return",
         ),
     ];
 }

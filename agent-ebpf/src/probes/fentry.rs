@@ -20,108 +20,134 @@ fn is_watched(sk: u64) -> bool {
     filter::port(u16::from_be(port))
 }
 
-/// `int tcp_connect(struct sock *sk)`
-#[fentry]
-pub(crate) fn fentry_connect(ctx: FEntryContext) -> i32 {
-    let sk = ctx.arg::<u64>(0);
-    if is_watched(sk) {
-        conn::connecting(sk);
+twice! {
+    /// `int tcp_connect(struct sock *sk)`
+    #[fentry]
+    fn fentry_connect, fentry_connect_2(ctx: FEntryContext) -> i32 {
+        let sk = ctx.arg::<u64>(0);
+        if is_watched(sk) {
+            conn::connecting(sk);
+        }
+        0
     }
-    0
 }
 
-/// `void tcp_close(struct sock *sk, long timeout)`. Whatever its port: a refused connect clears that.
-#[fentry]
-pub(crate) fn fentry_close(ctx: FEntryContext) -> i32 {
-    conn::closing(ctx.arg(0));
-    0
-}
-
-/// `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`
-#[fentry]
-pub(crate) fn fentry_sendmsg(ctx: FEntryContext) -> i32 {
-    let sk = ctx.arg::<u64>(0);
-    if is_watched(sk) {
-        tcp::enter_send(sk, ctx.arg(1));
+twice! {
+    /// `void tcp_close(struct sock *sk, long timeout)`. Whatever its port: a refused connect clears that.
+    #[fentry]
+    fn fentry_close, fentry_close_2(ctx: FEntryContext) -> i32 {
+        conn::closing(ctx.arg(0));
+        0
     }
-    0
 }
 
-/// The return of `tcp_sendmsg`.
-#[fexit]
-pub(crate) fn fexit_sendmsg(ctx: FExitContext) -> i32 {
-    exit_socket(&ctx, 3);
-    0
-}
-
-/// `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags)`, before Linux 7.2 with an `int *addr_len`
-/// after these.
-#[fentry]
-pub(crate) fn fentry_recvmsg(ctx: FEntryContext) -> i32 {
-    let sk = ctx.arg::<u64>(0);
-    if is_watched(sk) {
-        tcp::enter_recv(sk, ctx.arg(1), ctx.arg(3));
+twice! {
+    /// `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`
+    #[fentry]
+    fn fentry_sendmsg, fentry_sendmsg_2(ctx: FEntryContext) -> i32 {
+        let sk = ctx.arg::<u64>(0);
+        if is_watched(sk) {
+            tcp::enter_send::<AGAIN>(sk, ctx.arg(1));
+        }
+        0
     }
-    0
 }
 
-/// Before Linux 5.19, with an `int nonblock` before `flags`.
-#[fentry]
-pub(crate) fn fentry_recvmsg_nonblock(ctx: FEntryContext) -> i32 {
-    let sk = ctx.arg::<u64>(0);
-    if is_watched(sk) {
-        tcp::enter_recv(sk, ctx.arg(1), ctx.arg(4));
+twice! {
+    /// The return of `tcp_sendmsg`.
+    #[fexit]
+    fn fexit_sendmsg, fexit_sendmsg_2(ctx: FExitContext) -> i32 {
+        exit_socket(&ctx, 3);
+        0
     }
-    0
 }
 
-/// The return of a `tcp_recvmsg` of four parameters.
-#[fexit]
-pub(crate) fn fexit_recvmsg_4(ctx: FExitContext) -> i32 {
-    exit_socket(&ctx, 4);
-    0
+twice! {
+    /// `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags)`, before Linux 7.2 with an `int *addr_len`
+    /// after these.
+    #[fentry]
+    fn fentry_recvmsg, fentry_recvmsg_2(ctx: FEntryContext) -> i32 {
+        let sk = ctx.arg::<u64>(0);
+        if is_watched(sk) {
+            tcp::enter_recv::<AGAIN>(sk, ctx.arg(1), ctx.arg(3));
+        }
+        0
+    }
 }
 
-/// The return of one of five.
-#[fexit]
-pub(crate) fn fexit_recvmsg_5(ctx: FExitContext) -> i32 {
-    exit_socket(&ctx, 5);
-    0
+twice! {
+    /// Before Linux 5.19, with an `int nonblock` before `flags`.
+    #[fentry]
+    fn fentry_recvmsg_nonblock, fentry_recvmsg_nonblock_2(ctx: FEntryContext) -> i32 {
+        let sk = ctx.arg::<u64>(0);
+        if is_watched(sk) {
+            tcp::enter_recv::<AGAIN>(sk, ctx.arg(1), ctx.arg(4));
+        }
+        0
+    }
 }
 
-/// The return of one of six.
-#[fexit]
-pub(crate) fn fexit_recvmsg_6(ctx: FExitContext) -> i32 {
-    exit_socket(&ctx, 6);
-    0
+twice! {
+    /// The return of a `tcp_recvmsg` of four parameters.
+    #[fexit]
+    fn fexit_recvmsg_4, fexit_recvmsg_4_2(ctx: FExitContext) -> i32 {
+        exit_socket(&ctx, 4);
+        0
+    }
 }
 
-/// `ssize_t pipe_read(struct kiocb *iocb, struct iov_iter *to)`
-#[fentry]
-pub(crate) fn fentry_pipe_read(ctx: FEntryContext) -> i32 {
-    tcp::enter_pipe(ctx.arg(1), op::RECV);
-    0
+twice! {
+    /// The return of one of five.
+    #[fexit]
+    fn fexit_recvmsg_5, fexit_recvmsg_5_2(ctx: FExitContext) -> i32 {
+        exit_socket(&ctx, 5);
+        0
+    }
 }
 
-/// `ssize_t pipe_write(struct kiocb *iocb, struct iov_iter *from)`
-#[fentry]
-pub(crate) fn fentry_pipe_write(ctx: FEntryContext) -> i32 {
-    tcp::enter_pipe(ctx.arg(1), op::SEND);
-    0
+twice! {
+    /// The return of one of six.
+    #[fexit]
+    fn fexit_recvmsg_6, fexit_recvmsg_6_2(ctx: FExitContext) -> i32 {
+        exit_socket(&ctx, 6);
+        0
+    }
 }
 
-/// The return of `pipe_read`.
-#[fexit]
-pub(crate) fn fexit_pipe_read(ctx: FExitContext) -> i32 {
-    exit_pipe(&ctx);
-    0
+twice! {
+    /// `ssize_t pipe_read(struct kiocb *iocb, struct iov_iter *to)`
+    #[fentry]
+    fn fentry_pipe_read, fentry_pipe_read_2(ctx: FEntryContext) -> i32 {
+        tcp::enter_pipe::<AGAIN>(ctx.arg(1), op::RECV);
+        0
+    }
 }
 
-/// The return of `pipe_write`.
-#[fexit]
-pub(crate) fn fexit_pipe_write(ctx: FExitContext) -> i32 {
-    exit_pipe(&ctx);
-    0
+twice! {
+    /// `ssize_t pipe_write(struct kiocb *iocb, struct iov_iter *from)`
+    #[fentry]
+    fn fentry_pipe_write, fentry_pipe_write_2(ctx: FEntryContext) -> i32 {
+        tcp::enter_pipe::<AGAIN>(ctx.arg(1), op::SEND);
+        0
+    }
+}
+
+twice! {
+    /// The return of `pipe_read`.
+    #[fexit]
+    fn fexit_pipe_read, fexit_pipe_read_2(ctx: FExitContext) -> i32 {
+        exit_pipe(&ctx);
+        0
+    }
+}
+
+twice! {
+    /// The return of `pipe_write`.
+    #[fexit]
+    fn fexit_pipe_write, fexit_pipe_write_2(ctx: FExitContext) -> i32 {
+        exit_pipe(&ctx);
+        0
+    }
 }
 
 #[inline(always)]
@@ -131,11 +157,13 @@ fn exit_pipe(ctx: &FExitContext) {
     }
 }
 
-/// `void do_group_exit(int exit_code)`
-#[fentry]
-pub(crate) fn fentry_group_exit(ctx: FEntryContext) -> i32 {
-    process::ending(filter::tgid(bpf_get_current_pid_tgid()), ctx.arg(0));
-    0
+twice! {
+    /// `void do_group_exit(int exit_code)`
+    #[fentry]
+    fn fentry_group_exit, fentry_group_exit_2(ctx: FEntryContext) -> i32 {
+        process::ending(filter::tgid(bpf_get_current_pid_tgid()), ctx.arg(0));
+        0
+    }
 }
 
 /// A function of so many parameters has returned: its result comes after them.

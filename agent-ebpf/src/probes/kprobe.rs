@@ -41,7 +41,7 @@ pub(crate) fn kprobe_close(ctx: ProbeContext) -> u32 {
 pub(crate) fn kprobe_sendmsg(ctx: ProbeContext) -> u32 {
     let sk = arg(&ctx, 0);
     if sock::is_watched(sk) {
-        tcp::enter_send(sk, arg(&ctx, 1));
+        tcp::enter_send::<false>(sk, arg(&ctx, 1));
         keep_segments();
     }
     0
@@ -66,7 +66,7 @@ pub(crate) fn kprobe_recvmsg_nonblock(ctx: ProbeContext) -> u32 {
 fn recv(ctx: &ProbeContext, flags: usize) {
     let sk = arg(ctx, 0);
     if sock::is_watched(sk) {
-        tcp::enter_recv(sk, arg(ctx, 1), arg(ctx, flags) as u32);
+        tcp::enter_recv::<false>(sk, arg(ctx, 1), arg(ctx, flags) as u32);
         keep_segments();
     }
 }
@@ -74,14 +74,14 @@ fn recv(ctx: &ProbeContext, flags: usize) {
 /// `ssize_t pipe_read(struct kiocb *iocb, struct iov_iter *to)`
 #[kprobe]
 pub(crate) fn kprobe_pipe_read(ctx: ProbeContext) -> u32 {
-    tcp::enter_pipe(arg(&ctx, 1), op::RECV);
+    tcp::enter_pipe::<false>(arg(&ctx, 1), op::RECV);
     0
 }
 
 /// `ssize_t pipe_write(struct kiocb *iocb, struct iov_iter *from)`
 #[kprobe]
 pub(crate) fn kprobe_pipe_write(ctx: ProbeContext) -> u32 {
-    tcp::enter_pipe(arg(&ctx, 1), op::SEND);
+    tcp::enter_pipe::<false>(arg(&ctx, 1), op::SEND);
     0
 }
 
@@ -92,13 +92,15 @@ pub(crate) fn kprobe_group_exit(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// `syscalls:sys_exit_{sendto,sendmsg,write,writev,recvfrom,recvmsg,read,readv}`
-#[tracepoint]
-pub(crate) fn kprobe_return(ctx: TracePointContext) -> u32 {
-    if let Some((call, op)) = take_call(bpf_get_current_pid_tgid()) {
-        let _ = tcp::exit(call, op, super::result(&ctx), false);
+twice! {
+    /// `syscalls:sys_exit_{sendto,sendmsg,write,writev,recvfrom,recvmsg,read,readv}`
+    #[tracepoint]
+    fn kprobe_return, kprobe_return_2(ctx: TracePointContext) -> u32 {
+        if let Some((call, op)) = take_call(bpf_get_current_pid_tgid()) {
+            let _ = tcp::exit(call, op, super::result(&ctx), false);
+        }
+        0
     }
-    0
 }
 
 /// Copies the segments of the call that has just been noted: the kernel's list is gone when the system call returns.

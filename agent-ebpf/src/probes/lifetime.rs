@@ -19,11 +19,13 @@ const F_DUPFD: u32 = 0;
 const F_DUPFD_CLOEXEC: u32 = 1030;
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
 
-/// `syscalls:sys_enter_connect`: fd, uservaddr, addrlen
-#[tracepoint]
-pub(crate) fn enter_connect(ctx: TracePointContext) -> u32 {
-    let _ = try_enter_connect(&ctx);
-    0
+twice! {
+    /// `syscalls:sys_enter_connect`: fd, uservaddr, addrlen
+    #[tracepoint]
+    fn enter_connect, enter_connect_2(ctx: TracePointContext) -> u32 {
+        let _ = try_enter_connect(&ctx);
+        0
+    }
 }
 
 #[inline(always)]
@@ -56,89 +58,101 @@ fn peer(at: u64) -> Option<([u32; 4], u16)> {
     Some((addr, u16::from_be(port)))
 }
 
-/// `syscalls:sys_exit_connect`
-#[tracepoint]
-pub(crate) fn exit_connect(ctx: TracePointContext) -> u32 {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let result = result(&ctx);
-    if let Some((call, op::CONNECT)) = take_call(pid_tgid)
-        && (result == 0 || result == UNDER_WAY[0] || result == UNDER_WAY[1])
-    {
-        // SAFETY: both are 16 bytes without padding.
-        let addr = unsafe { core::mem::transmute::<[u32; 4], Addr>(call.addr) };
-        debug!(
-            &ctx,
-            "process {} connected {} to port {}",
-            filter::tgid(pid_tgid),
-            call.fd,
-            call.port
-        );
-        conn::opened(filter::tgid(pid_tgid), call.fd, addr, call.port as u16);
-    }
-    0
-}
-
-/// `syscalls:sys_enter_close`: fd. At the entry: the descriptor goes whatever the result, and after the return its
-/// number may already be another thread's.
-#[tracepoint]
-pub(crate) fn enter_close(ctx: TracePointContext) -> u32 {
-    let tgid = filter::tgid(bpf_get_current_pid_tgid());
-    if filter::process(tgid).is_some() {
-        conn::drop_fd(tgid, arg(&ctx, 0) as u32);
-    }
-    0
-}
-
-/// `syscalls:sys_enter_close_range`: fd, max_fd, flags
-#[tracepoint]
-pub(crate) fn enter_close_range(ctx: TracePointContext) -> u32 {
-    let tgid = filter::tgid(bpf_get_current_pid_tgid());
-    if filter::process(tgid).is_none() || arg(&ctx, 2) as u32 & CLOSE_RANGE_CLOEXEC != 0 {
-        return 0;
-    }
-    let (first, last) = (arg(&ctx, 0) as u32, arg(&ctx, 1) as u32);
-    let mut slot = 0;
-    while slot < SLOTS_PER_PROCESS {
-        if let Some(fd) = conn::in_slot(tgid, slot)
-            && fd >= first
-            && fd <= last
+twice! {
+    /// `syscalls:sys_exit_connect`
+    #[tracepoint]
+    fn exit_connect, exit_connect_2(ctx: TracePointContext) -> u32 {
+        let pid_tgid = bpf_get_current_pid_tgid();
+        let result = result(&ctx);
+        if let Some((call, op::CONNECT)) = take_call(pid_tgid)
+            && (result == 0 || result == UNDER_WAY[0] || result == UNDER_WAY[1])
         {
-            conn::drop_fd(tgid, fd);
+            // SAFETY: both are 16 bytes without padding.
+            let addr = unsafe { core::mem::transmute::<[u32; 4], Addr>(call.addr) };
+            debug!(
+                &ctx,
+                "process {} connected {} to port {}",
+                filter::tgid(pid_tgid),
+                call.fd,
+                call.port
+            );
+            conn::opened(filter::tgid(pid_tgid), call.fd, addr, call.port as u16);
         }
-        slot += 1;
+        0
     }
-    0
 }
 
-/// `syscalls:sys_enter_dup`: fildes
-#[tracepoint]
-pub(crate) fn enter_dup(ctx: TracePointContext) -> u32 {
-    let _ = duplicating(arg(&ctx, 0) as u32);
-    0
-}
-
-/// `syscalls:sys_enter_fcntl`: fd, cmd, arg
-#[tracepoint]
-pub(crate) fn enter_fcntl(ctx: TracePointContext) -> u32 {
-    let command = arg(&ctx, 1) as u32;
-    if command == F_DUPFD || command == F_DUPFD_CLOEXEC {
-        let _ = duplicating(arg(&ctx, 0) as u32);
-    }
-    0
-}
-
-/// `syscalls:sys_enter_dup2`, `sys_enter_dup3`: oldfd, newfd. The new descriptor is closed first, if it is another.
-#[tracepoint]
-pub(crate) fn enter_dup2(ctx: TracePointContext) -> u32 {
-    let (old, new) = (arg(&ctx, 0) as u32, arg(&ctx, 1) as u32);
-    if old != new {
-        let _ = duplicating(old);
+twice! {
+    /// `syscalls:sys_enter_close`: fd. At the entry: the descriptor goes whatever the result, and after the return its
+    /// number may already be another thread's.
+    #[tracepoint]
+    fn enter_close, enter_close_2(ctx: TracePointContext) -> u32 {
         let tgid = filter::tgid(bpf_get_current_pid_tgid());
         if filter::process(tgid).is_some() {
-            conn::drop_fd(tgid, new);
+            conn::drop_fd(tgid, arg(&ctx, 0) as u32);
         }
+        0
     }
-    0
+}
+
+twice! {
+    /// `syscalls:sys_enter_close_range`: fd, max_fd, flags
+    #[tracepoint]
+    fn enter_close_range, enter_close_range_2(ctx: TracePointContext) -> u32 {
+        let tgid = filter::tgid(bpf_get_current_pid_tgid());
+        if filter::process(tgid).is_none() || arg(&ctx, 2) as u32 & CLOSE_RANGE_CLOEXEC != 0 {
+            return 0;
+        }
+        let (first, last) = (arg(&ctx, 0) as u32, arg(&ctx, 1) as u32);
+        let mut slot = 0;
+        while slot < SLOTS_PER_PROCESS {
+            if let Some(fd) = conn::in_slot(tgid, slot)
+                && fd >= first
+                && fd <= last
+            {
+                conn::drop_fd(tgid, fd);
+            }
+            slot += 1;
+        }
+        0
+    }
+}
+
+twice! {
+    /// `syscalls:sys_enter_dup`: fildes
+    #[tracepoint]
+    fn enter_dup, enter_dup_2(ctx: TracePointContext) -> u32 {
+        let _ = duplicating(arg(&ctx, 0) as u32);
+        0
+    }
+}
+
+twice! {
+    /// `syscalls:sys_enter_fcntl`: fd, cmd, arg
+    #[tracepoint]
+    fn enter_fcntl, enter_fcntl_2(ctx: TracePointContext) -> u32 {
+        let command = arg(&ctx, 1) as u32;
+        if command == F_DUPFD || command == F_DUPFD_CLOEXEC {
+            let _ = duplicating(arg(&ctx, 0) as u32);
+        }
+        0
+    }
+}
+
+twice! {
+    /// `syscalls:sys_enter_dup2`, `sys_enter_dup3`: oldfd, newfd. The new descriptor is closed first, if it is another.
+    #[tracepoint]
+    fn enter_dup2, enter_dup2_2(ctx: TracePointContext) -> u32 {
+        let (old, new) = (arg(&ctx, 0) as u32, arg(&ctx, 1) as u32);
+        if old != new {
+            let _ = duplicating(old);
+            let tgid = filter::tgid(bpf_get_current_pid_tgid());
+            if filter::process(tgid).is_some() {
+                conn::drop_fd(tgid, new);
+            }
+        }
+        0
+    }
 }
 
 #[inline(always)]
@@ -153,15 +167,17 @@ fn duplicating(old: u32) -> Option<()> {
     Some(())
 }
 
-/// `syscalls:sys_exit_{dup,dup2,dup3,fcntl}`: the new descriptor
-#[tracepoint]
-pub(crate) fn exit_dup(ctx: TracePointContext) -> u32 {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let result = result(&ctx);
-    if let Some((call, op::DUP)) = take_call(pid_tgid)
-        && result >= 0
-    {
-        conn::add_fd(filter::tgid(pid_tgid), result as u32, call.conn);
+twice! {
+    /// `syscalls:sys_exit_{dup,dup2,dup3,fcntl}`: the new descriptor
+    #[tracepoint]
+    fn exit_dup, exit_dup_2(ctx: TracePointContext) -> u32 {
+        let pid_tgid = bpf_get_current_pid_tgid();
+        let result = result(&ctx);
+        if let Some((call, op::DUP)) = take_call(pid_tgid)
+            && result >= 0
+        {
+            conn::add_fd(filter::tgid(pid_tgid), result as u32, call.conn);
+        }
+        0
     }
-    0
 }

@@ -10,6 +10,27 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::programs::TracePointContext;
 
+/// Defines a program and its second copy, for kernels that may move a program aside while it runs: they then pass over the same
+/// program, for every other thread on that processor, until it is done. Of two copies one is all but always free. Running both is
+/// the same as running one: what the first has done the second finds done. `AGAIN` tells the second.
+macro_rules! twice {
+    ($(#[$attribute:meta])* fn $name:ident, $second:ident($ctx:ident: $context:ty) -> $result:ty $body:block) => {
+        $(#[$attribute])*
+        pub(crate) fn $name($ctx: $context) -> $result {
+            #[allow(dead_code, reason = "not every program asks")]
+            const AGAIN: bool = false;
+            $body
+        }
+
+        $(#[$attribute])*
+        pub(crate) fn $second($ctx: $context) -> $result {
+            #[allow(dead_code, reason = "not every program asks")]
+            const AGAIN: bool = true;
+            $body
+        }
+    };
+}
+
 mod fentry;
 mod kprobe;
 mod lifetime;

@@ -28,12 +28,14 @@ pub(crate) fn newtask(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// `syscalls:sys_enter_exit_group`: error_code
-#[tracepoint]
-pub(crate) fn enter_exit_group(ctx: TracePointContext) -> u32 {
-    let code = arg(&ctx, 0) as u32 & 0xff;
-    process::ending(filter::tgid(bpf_get_current_pid_tgid()), code << 8);
-    0
+twice! {
+    /// `syscalls:sys_enter_exit_group`: error_code
+    #[tracepoint]
+    fn enter_exit_group, enter_exit_group_2(ctx: TracePointContext) -> u32 {
+        let code = arg(&ctx, 0) as u32 & 0xff;
+        process::ending(filter::tgid(bpf_get_current_pid_tgid()), code << 8);
+        0
+    }
 }
 
 /// `signal:signal_deliver`: sig at 8, sa_handler at 24. Runs in the thread that the signal is delivered to.

@@ -10,36 +10,44 @@ use crate::maps::{op, shape};
 /// MSG_OOB, MSG_PEEK, MSG_TRUNC (which drops bytes uncopied) and MSG_ERRQUEUE.
 const NOT_STREAM: u64 = 0x1 | 0x2 | 0x20 | 0x2000;
 
-/// `syscalls:sys_enter_recvfrom`: fd, ubuf, size, flags, addr, addr_len
-#[tracepoint]
-pub(crate) fn enter_recvfrom(ctx: TracePointContext) -> u32 {
-    if arg(&ctx, 3) & NOT_STREAM == 0 {
-        enter(&args(&ctx, shape::BUFFER, arg(&ctx, 2)), false);
+twice! {
+    /// `syscalls:sys_enter_recvfrom`: fd, ubuf, size, flags, addr, addr_len
+    #[tracepoint]
+    fn enter_recvfrom, enter_recvfrom_2(ctx: TracePointContext) -> u32 {
+        if arg(&ctx, 3) & NOT_STREAM == 0 {
+            enter::<AGAIN>(&args(&ctx, shape::BUFFER, arg(&ctx, 2)), false);
+        }
+        0
     }
-    0
 }
 
-/// `syscalls:sys_enter_recvmsg`: fd, msg, flags
-#[tracepoint]
-pub(crate) fn enter_recvmsg(ctx: TracePointContext) -> u32 {
-    if arg(&ctx, 2) & NOT_STREAM == 0 {
-        enter(&args(&ctx, shape::MESSAGE, 0), false);
+twice! {
+    /// `syscalls:sys_enter_recvmsg`: fd, msg, flags
+    #[tracepoint]
+    fn enter_recvmsg, enter_recvmsg_2(ctx: TracePointContext) -> u32 {
+        if arg(&ctx, 2) & NOT_STREAM == 0 {
+            enter::<AGAIN>(&args(&ctx, shape::MESSAGE, 0), false);
+        }
+        0
     }
-    0
 }
 
-/// `syscalls:sys_enter_read`: fd, buf, count
-#[tracepoint]
-pub(crate) fn enter_read(ctx: TracePointContext) -> u32 {
-    enter(&args(&ctx, shape::BUFFER, arg(&ctx, 2)), true);
-    0
+twice! {
+    /// `syscalls:sys_enter_read`: fd, buf, count
+    #[tracepoint]
+    fn enter_read, enter_read_2(ctx: TracePointContext) -> u32 {
+        enter::<AGAIN>(&args(&ctx, shape::BUFFER, arg(&ctx, 2)), true);
+        0
+    }
 }
 
-/// `syscalls:sys_enter_readv`: fd, vec, vlen
-#[tracepoint]
-pub(crate) fn enter_readv(ctx: TracePointContext) -> u32 {
-    enter(&args(&ctx, shape::VECTOR, arg(&ctx, 2)), false);
-    0
+twice! {
+    /// `syscalls:sys_enter_readv`: fd, vec, vlen
+    #[tracepoint]
+    fn enter_readv, enter_readv_2(ctx: TracePointContext) -> u32 {
+        enter::<AGAIN>(&args(&ctx, shape::VECTOR, arg(&ctx, 2)), false);
+        0
+    }
 }
 
 #[inline(always)]

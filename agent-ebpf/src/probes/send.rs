@@ -7,32 +7,40 @@ use super::arg;
 use super::transfer::{Args, enter};
 use crate::maps::{op, shape};
 
-/// `syscalls:sys_enter_sendto`: fd, buff, len, flags, addr, addr_len
-#[tracepoint]
-pub(crate) fn enter_sendto(ctx: TracePointContext) -> u32 {
-    enter(&args(&ctx, shape::BUFFER, arg(&ctx, 2)), false);
-    0
+twice! {
+    /// `syscalls:sys_enter_sendto`: fd, buff, len, flags, addr, addr_len
+    #[tracepoint]
+    fn enter_sendto, enter_sendto_2(ctx: TracePointContext) -> u32 {
+        enter::<AGAIN>(&args(&ctx, shape::BUFFER, arg(&ctx, 2)), false);
+        0
+    }
 }
 
-/// `syscalls:sys_enter_sendmsg`: fd, msg, flags
-#[tracepoint]
-pub(crate) fn enter_sendmsg(ctx: TracePointContext) -> u32 {
-    enter(&args(&ctx, shape::MESSAGE, 0), false);
-    0
+twice! {
+    /// `syscalls:sys_enter_sendmsg`: fd, msg, flags
+    #[tracepoint]
+    fn enter_sendmsg, enter_sendmsg_2(ctx: TracePointContext) -> u32 {
+        enter::<AGAIN>(&args(&ctx, shape::MESSAGE, 0), false);
+        0
+    }
 }
 
-/// `syscalls:sys_enter_write`: fd, buf, count
-#[tracepoint]
-pub(crate) fn enter_write(ctx: TracePointContext) -> u32 {
-    enter(&args(&ctx, shape::BUFFER, arg(&ctx, 2)), true);
-    0
+twice! {
+    /// `syscalls:sys_enter_write`: fd, buf, count
+    #[tracepoint]
+    fn enter_write, enter_write_2(ctx: TracePointContext) -> u32 {
+        enter::<AGAIN>(&args(&ctx, shape::BUFFER, arg(&ctx, 2)), true);
+        0
+    }
 }
 
-/// `syscalls:sys_enter_writev`: fd, vec, vlen
-#[tracepoint]
-pub(crate) fn enter_writev(ctx: TracePointContext) -> u32 {
-    enter(&args(&ctx, shape::VECTOR, arg(&ctx, 2)), false);
-    0
+twice! {
+    /// `syscalls:sys_enter_writev`: fd, vec, vlen
+    #[tracepoint]
+    fn enter_writev, enter_writev_2(ctx: TracePointContext) -> u32 {
+        enter::<AGAIN>(&args(&ctx, shape::VECTOR, arg(&ctx, 2)), false);
+        0
+    }
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use celeryscope_common::maps::{Conn, Counter, process};
 
 use super::{pipe, transfer};
-use crate::maps::{CONNS, Call, call_of, count, maker, op};
+use crate::maps::{CONNS, Call, call_of, count, just_noted, mark, op};
 use crate::{conn, filter, process as processes, sock};
 
 /// MSG_OOB, MSG_PEEK, MSG_TRUNC (which drops bytes uncopied) and MSG_ERRQUEUE.
@@ -13,28 +13,32 @@ const NOT_STREAM: u32 = 0x1 | 0x2 | 0x20 | 0x2000;
 
 /// `tcp_sendmsg` begins on a watched socket.
 #[inline(always)]
-pub(super) fn enter_send(sk: u64, msg: u64) {
-    let _ = enter(sk, msg, op::SEND, maker::SEND);
+pub(super) fn enter_send<const AGAIN: bool>(sk: u64, msg: u64) {
+    let _ = enter::<AGAIN>(sk, msg, op::SEND);
 }
 
 /// `tcp_recvmsg` begins on a watched socket.
 #[inline(always)]
-pub(super) fn enter_recv(sk: u64, msg: u64, flags: u32) {
+pub(super) fn enter_recv<const AGAIN: bool>(sk: u64, msg: u64, flags: u32) {
     if flags & NOT_STREAM == 0 {
-        let _ = enter(sk, msg, op::RECV, maker::RECV);
+        let _ = enter::<AGAIN>(sk, msg, op::RECV);
     }
 }
 
 #[inline(always)]
-fn enter(sk: u64, msg: u64, op: u32, maker: u32) -> Option<()> {
+fn enter<const AGAIN: bool>(sk: u64, msg: u64, op: u32) -> Option<()> {
     let pid_tgid = bpf_get_current_pid_tgid();
-    let conn = conn::of_socket(sk, maker)?;
+    if AGAIN && just_noted(pid_tgid) {
+        return None;
+    }
+    let conn = conn::of_socket(sk)?;
     processes::watch(filter::tgid(pid_tgid));
     let call = call_of(pid_tgid)?;
     sock::note_segments(call, sock::message_iter(msg))?;
     call.seq = sock::sequence(sk, op)?;
     skip_missed(conn, op, call.seq, pid_tgid as u32);
     call.op = op;
+    call.mark = mark::own(AGAIN);
     call.conn = sk;
     call.fd = 0;
     // SAFETY: a helper without arguments.
@@ -95,7 +99,7 @@ pub(super) fn exit(call: &mut Call, op: u32, moved: i64, certain: bool) -> Optio
         return None;
     }
     if !certain && sock::sequence(call.conn, op)?.wrapping_sub(call.seq) != moved as u32 {
-        count(Counter::Mismatched, 1);
+        count(Counter::ReturnsMissed, 1);
         return None;
     }
     if op == op::SEND {
@@ -108,19 +112,20 @@ pub(super) fn exit(call: &mut Call, op: u32, moved: i64, certain: bool) -> Optio
 
 /// A pipe's function begins: is it a worker's process?
 #[inline(always)]
-pub(super) fn enter_pipe(iter: u64, op: u32) {
-    let _ = try_enter_pipe(iter, op);
+pub(super) fn enter_pipe<const AGAIN: bool>(iter: u64, op: u32) {
+    let _ = try_enter_pipe::<AGAIN>(iter, op);
 }
 
 #[inline(always)]
-fn try_enter_pipe(iter: u64, op: u32) -> Option<()> {
+fn try_enter_pipe<const AGAIN: bool>(iter: u64, op: u32) -> Option<()> {
     let pid_tgid = bpf_get_current_pid_tgid();
-    if !has_pool(pid_tgid) {
+    if !has_pool(pid_tgid) || AGAIN && just_noted(pid_tgid) {
         return None;
     }
     let call = call_of(pid_tgid)?;
     sock::note_segments(call, iter)?;
     call.op = op;
+    call.mark = mark::own(AGAIN);
     call.conn = 0;
     call.fd = 0;
     // SAFETY: a helper without arguments.

@@ -7,10 +7,9 @@ use celeryscope_common::maps::{Conn, Counter, process};
 use celeryscope_common::{Header, Kind};
 
 use super::pipe;
-use crate::emit;
-use crate::filter;
 use crate::iter::{self, Segments};
-use crate::maps::{CONNS, Call, IGNORED, call_of, count, op, shape, take_call};
+use crate::maps::{CONNS, Call, IGNORED, call_of, count, mark, noted_call, op, shape, take_call};
+use crate::{conn, emit, filter};
 
 /// A run in one direction past this many bytes is one big message: of its further pieces only the tail is copied.
 const LONG_RUN: u32 = 65_536;
@@ -26,12 +25,19 @@ pub(super) struct Args {
 
 /// A transfer begins. `pipes`: the descriptor may be a pool's pipe.
 #[inline(always)]
-pub(super) fn enter(args: &Args, pipes: bool) {
+pub(super) fn enter<const AGAIN: bool>(args: &Args, pipes: bool) {
     let pid_tgid = bpf_get_current_pid_tgid();
     let tgid = filter::tgid(pid_tgid);
     let Some(bits) = filter::process(tgid) else {
         return;
     };
+    if let Some(call) = noted_call(pid_tgid) {
+        if call.mark == mark::other(AGAIN) {
+            call.mark = mark::SEEN;
+            return;
+        }
+        return_missed(call);
+    }
     let conn = match filter::descriptor(tgid, args.fd) {
         Some(known) => known.conn,
         None if pipes && bits & process::WATCH_PIPES != 0 => 0,
@@ -41,6 +47,7 @@ pub(super) fn enter(args: &Args, pipes: bool) {
         return;
     };
     call.op = args.op;
+    call.mark = mark::own(AGAIN);
     call.shape = args.shape;
     call.conn = conn;
     call.ptr = args.ptr;
@@ -50,11 +57,28 @@ pub(super) fn enter(args: &Args, pipes: bool) {
     call.enter = unsafe { bpf_ktime_get_ns() };
 }
 
-/// `syscalls:sys_exit_{sendto,sendmsg,write,writev,recvfrom,recvmsg,read,readv}`
-#[tracepoint]
-pub(crate) fn exit_transfer(ctx: TracePointContext) -> u32 {
-    let _ = try_exit(&ctx);
-    0
+/// The thread is in another call, so its last one is over, and no probe saw it return. How much was moved is not known, so
+/// what follows is told as another connection, joined in the middle.
+#[inline(always)]
+fn return_missed(call: &mut Call) {
+    let op = core::mem::replace(&mut call.op, op::IDLE);
+    if op != op::SEND && op != op::RECV {
+        return;
+    }
+    count(Counter::ReturnsMissed, 1);
+    if let Some(conn) = CONNS.get_ptr_mut(call.conn) {
+        // SAFETY: what a connection counts has no order to keep between two calls at once.
+        conn::start_over(unsafe { &mut *conn });
+    }
+}
+
+twice! {
+    /// `syscalls:sys_exit_{sendto,sendmsg,write,writev,recvfrom,recvmsg,read,readv}`
+    #[tracepoint]
+    fn exit_transfer, exit_transfer_2(ctx: TracePointContext) -> u32 {
+        let _ = try_exit(&ctx);
+        0
+    }
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use aya::programs::{Program, ProgramError};
 
 use super::btf::Btf;
 use super::plan::{At, Backend, FIELDS, Hook, Need};
-use super::{kernel_release, tracefs};
+use super::{kernel_release, preemption, tracefs};
 
 /// Where a kernel says that it has kprobes.
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
@@ -18,6 +18,8 @@ pub(crate) const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 /// ENOTSUPP of the kernel's own, which has no name in user space.
 const NOT_SUPPORTED: i32 = 524;
 
+/// What the name of a program's second copy ends with; see `twice!` in the kernel half.
+const SECOND: &str = "_2";
 /// What lines of a verifier's log begin with that tell nothing of why.
 const STATISTICS: [&str; 4] = [
     "processed ",
@@ -81,10 +83,19 @@ pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend, types: Option<&Types>) -
     let resolve = |hook: &Hook| resolve(&hook.at, types.map(|types| &types.own), &tracefs);
     let targets: Vec<Option<Target>> = backend.plan().iter().map(resolve).collect();
     let rows = || backend.plan().iter().zip(&targets);
+    let copies: &[&str] = if preemption::is_possible(backend) {
+        &["", SECOND]
+    } else {
+        &[""]
+    };
     let mut loaded = HashSet::new();
     for (hook, target) in rows() {
         match target {
-            Some(target) if loaded.insert(hook.program) => load(ebpf, hook, target, types)?,
+            Some(target) if loaded.insert(hook.program) => {
+                for program in names(ebpf, hook, copies) {
+                    load(ebpf, &program, target, types)?;
+                }
+            }
             Some(_) => {}
             None => {
                 let other = |need| rows().any(|(hook, target)| hook.need == need && target.is_some());
@@ -101,12 +112,25 @@ pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend, types: Option<&Types>) -
     }
     rows()
         .map(|(hook, target)| match target {
-            Some(target) => attach_one(ebpf, hook, target).map(|()| State::Attached(target.to_string())),
+            Some(target) => {
+                for program in names(ebpf, hook, copies) {
+                    attach_one(ebpf, &program, target)?;
+                }
+                Ok(State::Attached(target.to_string()))
+            }
             None => {
                 tracing::debug!("this kernel has no {} for {}", hook.at, hook.program);
                 Ok(State::Absent)
             }
         })
+        .collect()
+}
+
+/// A hook's programs: with its second copy where there is one.
+fn names(ebpf: &Ebpf, hook: &Hook, copies: &[&str]) -> Vec<String> {
+    let named = copies.iter().map(|copy| format!("{}{copy}", hook.program));
+    named
+        .filter(|name| name == hook.program || ebpf.program(name).is_some())
         .collect()
 }
 
@@ -139,27 +163,27 @@ fn resolve(at: &At, types: Option<&Btf>, tracefs: &Path) -> Option<Target> {
     }
 }
 
-fn load(ebpf: &mut Ebpf, hook: &Hook, target: &Target, types: Option<&Types>) -> Result<()> {
-    let program = program(ebpf, hook.program)?;
+fn load(ebpf: &mut Ebpf, name: &str, target: &Target, types: Option<&Types>) -> Result<()> {
+    let program = program(ebpf, name)?;
     let result = match (program, target, types) {
         (Program::TracePoint(program), ..) => program.load(),
         (Program::KProbe(program), ..) => program.load(),
-        (Program::FEntry(program), Target::Function(name), Some(types)) => program.load(name, &types.aya),
-        (Program::FExit(program), Target::Function(name), Some(types)) => program.load(name, &types.aya),
-        _ => bail!("BPF program {} cannot go to {target}", hook.program),
+        (Program::FEntry(program), Target::Function(at), Some(types)) => program.load(at, &types.aya),
+        (Program::FExit(program), Target::Function(at), Some(types)) => program.load(at, &types.aya),
+        _ => bail!("BPF program {name} cannot go to {target}"),
     };
-    result.map_err(|error| anyhow!("{}", refusal(hook.program, &error)))
+    result.map_err(|error| anyhow!("{}", refusal(name, &error)))
 }
 
-fn attach_one(ebpf: &mut Ebpf, hook: &Hook, target: &Target) -> Result<()> {
-    let result = match (program(ebpf, hook.program)?, target) {
-        (Program::TracePoint(program), Target::Tracepoint(category, name)) => {
-            program.attach(category, name).map(drop)
+fn attach_one(ebpf: &mut Ebpf, name: &str, target: &Target) -> Result<()> {
+    let result = match (program(ebpf, name)?, target) {
+        (Program::TracePoint(program), Target::Tracepoint(category, event)) => {
+            program.attach(category, event).map(drop)
         }
-        (Program::KProbe(program), Target::Function(name)) => program.attach(name, 0).map(drop),
+        (Program::KProbe(program), Target::Function(at)) => program.attach(at, 0).map(drop),
         (Program::FEntry(program), _) => program.attach().map(drop),
         (Program::FExit(program), _) => program.attach().map(drop),
-        _ => bail!("BPF program {} cannot go to {target}", hook.program),
+        _ => bail!("BPF program {name} cannot go to {target}"),
     };
     result.map_err(|error| anyhow!("cannot attach to {target}: {}", attach_refusal(&error)))
 }

@@ -125,7 +125,7 @@ impl Kernel {
         self.conns.insert(conn.id, Shared(conn), BPF_NOEXIST).is_ok()
     }
 
-    /// Removes a connection. False when it was gone already.
+    /// Removes a connection by its key. False when it was gone already.
     pub(super) fn remove_conn(&mut self, id: u64) -> bool {
         self.conns.remove(&id).is_ok()
     }
@@ -206,12 +206,12 @@ impl Kernel {
             .collect()
     }
 
-    /// Every connection's id.
-    pub(super) fn conns(&self) -> Vec<u64> {
+    /// Every connection's key, as descriptors name it, and its id, as records do.
+    pub(super) fn conns(&self) -> Vec<(u64, u64)> {
         self.conns
-            .keys()
+            .iter()
             .take(PASS_LIMIT)
-            .filter_map(Result::ok)
+            .filter_map(|item| item.ok().map(|(key, Shared(conn))| (key, conn.id)))
             .collect()
     }
 
@@ -260,7 +260,7 @@ where
 }
 
 /// The kernel wants a power of two of at least a page; 64 KiB is the largest page there is.
-fn ring_size(bytes: u32) -> u32 {
+pub(super) fn ring_size(bytes: u32) -> u32 {
     bytes.clamp(1 << 16, 1 << 30).next_power_of_two()
 }
 

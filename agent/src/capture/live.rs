@@ -90,6 +90,8 @@ pub(crate) struct Live {
     netns: Option<Netns>,
     clocks: Clocks,
     attached: Attached,
+    /// Size of the ring.
+    ring_bytes: usize,
     proc_root: PathBuf,
     /// Found at the start, not yet told.
     found: Vec<Found>,
@@ -160,6 +162,7 @@ impl Live {
             netns,
             clocks: Clocks::default(),
             attached,
+            ring_bytes: kernel::ring_size(options.ring_bytes) as usize,
             proc_root: proc_root.to_owned(),
             found: if backend.knows_sockets() {
                 Vec::new()
@@ -218,8 +221,13 @@ impl Live {
         for pid in self.scanner.children() {
             self.notes.introduce(&self.proc_root, pid, &mut sink);
         }
+        let (mut bytes, mut emptied) = (0, false);
         for _ in 0..DRAIN_LIMIT {
-            let Some(item) = self.ring.next() else { break };
+            let Some(item) = self.ring.next() else {
+                emptied = true;
+                break;
+            };
+            bytes += item.len();
             let Ok(record) = Record::parse(&item) else {
                 self.malformed += 1;
                 continue;
@@ -258,11 +266,14 @@ impl Live {
                 _ => {}
             }
         }
-        // Lost because the ring was full of what has just been read.
-        let lost: u64 = self.kernel.counters()[..Counter::ConnsFull as usize].iter().sum();
-        if lost > self.lost_told {
-            sink(&note(Kind::Lost, lost - self.lost_told));
-            self.lost_told = lost;
+        // Lost because the ring was full of what has just been read; otherwise there is nothing to ask for. Each look into a
+        // map keeps the kernel, for as long as it lasts, from running probes on this processor.
+        if !emptied || bytes >= self.ring_bytes / 4 {
+            let lost: u64 = self.kernel.counters()[..Counter::ConnsFull as usize].iter().sum();
+            if lost > self.lost_told {
+                sink(&note(Kind::Lost, lost - self.lost_told));
+                self.lost_told = lost;
+            }
         }
         let now = clock::monotonic();
         if now - self.swept > SWEEP_EVERY {

@@ -15,6 +15,7 @@ mod netns;
 mod notes;
 mod object;
 pub(crate) mod plan;
+mod preemption;
 mod privileges;
 mod scan;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What was there before the probes, or slipped past them: connections that are already open, Celery workers that
 //! already run, and map entries that nothing stands behind any more.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use celeryscope_common::maps::{Conn, SCANNED_ID, process};
@@ -22,8 +22,8 @@ pub(super) struct Scanner {
     next: u64,
     /// Processes whose command line has been looked at.
     checked: HashSet<u32>,
-    /// Connections that had no descriptor at the last sweep.
-    orphans: HashSet<u64>,
+    /// Connections that had no descriptor at the last sweep: key and id.
+    orphans: HashMap<u64, u64>,
     /// Watched by [`watch`](Self::watch) and not yet asked for.
     children: Vec<u32>,
 }
@@ -56,7 +56,7 @@ impl Scanner {
             knows_sockets,
             next: 0,
             checked: HashSet::new(),
-            orphans: HashSet::new(),
+            orphans: HashMap::new(),
             children: Vec::new(),
         }
     }
@@ -228,17 +228,18 @@ impl Scanner {
                 referred.insert(conn);
             }
         }
-        let orphans: HashSet<u64> = kernel
+        let orphans: HashMap<u64, u64> = kernel
             .conns()
             .into_iter()
-            .filter(|conn| !referred.contains(conn))
+            .filter(|(key, _)| !referred.contains(key))
             .collect();
         // Twice in a row: a connection is made before its first descriptor.
-        let gone: Vec<u64> = orphans.intersection(&self.orphans).copied().collect();
+        let gone = orphans
+            .iter()
+            .filter(|(key, _)| self.orphans.contains_key(*key) && kernel.remove_conn(**key));
+        let gone = gone.map(|(_, id)| *id).collect();
         self.orphans = orphans;
-        gone.into_iter()
-            .filter(|conn| kernel.remove_conn(*conn))
-            .collect()
+        gone
     }
 }
 

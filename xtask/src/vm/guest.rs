@@ -25,10 +25,9 @@ pub(super) const LIMIT_OF_LIVE_TESTS: Duration = Duration::from_mins(60);
 pub(crate) struct Programs {
     /// The agent.
     pub(crate) agent: PathBuf,
-    /// The live tests.
-    pub(crate) live: PathBuf,
-    /// The agent's unit tests, those of its capture among them.
-    pub(crate) capture: PathBuf,
+    /// The others, each with the variable that tells the job where it is: `LIVE` the live tests, `CAPTURE` the agent's unit
+    /// tests, those of its capture among them, `BENCH` the live benches.
+    pub(crate) others: Vec<(&'static str, PathBuf)>,
 }
 
 /// Gets the kernel and runs the job in it, with the environment set and in the folder where the tests expect to be.
@@ -81,9 +80,10 @@ fn environment(programs: &Programs) -> Result<String> {
             *value = format!("{}:{value}", agents.display());
         }
     }
+    for (name, program) in &programs.others {
+        variables.push(((*name).to_owned(), text(program)?));
+    }
     for (name, value) in [
-        ("LIVE", text(&programs.live)?),
-        ("CAPTURE", text(&programs.capture)?),
         ("CELERYSCOPE_PATIENCE", PATIENCE.to_owned()),
         // The console is a terminal, but nobody looks at it.
         ("TERM", "dumb".to_owned()),

@@ -81,15 +81,23 @@ pub(crate) fn in_place_of_the_host(
     capture: &str,
     live: &str,
 ) -> Result<(Vec<String>, bool)> {
-    let kernel = kernels::parse(guest::IN_PLACE_OF_THE_HOST).map_err(anyhow::Error::msg)?;
     let tests = format!(
         "\"$CAPTURE\" --test-threads=1 {}; first=$?\n\"$LIVE\" --test-threads=1 {} && exit $first\n",
         guest::quoted(capture),
         guest::quoted(live)
     );
+    in_one(programs, &tests)
+}
+
+/// A job in the guest that stands for a kernel with every back end; gives what it printed, and whether it ended well.
+///
+/// # Errors
+/// The guest did not come up or came to no end.
+pub(crate) fn in_one(programs: &Programs, script: &str) -> Result<(Vec<String>, bool)> {
+    let kernel = kernels::parse(guest::IN_PLACE_OF_THE_HOST).map_err(anyhow::Error::msg)?;
     let mut lines = Vec::new();
     let job = guest::Job {
-        script: &tests,
+        script,
         processors: guest::PROCESSORS_OF_ONE,
         limit: guest::LIMIT_OF_LIVE_TESTS,
     };

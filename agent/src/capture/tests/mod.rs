@@ -5,7 +5,6 @@
 #[allow(unreachable_pub, reason = "the live tests use it too")]
 mod bpf;
 mod calls;
-mod cost;
 mod leftovers;
 mod lifetime;
 mod limits;
