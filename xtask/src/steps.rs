@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::process::Interrupted;
+
 /// What libtest's closing lines add up to.
 #[derive(Default, PartialEq, Eq, Debug)]
 pub(crate) struct Tally {
@@ -48,6 +50,12 @@ pub(crate) struct Steps(Vec<(&'static str, Duration, Result<String>)>);
 
 impl Steps {
     pub(crate) fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<String>) {
+        // Who stops one step wants no other.
+        let stopped =
+            |(_, _, result): &(_, _, Result<_>)| result.as_ref().is_err_and(anyhow::Error::is::<Interrupted>);
+        if self.0.iter().any(stopped) {
+            return;
+        }
         println!("\n==> {name}");
         let start = Instant::now();
         let result = step();

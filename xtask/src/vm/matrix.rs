@@ -38,7 +38,9 @@ pub(super) fn run(kernels: &[Kernel], programs: &Programs, interrupt: &Interrupt
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                while let Some((place, (kernel, image))) = next() {
+                while interrupt.check().is_ok()
+                    && let Some((place, (kernel, image))) = next()
+                {
                     let row = on_kernel(kernel, image, programs, interrupt);
                     done.lock()
                         .unwrap_or_else(PoisonError::into_inner)

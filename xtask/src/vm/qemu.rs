@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::initramfs;
 use super::kernels::{Image, Kernel};
-use crate::process::{Interrupt, Service};
+use crate::process::{Interrupt, Interrupted, Service};
 use crate::util;
 
 const MEMORY_MIB: &str = "3072";
@@ -73,7 +73,7 @@ pub(super) fn run(
     let code = match done {
         Ok(true) => Ok(console.code.unwrap_or_default()),
         Ok(false) => Err(anyhow!("not done after {} s", job.limit.as_secs())),
-        Err(error) if error.is::<crate::process::Interrupted>() => return Err(error),
+        Err(error) if error.is::<Interrupted>() => return Err(error),
         Err(error) => Err(error),
     };
     let code = code.with_context(|| {
@@ -164,10 +164,7 @@ impl Console {
     }
 
     fn read(&mut self, start: Instant, show: &mut dyn FnMut(&str)) -> Result<()> {
-        // From where the last read ended; what the writer adds meanwhile is read next time.
-        let mut bytes = Vec::new();
-        self.file.read_to_end(&mut bytes)?;
-        self.rest.append(&mut bytes);
+        self.file.read_to_end(&mut self.rest)?;
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
