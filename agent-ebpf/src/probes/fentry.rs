@@ -178,6 +178,6 @@ fn exit_socket(ctx: &FExitContext, parameters: usize) {
 #[inline(always)]
 fn exit(result: i64) {
     if let Some((call, op)) = take_call(bpf_get_current_pid_tgid()) {
-        let _ = tcp::exit(call, op, result, true);
+        let _ = tcp::exit(call, op, result);
     }
 }

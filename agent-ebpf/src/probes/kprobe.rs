@@ -97,7 +97,7 @@ twice! {
     #[tracepoint]
     fn kprobe_return, kprobe_return_2(ctx: TracePointContext) -> u32 {
         if let Some((call, op)) = take_call(bpf_get_current_pid_tgid()) {
-            let _ = tcp::exit(call, op, super::result(&ctx), false);
+            let _ = tcp::exit(call, op, super::result(&ctx));
         }
         0
     }

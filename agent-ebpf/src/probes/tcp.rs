@@ -75,9 +75,10 @@ fn skip_missed(conn: &mut Conn, op: u32, seq: u32, thread: u32) {
     }
 }
 
-/// A call that was noted has returned. `certain`: the return is that call's; otherwise TCP's sequence numbers must agree.
+/// A call that was noted has returned, if TCP's sequence numbers agree: otherwise this is another call's return, whose entry no
+/// probe saw as none saw the return of the one that was noted.
 #[inline(always)]
-pub(super) fn exit(call: &mut Call, op: u32, moved: i64, certain: bool) -> Option<()> {
+pub(super) fn exit(call: &mut Call, op: u32, moved: i64) -> Option<()> {
     if op != op::SEND && op != op::RECV {
         return None;
     }
@@ -98,14 +99,17 @@ pub(super) fn exit(call: &mut Call, op: u32, moved: i64, certain: bool) -> Optio
     if moved <= 0 {
         return None;
     }
-    if !certain && sock::sequence(call.conn, op)?.wrapping_sub(call.seq) != moved as u32 {
+    let counted = sock::sequence(call.conn, op)?.wrapping_sub(call.seq);
+    // A FIN that comes with the last bytes counts as one more.
+    let with_fin = op == op::RECV && counted == (moved as u32).wrapping_add(1);
+    if counted != moved as u32 && !with_fin {
         count(Counter::ReturnsMissed, 1);
         return None;
     }
     if op == op::SEND {
-        conn.tx_seq = conn.tx_seq.wrapping_add(moved as u32);
+        conn.tx_seq = conn.tx_seq.wrapping_add(counted);
     } else {
-        conn.rx_seq = conn.rx_seq.wrapping_add(moved as u32);
+        conn.rx_seq = conn.rx_seq.wrapping_add(counted);
     }
     transfer::tell(conn, call, op, moved as u64)
 }

@@ -1,6 +1,6 @@
 //! The kernel half in the kernel: its maps by name and type.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
@@ -33,7 +33,7 @@ unsafe impl aya::Pod for Shared<Layout> {}
 /// The loaded kernel half. Dropping it detaches and unloads everything.
 pub(super) struct Kernel {
     /// Keeps programs and links.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     conns: HashMap<MapData, u64, Shared<Conn>>,
     fds: HashMap<MapData, u64, Shared<Fd>>,
@@ -83,7 +83,7 @@ impl Kernel {
         let (ignored, counters) = (map(&mut ebpf, "IGNORED")?, map(&mut ebpf, "COUNTERS")?);
         let states = attach::attach(&mut ebpf, backend, types.as_ref())?;
         let kernel = Self {
-            _ebpf: ebpf,
+            ebpf,
             log,
             conns,
             fds,
@@ -113,6 +113,16 @@ impl Kernel {
             }
         }
         sum
+    }
+
+    /// How often the kernel did not run a program of ours because it, or one like it, was still running on the processor. Where
+    /// there are two copies the other may have run. 0 before Linux 5.12, which does not tell.
+    pub(super) fn passed_over(&self) -> u64 {
+        let descriptors = self.ebpf.programs().filter_map(|(_, program)| {
+            let fd = program.fd().ok()?.as_fd().as_raw_fd();
+            std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
+        });
+        descriptors.map(|info| recursion_misses(&info)).sum()
     }
 
     /// The connection that a descriptor refers to.
@@ -259,6 +269,14 @@ where
         .with_context(|| format!("BPF map {name} has another shape: it does not belong to this build"))
 }
 
+/// `recursion_misses:\t3` in a program's fdinfo.
+fn recursion_misses(info: &str) -> u64 {
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"));
+    line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+}
+
 /// The kernel wants a power of two of at least a page; 64 KiB is the largest page there is.
 pub(super) fn ring_size(bytes: u32) -> u32 {
     bytes.clamp(1 << 16, 1 << 30).next_power_of_two()
@@ -267,6 +285,15 @@ pub(super) fn ring_size(bytes: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Scenario: a program's fdinfo of a kernel that counts what it passes over, and of one that does not.
+    /// Guarantees: the number, or 0.
+    #[test]
+    fn misses() {
+        let info = "pos:\t0\nprog_type:\t26\nrun_cnt:\t7\nrecursion_misses:\t12\nverified_insns:\t8\n";
+        assert_eq!(recursion_misses(info), 12);
+        assert_eq!(recursion_misses("pos:\t0\nprog_type:\t5\n"), 0);
+    }
 
     /// Scenario: sizes that a user may ask for.
     /// Guarantees: a power of two, not smaller than asked for within the bounds.

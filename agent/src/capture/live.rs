@@ -322,6 +322,11 @@ impl Live {
                 "records of processes in other network namespaces, left out",
                 self.netns.as_ref().map_or(0, Netns::left_out),
             ),
+            (
+                "probes_passed_over",
+                "times the kernel did not run a probe; what was lost by it is in the counters below",
+                self.kernel.passed_over(),
+            ),
         ];
         let kernel = self.kernel.counters();
         let named = Counter::NAMES

@@ -194,6 +194,36 @@ for host, family in [('127.0.0.1', socket.AF_INET), ('::1', socket.AF_INET6)] * 
     assert_eq!(opened, closed);
 }
 
+/// Scenario: the server says something and closes; the client reads after both, and once more.
+/// Guarantees: the last bytes are told although the end came with them, and nothing counts as missed.
+#[test]
+fn last_bytes_with_the_end() {
+    if !wanted() {
+        return;
+    }
+    let server = Server::start();
+    let mut capture = Capture::start(server.port);
+    capture.run(
+        server.port,
+        "
+s = connect()
+s.send(b'C')
+time.sleep(0.3)
+assert s.recv(100) == b'bye'
+assert s.recv(100) == b''
+s.close()
+",
+    );
+    let [conn] = capture.conns()[..] else {
+        panic!("{:?}", capture.conns())
+    };
+    capture.stream(conn, Kind::Recv).check(b"bye", &[]);
+    assert_eq!(
+        (capture.counter("missed_bytes"), capture.counter("returns_missed")),
+        (0, 0)
+    );
+}
+
 /// Scenario: bytes reach the connection by sendfile, which no probe of a call sees; a write to a file follows, then a send.
 /// Guarantees: a back end that knows sockets makes of them a gap of their length, neither fills it with another call's bytes nor
 /// misplaces what follows.

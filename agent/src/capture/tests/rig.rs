@@ -42,7 +42,7 @@ pub(super) struct Exchange {
 }
 
 /// A server on a free port. A client's first byte chooses: `E` echoes what follows, `S` swallows it, `B` and eight
-/// bytes of length has it send that many bytes.
+/// bytes of length has it send that many bytes, `C` has it say `bye` and close.
 pub(super) struct Server {
     pub(super) port: u16,
     exchanges: Arc<Mutex<Vec<Arc<Mutex<Exchange>>>>>,
@@ -98,10 +98,11 @@ fn serve(mut stream: TcpStream, exchange: &Mutex<Exchange>) {
             b'B' if first => {
                 noise(usize::try_from(u64::from_be_bytes(bytes[1..9].try_into().unwrap())).unwrap())
             }
+            b'C' => b"bye".to_vec(),
             _ => Vec::new(),
         };
         exchange.lock().unwrap().sent.extend_from_slice(&answer);
-        if stream.write_all(&answer).is_err() {
+        if stream.write_all(&answer).is_err() || mode == b'C' {
             break;
         }
     }
