@@ -10,6 +10,7 @@ use super::guest::{self, Programs};
 use super::kernels::{Image, Kernel};
 use super::table::{self, Row};
 use crate::process::{Interrupt, Interrupted};
+use crate::util;
 
 /// What every kernel of the matrix must have.
 pub(super) const BACK_ENDS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
@@ -54,7 +55,8 @@ pub(super) fn run(kernels: &[Kernel], programs: &Programs, interrupt: &Interrupt
     }
     let mut rows = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.sort_by_key(|(place, _)| *place);
-    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
+    let mut rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
+    let unsteady = try_again(&mut rows, kernels, programs, interrupt);
     println!("\n{}", table::show(&rows));
     let failed: Vec<&str> = rows
         .iter()
@@ -64,13 +66,48 @@ pub(super) fn run(kernels: &[Kernel], programs: &Programs, interrupt: &Interrupt
     if !failed.is_empty() {
         bail!("not everything passed on {}", failed.join(", "));
     }
+    let second = if unsteady.is_empty() {
+        String::new()
+    } else {
+        format!("; at the second try only: {}", unsteady.join(", "))
+    };
     Ok(format!(
-        "{} kernels × {} back ends × {} brokers in {:.0} s",
+        "{} kernels × {} back ends × {} brokers in {:.0} s{second}",
         rows.len(),
         BACK_ENDS.len(),
         BROKERS.len(),
         start.elapsed().as_secs_f64()
     ))
+}
+
+/// So many kernels that fail are tried once more: an emulated machine on one that others use misses a moment now and then; more
+/// fail for another reason.
+const DOUBTFUL: usize = 1;
+
+/// Runs what failed a second time, alone, if that is little; gives the kernels that passed then.
+fn try_again(
+    rows: &mut [Row],
+    kernels: &[Kernel],
+    programs: &Programs,
+    interrupt: &Interrupt,
+) -> Vec<&'static str> {
+    let failed: Vec<&mut Row> = rows.iter_mut().filter(|row| !row.is_green()).collect();
+    let mut passed = Vec::new();
+    if failed.len() > DOUBTFUL {
+        return passed;
+    }
+    for row in failed {
+        let Some(kernel) = kernels.iter().find(|kernel| kernel.name == row.kernel) else {
+            continue;
+        };
+        println!("\n{}", table::show(std::slice::from_ref(row)));
+        util::say("once more", row.kernel);
+        *row = on_kernel(*kernel, kernel.obtain(), programs, interrupt);
+        if row.is_green() {
+            passed.push(row.kernel);
+        }
+    }
+    passed
 }
 
 fn on_kernel(kernel: Kernel, image: Result<Image>, programs: &Programs, interrupt: &Interrupt) -> Row {
