@@ -28,25 +28,6 @@ const STATISTICS: [&str; 4] = [
     "verification time ",
 ];
 
-/// The kernel's types, in the two readings that attaching needs.
-pub(super) struct Types {
-    /// Ours: members and parameters.
-    pub(super) own: Btf,
-    /// aya's: the ids of functions.
-    aya: aya::Btf,
-}
-
-impl Types {
-    /// # Errors
-    /// The kernel has no BTF, or it is not as expected.
-    pub(super) fn of_kernel() -> Result<Self> {
-        Ok(Self {
-            own: Btf::of_kernel()?,
-            aya: aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?,
-        })
-    }
-}
-
 /// What came of one row of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -77,10 +58,15 @@ pub(super) fn precheck(backend: Backend) -> Result<()> {
 ///
 /// # Errors
 /// When the kernel refuses a program or lacks a required hook.
-pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend, types: Option<&Types>) -> Result<Vec<State>> {
+pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend, types: Option<&Btf>) -> Result<Vec<State>> {
     let tracefs = tracefs::ensure()?;
     check_fields(&tracefs, backend)?;
-    let resolve = |hook: &Hook| resolve(&hook.at, types.map(|types| &types.own), &tracefs);
+    // aya's own reading of the same, which takes some tens of megabytes: only now that its loader's is gone.
+    let ids = (backend == Backend::Fentry)
+        .then(aya::Btf::from_sys_fs)
+        .transpose()
+        .context("cannot read the kernel's BTF")?;
+    let resolve = |hook: &Hook| resolve(&hook.at, types, &tracefs);
     let targets: Vec<Option<Target>> = backend.plan().iter().map(resolve).collect();
     let rows = || backend.plan().iter().zip(&targets);
     let copies: &[&str] = if preemption::is_possible(backend) {
@@ -93,7 +79,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend, types: Option<&Types>) -
         match target {
             Some(target) if loaded.insert(hook.program) => {
                 for program in names(ebpf, hook, copies) {
-                    load(ebpf, &program, target, types)?;
+                    load(ebpf, &program, target, ids.as_ref())?;
                 }
             }
             Some(_) => {}
@@ -163,13 +149,13 @@ fn resolve(at: &At, types: Option<&Btf>, tracefs: &Path) -> Option<Target> {
     }
 }
 
-fn load(ebpf: &mut Ebpf, name: &str, target: &Target, types: Option<&Types>) -> Result<()> {
+fn load(ebpf: &mut Ebpf, name: &str, target: &Target, ids: Option<&aya::Btf>) -> Result<()> {
     let program = program(ebpf, name)?;
-    let result = match (program, target, types) {
+    let result = match (program, target, ids) {
         (Program::TracePoint(program), ..) => program.load(),
         (Program::KProbe(program), ..) => program.load(),
-        (Program::FEntry(program), Target::Function(at), Some(types)) => program.load(at, &types.aya),
-        (Program::FExit(program), Target::Function(at), Some(types)) => program.load(at, &types.aya),
+        (Program::FEntry(program), Target::Function(at), Some(ids)) => program.load(at, ids),
+        (Program::FExit(program), Target::Function(at), Some(ids)) => program.load(at, ids),
         _ => bail!("BPF program {name} cannot go to {target}"),
     };
     result.map_err(|error| anyhow!("{}", refusal(name, &error)))

@@ -10,7 +10,8 @@ use celeryscope_common::Layout;
 use celeryscope_common::layout::GLOBAL;
 use celeryscope_common::maps::{Conn, Counter, Counters, Fd, fd_key, port_bit};
 
-use super::attach::{State, Types};
+use super::attach::State;
+use super::btf::Btf;
 use super::plan::Backend;
 use super::{attach, layout, object, privileges};
 
@@ -56,8 +57,8 @@ impl Kernel {
         log: bool,
     ) -> Result<(Self, RingBuf<MapData>, Vec<State>)> {
         privileges::lift_memlock();
-        let types = backend.knows_sockets().then(Types::of_kernel).transpose()?;
-        let layout = types.as_ref().map(|types| layout::of(&types.own)).transpose()?;
+        let types = backend.knows_sockets().then(Btf::of_kernel).transpose()?;
+        let layout = types.as_ref().map(layout::of).transpose()?;
         let layout = Shared(layout.unwrap_or_default());
         let ring_bytes = ring_size(ring_bytes);
         let (wake_above, level) = (
