@@ -244,16 +244,12 @@ fn attach_refusal(error: &ProgramError) -> String {
 /// # Errors
 /// The kernel is older than the oldest that can work.
 pub(super) fn check_kernel() -> Result<()> {
-    match kernel_release::current() {
-        Some(version) if version < kernel_release::OLDEST => {
-            let (major, minor) = kernel_release::OLDEST;
-            bail!(
-                "this is Linux {}.{}: BPF ring buffers need Linux {major}.{minor} or later: upgrade the host",
-                version.0,
-                version.1
-            )
-        }
-        _ => Ok(()),
+    let Some(version) = kernel_release::current() else {
+        return Ok(());
+    };
+    match kernel_release::too_old(version) {
+        Some(advice) => bail!("this is Linux {}.{}: {advice}", version.0, version.1),
+        None => Ok(()),
     }
 }
 

@@ -1,7 +1,15 @@
 //! Which Linux this is.
 
 /// The first with BPF ring buffers: nothing older can work.
-pub(crate) const OLDEST: (u32, u32) = (5, 8);
+const OLDEST: (u32, u32) = (5, 8);
+
+/// What to do, where this version is too old.
+#[must_use]
+pub(crate) fn too_old(version: (u32, u32)) -> Option<String> {
+    let (major, minor) = OLDEST;
+    (version < OLDEST)
+        .then(|| format!("BPF ring buffers need Linux {major}.{minor} or later: upgrade the host"))
+}
 
 /// Major and minor version of the running kernel, where its release begins with them.
 #[must_use]

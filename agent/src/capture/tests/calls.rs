@@ -39,9 +39,7 @@ fn all_calls(connect: &str, addr: &str) {
     let server = Server::start();
     let mut capture = Capture::start(server.port);
     let pid = capture.run(server.port, &format!("s = {connect}\n{ALL_CALLS}"));
-    let [conn] = capture.conns()[..] else {
-        panic!("{:?}", capture.conns())
-    };
+    let conn = capture.only_conn();
     let open = capture.of(Kind::Open).next().unwrap();
     assert_eq!(open.header.pid, pid);
     let endpoint = Endpoint::from_bytes(&open.payload).unwrap();
@@ -123,9 +121,7 @@ s.send(b'Shello')
 s.close()
 ",
     );
-    let [conn] = capture.conns()[..] else {
-        panic!("{:?}", capture.conns())
-    };
+    let conn = capture.only_conn();
     capture.stream(conn, Kind::Send).check(b"Shello", &[]);
 }
 
@@ -214,9 +210,7 @@ assert s.recv(100) == b''
 s.close()
 ",
     );
-    let [conn] = capture.conns()[..] else {
-        panic!("{:?}", capture.conns())
-    };
+    let conn = capture.only_conn();
     capture.stream(conn, Kind::Recv).check(b"bye", &[]);
     assert_eq!(
         (capture.counter("missed_bytes"), capture.counter("returns_missed")),
@@ -253,9 +247,7 @@ s.send(b'after')
 s.close()
 ",
     );
-    let [conn] = capture.conns()[..] else {
-        panic!("{:?}", capture.conns())
-    };
+    let conn = capture.only_conn();
     let stream = capture.stream(conn, Kind::Send);
     stream.check(b"Sbeforeunseenafter", &[(7, 13)]);
     assert_eq!(server.exchange(0).received, b"Sbeforeunseenafter");

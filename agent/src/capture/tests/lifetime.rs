@@ -36,9 +36,7 @@ os.write(w, b'x')
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 ",
     );
-    let [conn] = capture.conns()[..] else {
-        panic!("{:?}", capture.conns())
-    };
+    let conn = capture.only_conn();
     capture.stream(conn, Kind::Send).check(b"Sparent child", &[]);
     let fork = capture.of(Kind::Fork).next().unwrap().header;
     let child = u32::try_from(fork.conn).unwrap();
@@ -111,9 +109,7 @@ pause()
     assert_eq!(capture.of(Kind::Close).count(), 1);
     program.go_on();
     capture.finish(program);
-    let [conn] = capture.conns()[..] else {
-        panic!("{:?}", capture.conns())
-    };
+    let conn = capture.only_conn();
     capture
         .stream(conn, Kind::Send)
         .check(b"Scopy 0,copy 1,copy 2,copy 3,copy 4,", &[]);

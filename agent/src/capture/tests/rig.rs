@@ -264,6 +264,14 @@ impl Capture {
         self.of(Kind::Open).map(|kept| kept.header.conn).collect()
     }
 
+    /// The connection, where there was one alone.
+    pub(super) fn only_conn(&self) -> u64 {
+        let [conn] = self.conns()[..] else {
+            panic!("{:?}", self.conns())
+        };
+        conn
+    }
+
     pub(super) fn of(&self, kind: Kind) -> impl Iterator<Item = &Kept> {
         self.records.iter().filter(move |kept| kept.kind == kind)
     }

@@ -194,11 +194,8 @@ fn kernel(release: &str) -> Finding {
     let Some(version) = kernel_release::parse(release) else {
         return Finding::new("kernel", Level::Note, format!("{release}, which is no version"));
     };
-    if version < kernel_release::OLDEST {
-        let (major, minor) = kernel_release::OLDEST;
-        return Finding::new("kernel", Level::Fail, release).advice(format!(
-            "BPF ring buffers need Linux {major}.{minor} or later: upgrade the host"
-        ));
+    if let Some(advice) = kernel_release::too_old(version) {
+        return Finding::new("kernel", Level::Fail, release).advice(advice);
     }
     Finding::new(
         "kernel",
