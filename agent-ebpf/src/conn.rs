@@ -4,13 +4,13 @@
 //! left; the one whose removal of the element succeeds tells it. In the others a connection is its socket, from `tcp_connect`,
 //! or from the first use of one that is older than the agent, to `tcp_close`.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
-use celeryscope_common::maps::{Conn, Counter, Fd, NO_SLOT, SLOTS_PER_PROCESS, fd_key};
+use celeryscope_common::maps::{Conn, Counter, Fd, Flow, NO_SLOT, SLOTS_PER_PROCESS, fd_key};
 use celeryscope_common::{Addr, Endpoint, Header, Kind, flags};
 
-use crate::maps::{CONNS, FDS, NEXT_ID, SLOTS, atomic_add, count, op};
-use crate::{emit, filter, process, sock};
+use crate::maps::{CONNS, FDS, NEXT_ID, SLOTS, atomic_add, count, count_fd, op};
+use crate::{address, emit, filter, process, sock};
 
 const NOEXIST: u64 = BPF_NOEXIST as u64;
 
@@ -21,8 +21,8 @@ pub(crate) fn opened(tgid: u32, fd: u32, addr: Addr, port: u16) {
     if let Some(known) = filter::descriptor(tgid, fd) {
         // SAFETY: torn counters would only be both non-zero.
         if let Some(conn) = unsafe { CONNS.get(known.conn) }
-            && conn.tx == 0
-            && conn.rx == 0
+            && conn.tx.bytes == 0
+            && conn.rx.bytes == 0
             && conn.port == port
             && conn.addr == addr
         {
@@ -51,16 +51,16 @@ pub(crate) fn connecting(sk: u64) {
     };
     // SAFETY: torn counters would only be both non-zero.
     if let Some(conn) = unsafe { CONNS.get(sk) }
-        && conn.tx_known != 0
-        && conn.tx_seq == seq
-        && conn.tx == 0
-        && conn.rx == 0
+        && conn.tx.known != 0
+        && conn.tx.seq == seq
+        && conn.tx.bytes == 0
+        && conn.rx.bytes == 0
     {
         return;
     }
     closing(sk);
     if let Some(conn) = adopt(sk, 0) {
-        (conn.tx_known, conn.tx_seq) = (1, seq);
+        (conn.tx.known, conn.tx.seq) = (1, seq);
     }
 }
 
@@ -77,8 +77,7 @@ pub(crate) fn of_socket(sk: u64) -> Option<&'static mut Conn> {
 #[inline(always)]
 fn adopt(sk: u64, flags: u16) -> Option<&'static mut Conn> {
     let (addr, port) = sock::peer(sk)?;
-    // SAFETY: both are 16 bytes without padding.
-    let addr = unsafe { core::mem::transmute::<[u32; 4], Addr>(addr) };
+    let addr = address::of_words(addr);
     let id = new_id()?;
     if CONNS.insert(sk, unused(id, addr, port), 0).is_err() {
         count(Counter::ConnsFull, 1);
@@ -96,9 +95,7 @@ pub(crate) fn start_over(conn: &mut Conn) {
     let Some(id) = new_id() else { return };
     emit::bare(&emit::header(Kind::Close, conn.id), false);
     conn.id = id;
-    (conn.tx, conn.rx) = (0, 0);
-    (conn.tx_run, conn.rx_run) = (0, 0);
-    (conn.tx_more, conn.rx_more) = (0, 0);
+    (conn.tx, conn.rx) = (Flow::NONE, Flow::NONE);
     tell_open(id, conn.addr, conn.port, flags::MIDSTREAM);
 }
 
@@ -118,21 +115,11 @@ pub(crate) fn closing(sk: u64) {
 fn unused(id: u64, addr: Addr, port: u16) -> Conn {
     Conn {
         id,
-        tx: 0,
-        rx: 0,
+        tx: Flow::NONE,
+        rx: Flow::NONE,
         refs: 0,
-        tx_run: 0,
-        rx_run: 0,
         addr,
         port,
-        tx_more: 0,
-        rx_more: 0,
-        tx_seq: 0,
-        rx_seq: 0,
-        tx_thread: 0,
-        rx_thread: 0,
-        tx_known: 0,
-        rx_known: 0,
         reserved: [0; 6],
     }
 }
@@ -195,10 +182,16 @@ fn link(tgid: u32, fd: u32, conn: u64, slot: u32) -> bool {
         slot,
         reserved: 0,
     };
-    if FDS.insert(fd_key(tgid, fd), value, 0).is_err() {
-        count(Counter::FdsFull, 1);
-        let _ = SLOTS.remove(fd_key(tgid, slot));
-        return false;
+    let key = fd_key(tgid, fd);
+    count_fd(tgid, fd, 1);
+    if FDS.insert(key, value, NOEXIST).is_err() {
+        count_fd(tgid, fd, u64::MAX);
+        // One that is there already lost its connection unseen.
+        if FDS.insert(key, value, u64::from(BPF_EXIST)).is_err() {
+            count(Counter::FdsFull, 1);
+            let _ = SLOTS.remove(fd_key(tgid, slot));
+            return false;
+        }
     }
     add_refs(conn, 1);
     true
@@ -220,6 +213,7 @@ pub(crate) fn drop_fd(tgid: u32, fd: u32) {
     if FDS.remove(fd_key(tgid, fd)).is_err() {
         return;
     }
+    count_fd(tgid, fd, u64::MAX);
     if known.slot != NO_SLOT {
         let _ = SLOTS.remove(fd_key(tgid, known.slot));
     }

@@ -1,8 +1,8 @@
 //! Is this process, this descriptor, this port ours? Asked first by every probe: nearly always the answer is no.
 
-use celeryscope_common::maps::{Fd, fd_key, port_bit};
+use celeryscope_common::maps::{Fd, fd_hint, fd_key, port_bit};
 
-use crate::maps::{FDS, PORTS, PROCS};
+use crate::maps::{FD_HINTS, FDS, PORTS, PROCS};
 
 /// Bits of `maps::process` when the process is watched.
 #[inline(always)]
@@ -14,6 +14,10 @@ pub(crate) fn process(tgid: u32) -> Option<u32> {
 /// The connection behind a descriptor.
 #[inline(always)]
 pub(crate) fn descriptor(tgid: u32, fd: u32) -> Option<Fd> {
+    // SAFETY: one aligned word.
+    if FD_HINTS.get(fd_hint(tgid, fd)) == Some(&0) {
+        return None;
+    }
     // SAFETY: a torn read could only mix two generations of the same descriptor of one process.
     unsafe { FDS.get(fd_key(tgid, fd)) }.copied()
 }

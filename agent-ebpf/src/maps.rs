@@ -3,10 +3,11 @@
 use core::arch::asm;
 
 use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use celeryscope_common::Layout;
-use celeryscope_common::maps::{Conn, Counter, Counters, Fd, PORT_WORDS};
+use celeryscope_common::maps::{Conn, Counter, Counters, FD_HINTS as FD_HINTS_SIZE, Fd, PORT_WORDS, fd_hint};
 
 use crate::iter::Transfer;
 
@@ -24,6 +25,11 @@ pub(crate) static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(16_384, 
 /// `fd_key(tgid, fd)` → connection. Removed when the descriptor is closed or its process ends or executes.
 #[map]
 pub(crate) static FDS: HashMap<u64, Fd> = HashMap::with_max_entries(16_384, 0);
+
+/// How many descriptors that share an element are in [`FDS`] (see `fd_hint`). An array, asked before it: nearly every call on the
+/// host is on a descriptor that is not there. Mapped into the user half's memory, so that it can count its own.
+#[map]
+pub(crate) static FD_HINTS: Array<u64> = Array::with_max_entries(FD_HINTS_SIZE, BPF_F_MMAPABLE);
 
 /// `fd_key(tgid, slot)` → descriptor: the list of a process's tracked descriptors. Each slot is an element of its
 /// own, so that both halves take slots with an atomic insert and neither overwrites the other's.
@@ -260,10 +266,7 @@ pub(crate) fn end(pid_tgid: u64, call: &mut Call) -> u32 {
 
 #[inline(always)]
 fn count_under_way(pid_tgid: u64, by: u64) {
-    if let Some(calls) = UNDER_WAY.get_ptr_mut(pid_tgid as u32 & (UNDER_WAY_SIZE - 1)) {
-        // SAFETY: an aligned word in a map element.
-        unsafe { atomic_add(calls, by) };
-    }
+    add(&UNDER_WAY, pid_tgid as u32 & (UNDER_WAY_SIZE - 1), by);
 }
 
 /// The call under way, if it is one of ours, which it stays.
@@ -306,6 +309,20 @@ pub(crate) fn take_call(pid_tgid: u64) -> Option<(&'static mut Call, u32)> {
     let call = noted_call(pid_tgid)?;
     let op = end(pid_tgid, call);
     Some((call, op))
+}
+
+/// Counts a descriptor in its element of [`FD_HINTS`], or takes it away (`u64::MAX`).
+#[inline(always)]
+pub(crate) fn count_fd(tgid: u32, fd: u32, by: u64) {
+    add(&FD_HINTS, fd_hint(tgid, fd), by);
+}
+
+#[inline(always)]
+fn add(counts: &Array<u64>, element: u32, by: u64) {
+    if let Some(word) = counts.get_ptr_mut(element) {
+        // SAFETY: an aligned word in a map element.
+        unsafe { atomic_add(word, by) };
+    }
 }
 
 /// Adds to a counter.

@@ -3,11 +3,9 @@
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 
+use crate::address::{AF_INET, AF_INET6, Words, v4_mapped};
 use crate::filter;
 use crate::maps::{Call, layout, op, shape};
-
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 
 /// Reads a value at a kernel address.
 #[inline(always)]
@@ -22,16 +20,13 @@ pub(crate) fn is_watched(sk: u64) -> bool {
     read::<u16>(sk + u64::from(layout!(sock_dport))).is_some_and(|port| filter::port(u16::from_be(port)))
 }
 
-/// The peer's address in four words, as `Addr` has it, and its port.
+/// The peer's address and port.
 #[inline(always)]
-pub(crate) fn peer(sk: u64) -> Option<([u32; 4], u16)> {
+pub(crate) fn peer(sk: u64) -> Option<(Words, u16)> {
     let port = u16::from_be(read(sk + u64::from(layout!(sock_dport)))?);
     let v6 = u64::from(layout!(sock_v6_daddr));
     let addr = match read::<u16>(sk + u64::from(layout!(sock_family)))? {
-        AF_INET => {
-            let addr = read(sk + u64::from(layout!(sock_daddr)))?;
-            [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), addr]
-        }
+        AF_INET => v4_mapped(read(sk + u64::from(layout!(sock_daddr)))?),
         AF_INET6 if v6 != 0 => read(sk + v6)?,
         _ => return None,
     };

@@ -37,6 +37,16 @@ pub struct Fd {
     pub reserved: u32,
 }
 
+/// Elements of `FD_HINTS`; a power of two.
+pub const FD_HINTS: u32 = 16_384;
+
+/// The element of `FD_HINTS` that a descriptor shares with others: how many of them are in `FDS`. Who puts one there adds to it
+/// before, who removes one takes away after.
+#[must_use]
+pub const fn fd_hint(tgid: u32, fd: u32) -> u32 {
+    (tgid.wrapping_mul(0x9e37_79b1) >> 16).wrapping_add(fd) & (FD_HINTS - 1)
+}
+
 /// Words of `PORTS`: a bit for each port.
 pub const PORT_WORDS: u32 = 1024;
 
@@ -53,39 +63,52 @@ pub const fn port_bit(port: u16) -> (u32, u64) {
 pub struct Conn {
     /// Its id.
     pub id: u64,
-    /// Bytes written since capture began.
-    pub tx: u64,
-    /// Bytes read since capture began.
-    pub rx: u64,
+    /// What is written.
+    pub tx: Flow,
+    /// What is read.
+    pub rx: Flow,
     /// Descriptors that refer to it, over all processes; the tracepoint back end's connections are closed when none is
     /// left.
     pub refs: u64,
-    /// Bytes written since the last read, saturating.
-    pub tx_run: u32,
-    /// Bytes read since the last write, saturating.
-    pub rx_run: u32,
     /// The broker's address.
     pub addr: Addr,
     /// The broker's port, host order.
     pub port: u16,
-    /// 1 when the last write took less than it was given: the next goes on where it stopped.
-    pub tx_more: u8,
-    /// 1 when the last read filled its buffer: there is probably more of the same.
-    pub rx_more: u8,
-    /// The TCP sequence number that the next byte written should have. Socket back ends only, like all that follow.
-    pub tx_seq: u32,
-    /// The same of the next byte read.
-    pub rx_seq: u32,
-    /// The thread that is writing, or 0.
-    pub tx_thread: u32,
-    /// The thread that is reading, or 0.
-    pub rx_thread: u32,
-    /// 1 when `tx_seq` is known.
-    pub tx_known: u8,
-    /// 1 when `rx_seq` is known.
-    pub rx_known: u8,
     /// Zero.
     pub reserved: [u8; 6],
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Flow {
+    /// Bytes moved since capture began.
+    pub bytes: u64,
+    /// Bytes moved since the last of the other direction, saturating.
+    pub run: u32,
+    /// The TCP sequence number that the next byte should have. Socket back ends only, like `thread` and `known`.
+    pub seq: u32,
+    /// The thread that is moving bytes, or 0.
+    pub thread: u32,
+    /// 1 when there is probably more of the same: the last write took less than it was given, the last read filled its buffer.
+    pub more: u8,
+    /// 1 when `seq` is known.
+    pub known: u8,
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+impl Flow {
+    /// Nothing has moved.
+    pub const NONE: Self = Self {
+        bytes: 0,
+        run: 0,
+        seq: 0,
+        thread: 0,
+        more: 0,
+        known: 0,
+        reserved: [0; 2],
+    };
 }
 
 /// What the kernel half counts. The discriminant is the slot in its per-CPU array; the first 16 are records lost,
@@ -171,4 +194,5 @@ pub type Counters = [u64; Counter::SLOTS];
 const _: () = {
     assert!(size_of::<Fd>() == 16);
     assert!(size_of::<Conn>() == 88);
+    assert!(FD_HINTS.is_power_of_two());
 };

@@ -9,6 +9,7 @@ use aya_ebpf::macros::{fentry, fexit};
 use aya_ebpf::programs::{FEntryContext, FExitContext};
 
 use super::tcp;
+use super::transfer::has_pool;
 use crate::maps::{layout, op, take_call};
 use crate::{conn, filter, process};
 
@@ -152,7 +153,7 @@ twice! {
 
 #[inline(always)]
 fn exit_pipe(ctx: &FExitContext) {
-    if tcp::has_pool(bpf_get_current_pid_tgid()) {
+    if has_pool(filter::tgid(bpf_get_current_pid_tgid())) {
         exit(ctx.arg::<i64>(2));
     }
 }

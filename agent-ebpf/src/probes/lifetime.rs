@@ -4,15 +4,13 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
 use aya_log_ebpf::debug;
-use celeryscope_common::Addr;
 use celeryscope_common::maps::SLOTS_PER_PROCESS;
 
 use super::{arg, result};
+use crate::address::{self, AF_INET, AF_INET6, Words, v4_mapped};
 use crate::maps::{begin, call_of, op, take_call};
 use crate::{conn, filter};
 
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 /// The connection is under way (EINPROGRESS), or goes on although a signal ended the wait (EINTR).
 const UNDER_WAY: [i64; 2] = [-115, -4];
 const F_DUPFD: u32 = 0;
@@ -43,17 +41,14 @@ fn try_enter_connect(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// The address as `Addr` in four words, and the port, of the struct sockaddr_in or sockaddr_in6 at this user address.
+/// The address and the port of the struct sockaddr_in or sockaddr_in6 at this user address.
 #[inline(always)]
-fn peer(at: u64) -> Option<([u32; 4], u16)> {
+fn peer(at: u64) -> Option<(Words, u16)> {
     // SAFETY: the helper checks the address; so below.
     let [family, port] = unsafe { bpf_probe_read_user(at as *const [u16; 2]) }.ok()?;
     let addr = match family {
-        AF_INET => {
-            let addr = unsafe { bpf_probe_read_user((at + 4) as *const u32) }.ok()?;
-            [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), addr]
-        }
-        AF_INET6 => unsafe { bpf_probe_read_user((at + 8) as *const [u32; 4]) }.ok()?,
+        AF_INET => v4_mapped(unsafe { bpf_probe_read_user((at + 4) as *const u32) }.ok()?),
+        AF_INET6 => unsafe { bpf_probe_read_user((at + 8) as *const Words) }.ok()?,
         _ => return None,
     };
     Some((addr, u16::from_be(port)))
@@ -68,8 +63,6 @@ twice! {
         if let Some((call, op::CONNECT)) = take_call(pid_tgid)
             && (result == 0 || result == UNDER_WAY[0] || result == UNDER_WAY[1])
         {
-            // SAFETY: both are 16 bytes without padding.
-            let addr = unsafe { core::mem::transmute::<[u32; 4], Addr>(call.addr) };
             debug!(
                 &ctx,
                 "process {} connected {} to port {}",
@@ -77,7 +70,7 @@ twice! {
                 call.fd,
                 call.port
             );
-            conn::opened(filter::tgid(pid_tgid), call.fd, addr, call.port as u16);
+            conn::opened(filter::tgid(pid_tgid), call.fd, address::of_words(call.addr), call.port as u16);
         }
         0
     }
@@ -88,10 +81,7 @@ twice! {
     /// number may already be another thread's.
     #[tracepoint]
     fn enter_close, enter_close_2(ctx: TracePointContext) -> u32 {
-        let tgid = filter::tgid(bpf_get_current_pid_tgid());
-        if filter::process(tgid).is_some() {
-            conn::drop_fd(tgid, arg(&ctx, 0) as u32);
-        }
+        conn::drop_fd(filter::tgid(bpf_get_current_pid_tgid()), arg(&ctx, 0) as u32);
         0
     }
 }
@@ -147,10 +137,7 @@ twice! {
         let (old, new) = (arg(&ctx, 0) as u32, arg(&ctx, 1) as u32);
         if old != new {
             let _ = duplicating(old);
-            let tgid = filter::tgid(bpf_get_current_pid_tgid());
-            if filter::process(tgid).is_some() {
-                conn::drop_fd(tgid, new);
-            }
+            conn::drop_fd(filter::tgid(bpf_get_current_pid_tgid()), new);
         }
         0
     }
@@ -160,7 +147,6 @@ twice! {
 fn duplicating(old: u32) -> Option<()> {
     let pid_tgid = bpf_get_current_pid_tgid();
     let tgid = filter::tgid(pid_tgid);
-    filter::process(tgid)?;
     let known = filter::descriptor(tgid, old)?;
     let call = call_of(pid_tgid)?;
     begin(pid_tgid, call, op::DUP);

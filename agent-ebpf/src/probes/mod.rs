@@ -41,6 +41,10 @@ mod send;
 mod tcp;
 mod transfer;
 
+/// MSG_OOB, MSG_PEEK, MSG_TRUNC (which drops bytes uncopied) and MSG_ERRQUEUE: reads with these move no byte of the stream to the
+/// caller.
+const NOT_STREAM: u32 = 0x1 | 0x2 | 0x20 | 0x2000;
+
 /// Offset of a system call's `n`th argument in the context of its entry; of its result in that of its return.
 const fn argument(n: usize) -> usize {
     16 + 8 * n

@@ -3,18 +3,15 @@
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
 
-use super::arg;
 use super::transfer::{Args, enter};
+use super::{NOT_STREAM, arg};
 use crate::maps::{op, shape};
-
-/// MSG_OOB, MSG_PEEK, MSG_TRUNC (which drops bytes uncopied) and MSG_ERRQUEUE.
-const NOT_STREAM: u64 = 0x1 | 0x2 | 0x20 | 0x2000;
 
 twice! {
     /// `syscalls:sys_enter_recvfrom`: fd, ubuf, size, flags, addr, addr_len
     #[tracepoint]
     fn enter_recvfrom, enter_recvfrom_2(ctx: TracePointContext) -> u32 {
-        if arg(&ctx, 3) & NOT_STREAM == 0 {
+        if arg(&ctx, 3) as u32 & NOT_STREAM == 0 {
             enter::<AGAIN>(&args(&ctx, shape::BUFFER, arg(&ctx, 2)), false);
         }
         0
@@ -25,7 +22,7 @@ twice! {
     /// `syscalls:sys_enter_recvmsg`: fd, msg, flags
     #[tracepoint]
     fn enter_recvmsg, enter_recvmsg_2(ctx: TracePointContext) -> u32 {
-        if arg(&ctx, 2) & NOT_STREAM == 0 {
+        if arg(&ctx, 2) as u32 & NOT_STREAM == 0 {
             enter::<AGAIN>(&args(&ctx, shape::MESSAGE, 0), false);
         }
         0

@@ -2,14 +2,12 @@
 //! No descriptor is followed: whoever uses a socket is seen, however it came by it.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use celeryscope_common::maps::{Conn, Counter, process};
+use celeryscope_common::maps::{Conn, Counter};
 
-use super::{pipe, transfer};
+use super::transfer::{flows, has_pool};
+use super::{NOT_STREAM, pipe, transfer};
 use crate::maps::{CONNS, Call, begin, call_of, count, just_noted, mark, op};
-use crate::{conn, filter, process as processes, sock};
-
-/// MSG_OOB, MSG_PEEK, MSG_TRUNC (which drops bytes uncopied) and MSG_ERRQUEUE.
-const NOT_STREAM: u32 = 0x1 | 0x2 | 0x20 | 0x2000;
+use crate::{conn, filter, process, sock};
 
 /// `tcp_sendmsg` begins on a watched socket.
 #[inline(always)]
@@ -32,7 +30,7 @@ fn enter<const AGAIN: bool>(sk: u64, msg: u64, op: u32) -> Option<()> {
         return None;
     }
     let conn = conn::of_socket(sk)?;
-    processes::watch(filter::tgid(pid_tgid));
+    process::watch(filter::tgid(pid_tgid));
     let call = call_of(pid_tgid)?;
     sock::note_segments(call, sock::message_iter(msg))?;
     call.seq = sock::sequence(sk, op)?;
@@ -50,29 +48,17 @@ fn enter<const AGAIN: bool>(sk: u64, msg: u64, op: u32) -> Option<()> {
 /// to a broker don't do that), what it has moved so far is no loss.
 #[inline(always)]
 fn skip_missed(conn: &mut Conn, op: u32, seq: u32, thread: u32) {
-    let (known, expected, busy) = if op == op::SEND {
-        (conn.tx_known, conn.tx_seq, conn.tx_thread)
-    } else {
-        (conn.rx_known, conn.rx_seq, conn.rx_thread)
-    };
-    let ahead = seq.wrapping_sub(expected);
-    let alone = busy == 0 || busy == thread;
-    let missed = if known != 0 && alone && ahead < 1 << 31 {
-        u64::from(ahead)
-    } else {
-        0
-    };
-    let seq = if known == 0 || alone { seq } else { expected };
-    if missed != 0 {
-        count(Counter::MissedBytes, missed);
+    let (flow, _) = flows(conn, op);
+    let alone = flow.thread == 0 || flow.thread == thread;
+    if flow.known == 0 || alone {
+        let missed = seq.wrapping_sub(flow.seq);
+        if flow.known != 0 && missed != 0 && missed < 1 << 31 {
+            count(Counter::MissedBytes, u64::from(missed));
+            flow.bytes += u64::from(missed);
+        }
+        flow.seq = seq;
     }
-    if op == op::SEND {
-        conn.tx += missed;
-        (conn.tx_known, conn.tx_seq, conn.tx_thread) = (1, seq, thread);
-    } else {
-        conn.rx += missed;
-        (conn.rx_known, conn.rx_seq, conn.rx_thread) = (1, seq, thread);
-    }
+    (flow.known, flow.thread) = (1, thread);
 }
 
 /// A call that was noted has returned, if TCP's sequence numbers agree: otherwise this is another call's return, whose entry no
@@ -91,11 +77,8 @@ pub(super) fn exit(call: &mut Call, op: u32, moved: i64) -> Option<()> {
     }
     // SAFETY: an element of CONNS; two calls at once in one direction have no order to keep.
     let conn = unsafe { &mut *CONNS.get_ptr_mut(call.conn)? };
-    if op == op::SEND {
-        conn.tx_thread = 0;
-    } else {
-        conn.rx_thread = 0;
-    }
+    let (flow, _) = flows(conn, op);
+    flow.thread = 0;
     if moved <= 0 {
         return None;
     }
@@ -106,11 +89,7 @@ pub(super) fn exit(call: &mut Call, op: u32, moved: i64) -> Option<()> {
         count(Counter::ReturnsMissed, 1);
         return None;
     }
-    if op == op::SEND {
-        conn.tx_seq = conn.tx_seq.wrapping_add(counted);
-    } else {
-        conn.rx_seq = conn.rx_seq.wrapping_add(counted);
-    }
+    flow.seq = flow.seq.wrapping_add(counted);
     transfer::tell(conn, call, op, moved as u64)
 }
 
@@ -123,7 +102,7 @@ pub(super) fn enter_pipe<const AGAIN: bool>(iter: u64, op: u32) {
 #[inline(always)]
 fn try_enter_pipe<const AGAIN: bool>(iter: u64, op: u32) -> Option<()> {
     let pid_tgid = bpf_get_current_pid_tgid();
-    if !has_pool(pid_tgid) || AGAIN && just_noted(pid_tgid) {
+    if !has_pool(filter::tgid(pid_tgid)) || AGAIN && just_noted(pid_tgid) {
         return None;
     }
     let call = call_of(pid_tgid)?;
@@ -135,10 +114,4 @@ fn try_enter_pipe<const AGAIN: bool>(iter: u64, op: u32) -> Option<()> {
     // SAFETY: a helper without arguments.
     call.enter = unsafe { bpf_ktime_get_ns() };
     Some(())
-}
-
-/// May the process's pipes be a pool's?
-#[inline(always)]
-pub(super) fn has_pool(pid_tgid: u64) -> bool {
-    filter::process(filter::tgid(pid_tgid)).is_some_and(|bits| bits & process::WATCH_PIPES != 0)
 }

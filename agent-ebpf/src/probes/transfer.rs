@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user};
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
-use celeryscope_common::maps::{Conn, Counter, process};
+use celeryscope_common::maps::{Conn, Counter, Flow, process};
 use celeryscope_common::{Header, Kind};
 
 use super::pipe;
@@ -28,9 +28,6 @@ pub(super) struct Args {
 pub(super) fn enter<const AGAIN: bool>(args: &Args, pipes: bool) {
     let pid_tgid = bpf_get_current_pid_tgid();
     let tgid = filter::tgid(pid_tgid);
-    let Some(bits) = filter::process(tgid) else {
-        return;
-    };
     if let Some(call) = noted_call(pid_tgid) {
         if call.mark == mark::other(AGAIN) {
             call.mark = mark::SEEN;
@@ -40,7 +37,7 @@ pub(super) fn enter<const AGAIN: bool>(args: &Args, pipes: bool) {
     }
     let conn = match filter::descriptor(tgid, args.fd) {
         Some(known) => known.conn,
-        None if pipes && bits & process::WATCH_PIPES != 0 => 0,
+        None if pipes && has_pool(tgid) => 0,
         None => return,
     };
     let Some(call) = call_of(pid_tgid) else {
@@ -55,6 +52,12 @@ pub(super) fn enter<const AGAIN: bool>(args: &Args, pipes: bool) {
     call.fd = args.fd;
     // SAFETY: a helper without arguments.
     call.enter = unsafe { bpf_ktime_get_ns() };
+}
+
+/// May the process's pipes be a pool's?
+#[inline(always)]
+pub(super) fn has_pool(tgid: u32) -> bool {
+    filter::process(tgid).is_some_and(|bits| bits & process::WATCH_PIPES != 0)
 }
 
 /// The thread is in another call, so its last one is over, and no probe saw it return. How much was moved is not known, so
@@ -143,23 +146,27 @@ fn segments(call: &Call, moved: u64) -> Option<(Segments, u64)> {
 #[inline(always)]
 fn account(conn: &mut Conn, op: u32, moved: u64, asked: u64) -> (Kind, u64, bool) {
     let add = if moved > 1 << 30 { 1 << 30 } else { moved as u32 };
-    if op == op::SEND {
-        let start = conn.tx;
-        let continues = conn.tx_more != 0 && conn.tx_run > LONG_RUN;
-        conn.tx = start + moved;
-        conn.tx_run = conn.tx_run.saturating_add(add);
-        conn.rx_run = 0;
-        conn.tx_more = u8::from(moved < asked);
-        conn.rx_more = 0;
-        (Kind::Send, start, continues)
+    let (flow, other) = flows(conn, op);
+    let start = flow.bytes;
+    let continues = flow.more != 0 && flow.run > LONG_RUN;
+    flow.bytes = start + moved;
+    flow.run = flow.run.saturating_add(add);
+    (other.run, other.more) = (0, 0);
+    let (kind, more) = if op == op::SEND {
+        (Kind::Send, moved < asked)
     } else {
-        let start = conn.rx;
-        let continues = conn.rx_more != 0 && conn.rx_run > LONG_RUN;
-        conn.rx = start + moved;
-        conn.rx_run = conn.rx_run.saturating_add(add);
-        conn.tx_run = 0;
-        conn.rx_more = u8::from(moved >= asked);
-        conn.tx_more = 0;
-        (Kind::Recv, start, continues)
+        (Kind::Recv, moved >= asked)
+    };
+    flow.more = u8::from(more);
+    (kind, start, continues)
+}
+
+/// The direction of a call of this kind, and the other.
+#[inline(always)]
+pub(super) fn flows(conn: &mut Conn, op: u32) -> (&mut Flow, &mut Flow) {
+    if op == op::SEND {
+        (&mut conn.tx, &mut conn.rx)
+    } else {
+        (&mut conn.rx, &mut conn.tx)
     }
 }

@@ -9,6 +9,7 @@ use crate::detect::{Opening, Protocol};
 use crate::limits::Limits;
 use crate::stats::Stats;
 use crate::stream::Half;
+use crate::time::Mono;
 
 /// A connection.
 #[derive(Debug)]
@@ -16,7 +17,8 @@ pub(crate) struct Connection {
     pub(crate) server: Option<Server>,
     /// What the capture side was last told.
     pub(crate) told: Verdict,
-    midstream: bool,
+    /// When it was opened; `None` when it is older than the capture.
+    opened: Option<Mono>,
     speaker: Speaker,
 }
 
@@ -30,11 +32,11 @@ enum Speaker {
 }
 
 impl Connection {
-    pub(crate) fn new(server: Option<Server>, midstream: bool) -> Self {
+    pub(crate) fn new(server: Option<Server>, opened: Option<Mono>) -> Self {
         Self {
             server,
             told: Verdict::Unknown,
-            midstream,
+            opened,
             speaker: Speaker::Unknown(Opening::default()),
         }
     }
@@ -48,12 +50,13 @@ impl Connection {
         out: &mut Vec<BrokerEvent>,
     ) -> Verdict {
         if let Speaker::Unknown(opening) = &mut self.speaker {
-            let speaker = match opening.judge(record, self.midstream) {
+            let midstream = self.opened.is_none();
+            let speaker = match opening.judge(record, midstream) {
                 Protocol::Unknown | Protocol::More => return self.told,
-                Protocol::Resp => Speaker::Redis(Box::new(RedisConnection::new(limits, self.midstream))),
+                Protocol::Resp => Speaker::Redis(Box::new(RedisConnection::new(limits, self.opened))),
                 Protocol::Amqp => {
                     let id = record.header.conn;
-                    Speaker::Rabbit(Box::new(RabbitConnection::new(id, limits, self.midstream)))
+                    Speaker::Rabbit(Box::new(RabbitConnection::new(id, limits, midstream)))
                 }
             };
             let opening = std::mem::take(opening);

@@ -116,11 +116,9 @@ impl Pipeline {
                         address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4),
                         endpoint.port,
                     );
-                    self.open(
-                        record.header.conn,
-                        Some(server),
-                        record.header.flags & flags::MIDSTREAM != 0,
-                    );
+                    let older = record.header.flags & flags::MIDSTREAM != 0;
+                    let opened = (!older).then_some(Mono(record.header.enter));
+                    self.open(record.header.conn, Some(server), opened);
                 }
                 None => self.past.records_rejected += 1,
             },
@@ -190,9 +188,9 @@ impl Pipeline {
         &self.config
     }
 
-    fn open(&mut self, conn: u64, server: Option<Server>, midstream: bool) {
+    fn open(&mut self, conn: u64, server: Option<Server>, opened: Option<Mono>) {
         self.past.connections += 1;
-        let connection = Connection::new(server, midstream);
+        let connection = Connection::new(server, opened);
         // A connection that is opened again under its id was closed unseen.
         if let Some(old) = self.connections.remove(&conn) {
             self.retire(conn, old);
@@ -207,7 +205,7 @@ impl Pipeline {
         let conn = record.header.conn;
         if !self.connections.contains(&conn) {
             // Its Open record was lost: what it is connected to is not known, what it says still is.
-            self.open(conn, None, true);
+            self.open(conn, None, None);
         }
         let Some(connection) = self.connections.get_mut(&conn) else {
             return;

@@ -12,6 +12,7 @@ use celeryscope_common::maps::{Conn, Counter, Counters, Fd, fd_key, port_bit};
 
 use super::attach::State;
 use super::btf::Btf;
+use super::hints::FdHints;
 use super::plan::Backend;
 use super::{attach, layout, object, privileges};
 
@@ -38,6 +39,7 @@ pub(super) struct Kernel {
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     conns: HashMap<MapData, u64, Shared<Conn>>,
     fds: HashMap<MapData, u64, Shared<Fd>>,
+    fd_hints: FdHints,
     slots: HashMap<MapData, u64, u32>,
     procs: HashMap<MapData, u32, u32>,
     ignored: HashMap<MapData, u64, u8>,
@@ -79,6 +81,7 @@ impl Kernel {
             None
         };
         let ring = map(&mut ebpf, "EVENTS")?;
+        let fd_hints = FdHints::of(&ebpf)?;
         let (conns, fds) = (map(&mut ebpf, "CONNS")?, map(&mut ebpf, "FDS")?);
         let (slots, procs) = (map(&mut ebpf, "SLOTS")?, map(&mut ebpf, "PROCS")?);
         let (ignored, counters) = (map(&mut ebpf, "IGNORED")?, map(&mut ebpf, "COUNTERS")?);
@@ -88,6 +91,7 @@ impl Kernel {
             log,
             conns,
             fds,
+            fd_hints,
             slots,
             procs,
             ignored,
@@ -152,11 +156,13 @@ impl Kernel {
             slot,
             reserved: 0,
         };
+        self.fd_hints.add(pid, fd);
         let added = self
             .fds
             .insert(fd_key(pid, fd), Shared(value), BPF_NOEXIST)
             .is_ok();
         if !added {
+            self.fd_hints.take(pid, fd);
             let _ = self.slots.remove(&fd_key(pid, slot));
         }
         added
@@ -168,6 +174,7 @@ impl Kernel {
         if let Ok(Shared(known)) = self.fds.get(&key, 0)
             && self.fds.remove(&key).is_ok()
         {
+            self.fd_hints.take(pid, fd);
             let _ = self.slots.remove(&fd_key(pid, known.slot));
         }
     }

@@ -62,6 +62,9 @@ pub enum BrokerEvent {
         task_id: String,
         /// What it says.
         meta: Box<ResultMeta>,
+        /// When the program turned to it: the first bytes of the command, or what it had to do before it on this
+        /// connection (opening it, looking at what is stored).
+        first: Mono,
         /// Of the write.
         call: Call,
     },

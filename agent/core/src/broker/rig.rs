@@ -55,6 +55,11 @@ impl<C: Reads> Rig<C> {
         self.offsets[usize::from(kind == Kind::Recv)] += bytes as u64;
     }
 
+    /// So many ns pass.
+    pub(super) fn sleep(&mut self, time: u64) {
+        self.now += time;
+    }
+
     fn feed(&mut self, kind: Kind, bytes: &[u8]) -> Vec<String> {
         let offset = &mut self.offsets[usize::from(kind == Kind::Recv)];
         self.now += 10;
@@ -97,7 +102,9 @@ fn show(event: &BrokerEvent) -> String {
         }
         BrokerEvent::Acked { tag, .. } => format!("acked {tag}"),
         BrokerEvent::Requeued { tag, .. } => format!("requeued {tag}"),
-        BrokerEvent::Result { task_id, meta, .. } => format!("result {task_id} {:?}", meta.state),
+        BrokerEvent::Result {
+            task_id, meta, first, ..
+        } => format!("result {task_id} {:?} from {}", meta.state, first.0),
         BrokerEvent::Told { events, .. } => format!("told {} events", events.len()),
         BrokerEvent::ChordComplete { group, .. } => format!("chord {group}"),
         BrokerEvent::Consumer { .. } => "consumer".to_owned(),

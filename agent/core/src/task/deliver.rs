@@ -124,7 +124,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn result(&mut self, task_id: &str, meta: ResultMeta, call: Call) {
+    pub(super) fn result(&mut self, task_id: &str, meta: ResultMeta, first: Mono, call: Call) {
         self.stats.results += 1;
         let leader = self.processes.leader_of(call.pid);
         let own = self.processes.get(call.pid).and_then(|proc| proc.job);
@@ -141,7 +141,7 @@ impl Engine {
         let state = match meta.state {
             ResultState::Started => {
                 attempt.runner = Some((call.pid, call.tid));
-                attempt.begins(call.enter, Timing::Result);
+                attempt.begins(first, Timing::Result);
                 return;
             }
             ResultState::Custom => return,

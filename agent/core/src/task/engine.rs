@@ -121,7 +121,12 @@ impl Engine {
             }
             BrokerEvent::Acked { tag, call } => self.acked(&tag, call),
             BrokerEvent::Requeued { tag, call } => self.requeued(&tag, call),
-            BrokerEvent::Result { task_id, meta, call } => self.result(&task_id, *meta, call),
+            BrokerEvent::Result {
+                task_id,
+                meta,
+                first,
+                call,
+            } => self.result(&task_id, *meta, first, call),
             BrokerEvent::Told { events, call } => self.told(&events, call),
             BrokerEvent::ChordComplete { group, call } => {
                 self.process(call.pid).chord = Some(group);

@@ -328,7 +328,12 @@ impl RabbitConnection {
             }
             Held::Reply { task_id, meta } => {
                 self.verdict = Verdict::Celery;
-                out.push(BrokerEvent::Result { task_id, meta, call });
+                out.push(BrokerEvent::Result {
+                    task_id,
+                    meta,
+                    first: message.first,
+                    call,
+                });
             }
             Held::Events { hostname, events } if announced.exchange == EVENTS => {
                 self.verdict = Verdict::Celery;

@@ -26,9 +26,14 @@ pub(super) enum Meaning {
     },
     /// Its answers are pushes.
     Subscribe,
+    /// Looks at the stored result of this task, as Celery does before it stores one
+    /// (`celery/backends/base.py: KeyValueStoreBackend._store_result`).
+    Look(String),
     /// Events that hold as soon as the command is sent. Only Celery sends such a command.
     Celery(Vec<BrokerEvent>),
-    /// Connection set-up, which any client does.
+    /// What a client sends before it uses a connection that it has just opened.
+    SetUp,
+    /// What any client may send.
     Neutral,
     /// Nothing that Celery would send.
     Foreign,
@@ -55,8 +60,8 @@ pub(super) fn read(
         b"MULTI" => Meaning::Multi,
         b"EXEC" => Meaning::Exec,
         b"DISCARD" => Meaning::Discard,
-        b"PING" | b"HELLO" | b"AUTH" | b"CLIENT" | b"SELECT" | b"INFO" | b"WATCH" | b"UNWATCH" | b"QUIT"
-        | b"READONLY" | b"RESET" | b"COMMAND" => Meaning::Neutral,
+        b"HELLO" | b"AUTH" | b"CLIENT" | b"SELECT" | b"READONLY" | b"COMMAND" => Meaning::SetUp,
+        b"PING" | b"INFO" | b"WATCH" | b"UNWATCH" | b"QUIT" | b"RESET" => Meaning::Neutral,
         b"BRPOP" | b"BLPOP" | b"RPOP" | b"LPOP" => Meaning::Pop {
             kombu: command
                 .args
@@ -80,7 +85,12 @@ pub(super) fn read(
                         events.push(publish(message, destination, item, next_token()));
                     }
                     Some(Content::Reply { task_id, meta }) => {
-                        events.push(BrokerEvent::Result { task_id, meta, call });
+                        events.push(BrokerEvent::Result {
+                            task_id,
+                            meta,
+                            first: item.first,
+                            call,
+                        });
                     }
                     Some(_) => {}
                     None => return Meaning::Foreign,
@@ -123,10 +133,11 @@ pub(super) fn read(
             Some(task_id) => {
                 let at = if &*upper == b"SET" { 2 } else { 3 };
                 let meta = command.arg(at).map_or(&[][..], |bulk| bulk.head());
-                Meaning::Celery(result(task_id, meta, call, stats).into_iter().collect())
+                Meaning::Celery(result(task_id, meta, item, stats).into_iter().collect())
             }
             None => other(command),
         },
+        b"GET" => keys::result_id(key).map_or_else(|| other(command), Meaning::Look),
         _ => other(command),
     }
 }
@@ -274,12 +285,13 @@ fn publish(message: Box<TaskMessage>, destination: String, item: &Item<Command>,
     }
 }
 
-fn result(task_id: String, meta: &[u8], call: Call, stats: &mut RedisStats) -> Option<BrokerEvent> {
+fn result(task_id: String, meta: &[u8], item: &Item<Command>, stats: &mut RedisStats) -> Option<BrokerEvent> {
     match ResultMeta::parse(meta) {
         Some(meta) => Some(BrokerEvent::Result {
             task_id,
             meta: Box::new(meta),
-            call,
+            first: item.first,
+            call: call_of(item),
         }),
         None => {
             stats.results_malformed += 1;

@@ -1,6 +1,7 @@
 //! One connection: commands, their replies, transactions, and what the connection proves to be.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use celeryscope_common::{Kind, Record};
 
@@ -16,6 +17,9 @@ use crate::wire::resp::{Command, Item, ReplyDecoder, RequestDecoder, Value};
 
 /// Commands of another kind that prove a connection not to be Celery's. Set-up commands don't count.
 const FOREIGN_ENOUGH: u32 = 32;
+
+/// Within this time of its opening, a connection's first command is what it was opened for.
+const SET_UP: Duration = Duration::from_secs(1);
 
 /// Calls that prove a connection on which they made no command not to be Redis's.
 const UNREAD_ENOUGH: u32 = 64;
@@ -40,7 +44,19 @@ pub struct RedisConnection {
     /// Calls that sent something before the first command was read.
     unread_calls: u32,
     subscribed: bool,
+    lead: Lead,
     stats: RedisStats,
+}
+
+/// What the program did last on the connection that may be the beginning of what it does next.
+#[derive(Debug, Default)]
+enum Lead {
+    #[default]
+    None,
+    /// It opened the connection, and has sent nothing but set-up commands.
+    Opened(Mono),
+    /// It looked at the stored result of this task, from this time on.
+    Looked(String, Mono),
 }
 
 /// What a reply will answer.
@@ -53,9 +69,10 @@ enum Waiting {
 }
 
 impl RedisConnection {
-    /// A connection; `midstream` when it is older than the capture.
+    /// A connection: when it was opened, `None` when it is older than the capture.
     #[must_use]
-    pub fn new(limits: &Limits, midstream: bool) -> Self {
+    pub fn new(limits: &Limits, opened: Option<Mono>) -> Self {
+        let midstream = opened.is_none();
         Self {
             sent: Half::new(midstream),
             received: Half::new(midstream),
@@ -70,6 +87,7 @@ impl RedisConnection {
             foreign: 0,
             unread_calls: 0,
             subscribed: false,
+            lead: opened.map_or(Lead::None, Lead::Opened),
             stats: RedisStats::default(),
         }
     }
@@ -187,13 +205,15 @@ impl RedisConnection {
         self.unread_calls = 0;
         if item.resynced {
             self.unpair(out);
+            self.lead = Lead::None;
         }
         let last_token = &mut self.last_token;
-        let meaning = command::read(item, context, &mut self.stats, || {
+        let mut meaning = command::read(item, context, &mut self.stats, || {
             *last_token += 1;
             *last_token
         });
         self.judge(&meaning);
+        self.follow(item, &mut meaning);
         let waiting = match meaning {
             Meaning::Multi => {
                 self.transaction = Some(Vec::new());
@@ -244,13 +264,40 @@ impl RedisConnection {
                     }
                 }
             },
-            Meaning::Neutral | Meaning::Foreign => Waiting::Other,
+            Meaning::Look(_) | Meaning::SetUp | Meaning::Neutral | Meaning::Foreign => Waiting::Other,
         };
         if self.waiting.len() >= self.waiting_cap {
             self.stats.in_flight_dropped += 1;
             self.unpair(out);
         }
         self.waiting.push_back(waiting);
+    }
+
+    /// Puts the beginning of a result at what led to it.
+    fn follow(&mut self, item: &Item<Command>, meaning: &mut Meaning) {
+        let opened = |lead: &Lead| match lead {
+            Lead::Opened(at) if item.first.since(*at) < SET_UP => Some(*at),
+            _ => None,
+        };
+        match meaning {
+            Meaning::SetUp | Meaning::Multi => {}
+            Meaning::Look(id) => {
+                let since = opened(&self.lead).unwrap_or(item.first);
+                self.lead = Lead::Looked(id.clone(), since);
+            }
+            Meaning::Celery(events) => {
+                let lead = std::mem::take(&mut self.lead);
+                for event in events {
+                    if let BrokerEvent::Result { task_id, first, .. } = event {
+                        *first = match &lead {
+                            Lead::Looked(id, since) if id == task_id => *since,
+                            lead => opened(lead).unwrap_or(*first),
+                        };
+                    }
+                }
+            }
+            _ => self.lead = Lead::None,
+        }
     }
 
     fn reply(&mut self, item: &Item<Value>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
@@ -310,7 +357,9 @@ impl RedisConnection {
 
     fn judge(&mut self, meaning: &Meaning) {
         match meaning {
-            Meaning::Celery(_) | Meaning::Pop { kombu: true } => self.verdict = Verdict::Celery,
+            Meaning::Celery(_) | Meaning::Look(_) | Meaning::Pop { kombu: true } => {
+                self.verdict = Verdict::Celery
+            }
             Meaning::Foreign if self.verdict == Verdict::Unknown => {
                 self.foreign += 1;
                 if self.foreign >= FOREIGN_ENOUGH {

@@ -6,9 +6,10 @@ use super::RedisConnection;
 use crate::Limits;
 use crate::broker::Verdict;
 use crate::broker::rig::Rig;
+use crate::time::Mono;
 
 fn rig() -> Rig<RedisConnection> {
-    Rig::with(RedisConnection::new(&Limits::default(), false))
+    Rig::with(RedisConnection::new(&Limits::default(), Some(Mono(1))))
 }
 
 fn command(args: &[&[u8]]) -> Vec<u8> {
@@ -192,7 +193,7 @@ fn subscribed_before_the_agent_came() {
         .concat(),
     ] {
         let mut rig = rig();
-        rig.connection = RedisConnection::new(&Limits::default(), true);
+        rig.connection = RedisConnection::new(&Limits::default(), None);
         assert!(rig.recv(b"end of something\r\n").is_empty());
         assert_eq!(rig.recv(&message), ["delivered 1 from bcast"]);
     }
@@ -259,4 +260,39 @@ fn not_a_task() {
     }
     let stats = rig.connection.stats();
     assert_eq!((stats.messages_other, stats.messages_malformed), (1, 5));
+}
+
+/// The commands by which Celery stores a result, in the calls in which it sends them: a look, then a transaction.
+fn stored(id: &str) -> [Vec<u8>; 2] {
+    let key = format!("celery-task-meta-{id}");
+    let stored: [&[&[u8]]; 4] = [
+        &[b"MULTI"],
+        &[b"SETEX", key.as_bytes(), b"9", br#"{"status": "STARTED"}"#],
+        &[b"PUBLISH", key.as_bytes(), b"{}"],
+        &[b"EXEC"],
+    ];
+    [command(&[b"GET", key.as_bytes()]), stored.map(command).concat()]
+}
+
+/// Scenario: results stored on a connection opened for it, on one in use, after a look at another task's, and on one that
+/// was opened long ago.
+/// Guarantees: the program turned to the first when it opened the connection, to the others when it looked at what is
+/// stored, or where no such look goes before, with the command itself.
+#[test]
+fn when_a_result_begins() {
+    let mut rig = rig();
+    rig.send(&command(&[b"CLIENT", b"SETINFO", b"LIB-NAME", b"redis-py"]));
+    let [look, store] = stored("1");
+    assert!(rig.send(&look).is_empty());
+    assert_eq!(rig.send(&store), ["result 1 Started from 1"]);
+    let [look, store] = stored("2");
+    assert!(rig.send(&look).is_empty());
+    assert_eq!(rig.send(&store), ["result 2 Started from 40"]);
+    assert_eq!(rig.send(&store), ["result 2 Started from 60"]);
+    assert!(rig.send(&look).is_empty());
+    assert_eq!(rig.send(&stored("3")[1]), ["result 3 Started from 80"]);
+    let long_ago = Mono(0);
+    rig.connection = RedisConnection::new(&Limits::default(), Some(long_ago));
+    rig.sleep(2_000_000_000);
+    assert_eq!(rig.send(&store), ["result 2 Started from 2000000090"]);
 }
