@@ -18,7 +18,7 @@ pub(crate) struct Connection {
     /// What the capture side was last told.
     pub(crate) told: Verdict,
     /// When it was opened; `None` when it is older than the capture.
-    opened: Option<Mono>,
+    pub(crate) opened: Option<Mono>,
     speaker: Speaker,
 }
 

@@ -50,6 +50,8 @@ counters! {
     connections_ignored,
     /// Connections that speak AMQP.
     connections_amqp,
+    /// Connections that speak TLS.
+    connections_tls,
 
     /// Captured bytes of connections.
     stream_bytes,

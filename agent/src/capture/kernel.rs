@@ -1,9 +1,14 @@
 //! The kernel half in the kernel: its maps by name and type.
 
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::programs::Program;
+use aya::programs::uprobe::{UProbeLink, UProbeScope};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use celeryscope_common::Layout;
@@ -32,10 +37,54 @@ unsafe impl aya::Pod for Shared<Fd> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Shared<Layout> {}
 
+/// Programs that run when a process gets to a place in its own memory, and the names of programs to be told of.
+pub(super) struct UserProbes {
+    ebpf: Arc<Mutex<Ebpf>>,
+    expected: HashMap<MapData, [u8; 16], u8>,
+}
+
+impl UserProbes {
+    /// Runs a program of ours whenever the process gets to this place of this file. Gone when what is given back is dropped.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn attach(&mut self, program: &str, path: &Path, offset: u64, pid: u32) -> Result<UProbeLink> {
+        let pid = NonZeroU32::new(pid).context("process 0 has no memory")?;
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        let Program::UProbe(probe) = attach::program(&mut ebpf, program)? else {
+            bail!("BPF program {program} is no user probe: it does not belong to this build");
+        };
+        if probe.fd().is_err() {
+            probe
+                .load()
+                .map_err(|error| anyhow!("{}", attach::refusal(program, &error)))?;
+        }
+        let link = probe.attach(offset, path, UProbeScope::OneProcess(pid));
+        let link = link.and_then(|id| probe.take_link(id));
+        link.map_err(|error| {
+            anyhow!(
+                "cannot attach {program} to {}: {}",
+                path.display(),
+                attach::attach_refusal(&error)
+            )
+        })
+    }
+
+    /// From now on an Exec record tells of every process that begins to run a program of this name, watched or not.
+    pub(super) fn expect(&mut self, name: &str) {
+        let mut comm = [0; 16];
+        let len = name.len().min(comm.len() - 1);
+        comm[..len].copy_from_slice(&name.as_bytes()[..len]);
+        if let Err(error) = self.expected.insert(comm, 1, 0) {
+            tracing::debug!("processes called {name} won't be told of: {error}");
+        }
+    }
+}
+
 /// The loaded kernel half. Dropping it detaches and unloads everything.
 pub(super) struct Kernel {
     /// Keeps programs and links.
-    ebpf: Ebpf,
+    ebpf: Arc<Mutex<Ebpf>>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     conns: HashMap<MapData, u64, Shared<Conn>>,
     fds: HashMap<MapData, u64, Shared<Fd>>,
@@ -47,8 +96,8 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Loads and attaches. The ring is given apart, so that its records can be read while the maps are changed; with it
-    /// what came of each row of the back end's plan.
+    /// Loads and attaches. The ring is given apart, so that its records can be read while the maps are changed, and what goes to
+    /// another thread; with them what came of each row of the back end's plan.
     ///
     /// # Errors
     /// When the kernel refuses; says what and why.
@@ -57,7 +106,7 @@ impl Kernel {
         ports: &[u16],
         ring_bytes: u32,
         log: bool,
-    ) -> Result<(Self, RingBuf<MapData>, Vec<State>)> {
+    ) -> Result<(Self, UserProbes, RingBuf<MapData>, Vec<State>)> {
         privileges::lift_memlock();
         let types = backend.knows_sockets().then(Btf::of_kernel).transpose()?;
         let layout = types.as_ref().map(layout::of).transpose()?;
@@ -86,6 +135,12 @@ impl Kernel {
         let (slots, procs) = (map(&mut ebpf, "SLOTS")?, map(&mut ebpf, "PROCS")?);
         let (ignored, counters) = (map(&mut ebpf, "IGNORED")?, map(&mut ebpf, "COUNTERS")?);
         let states = attach::attach(&mut ebpf, backend, types.as_ref())?;
+        let expected = map(&mut ebpf, "EXPECTED")?;
+        let ebpf = Arc::new(Mutex::new(ebpf));
+        let user_probes = UserProbes {
+            ebpf: Arc::clone(&ebpf),
+            expected,
+        };
         let kernel = Self {
             ebpf,
             log,
@@ -97,7 +152,7 @@ impl Kernel {
             ignored,
             counters,
         };
-        Ok((kernel, ring, states))
+        Ok((kernel, user_probes, ring, states))
     }
 
     /// Hands what the kernel half logged to our own log.
@@ -123,7 +178,8 @@ impl Kernel {
     /// How often the kernel did not run a program of ours because it, or one like it, was still running on the processor. Where
     /// there are two copies the other may have run. 0 before Linux 5.12, which does not tell.
     pub(super) fn passed_over(&self) -> u64 {
-        let descriptors = self.ebpf.programs().filter_map(|(_, program)| {
+        let ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        let descriptors = ebpf.programs().filter_map(|(_, program)| {
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
         });

@@ -16,13 +16,15 @@ use tokio::io::unix::AsyncFd;
 
 use super::attach::{self, State};
 use super::clock::{self, Clocks};
-use super::kernel::{self, Kernel};
+use super::kernel::{self, Kernel, UserProbes};
 use super::missing_privileges;
 use super::netns::Netns;
 use super::notes::Notes;
 use super::plan::Backend;
 use super::scan::{Found, Scanner};
+use super::tls::Tls;
 use crate::host::proc;
+use crate::host::tls::TlsProcess;
 
 /// The ring is drained at least this often: nearly all records are put there without waking the reader.
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
@@ -38,6 +40,10 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 pub(crate) struct LiveOptions {
     /// Remote ports to watch; 1 to 64 of them.
     pub(crate) ports: Vec<u16>,
+    /// Those of them where brokers speak TLS: who talks to one is covered at once.
+    pub(crate) tls_ports: Vec<u16>,
+    /// Processes that are covered whatever they talk to.
+    pub(crate) tls_processes: Vec<TlsProcess>,
     /// Size of the ring buffer; rounded up to a power of two between 64 KiB and 1 GiB.
     pub(crate) ring_bytes: u32,
     /// Only processes in the agent's own network namespace.
@@ -81,6 +87,8 @@ pub(crate) struct Attached {
 
 /// A running capture. Dropping it detaches everything.
 pub(crate) struct Live {
+    // Dropped first: it lets go of what the kernel half's programs are attached to.
+    tls: Tls,
     kernel: Kernel,
     ring: RingBuf<MapData>,
     waiter: Waiter,
@@ -135,6 +143,7 @@ impl Live {
         let netns = options.own_netns.then(own).transpose()?;
         let Loaded {
             mut kernel,
+            user_probes,
             ring,
             backend,
             hooks,
@@ -144,6 +153,11 @@ impl Live {
         let mut pids = proc::pids(proc_root);
         pids.retain(|pid| netns.as_ref().is_none_or(|netns| netns.holds(*pid)));
         let found = scanner.adopt(&mut kernel, &pids);
+        let tls = Tls::start(proc_root, &options.tls_ports, &options.tls_processes, user_probes)?;
+        for found in found.iter().filter(|found| tls.is_tls(found.port())) {
+            found.holders().iter().for_each(|pid| tls.cover(*pid));
+        }
+        tls.settle();
         let processes: HashSet<u32> = found.iter().flat_map(Found::holders).copied().collect();
         let attached = Attached {
             backend,
@@ -160,6 +174,7 @@ impl Live {
             scanner,
             notes: Notes::default(),
             netns,
+            tls,
             clocks: Clocks::default(),
             attached,
             ring_bytes: kernel::ring_size(options.ring_bytes) as usize,
@@ -233,6 +248,7 @@ impl Live {
                 continue;
             };
             let (kind, pid, conn) = (record.kind, record.header.pid, record.header.conn);
+            let port = record.endpoint().map_or(0, |endpoint| endpoint.port);
             let foreign = self.netns.as_mut().is_some_and(|netns| netns.leaves_out(&record));
             if !foreign {
                 self.notes.pass(&self.proc_root, &record, &mut sink);
@@ -242,8 +258,12 @@ impl Live {
                 self.kernel.ignore(conn, true);
             }
             match kind {
-                Kind::Open if foreign => {}
+                Kind::Open | Kind::Tls if foreign => {}
+                Kind::Tls => self.tls.cover(pid),
                 Kind::Open => {
+                    if self.tls.is_tls(port) {
+                        self.tls.cover(pid);
+                    }
                     self.scanner.watch_workers(&mut self.kernel, &[pid]);
                     for pid in self.scanner.children() {
                         self.notes.introduce(&self.proc_root, pid, &mut sink);
@@ -254,14 +274,30 @@ impl Live {
                     if self.netns.as_mut().is_some_and(|netns| netns.is_foreign(pid)) {
                         continue;
                     }
+                    self.tls.executed(pid);
+                    if self.kernel.process(pid).is_none() {
+                        // Told for the sake of TLS alone.
+                        continue;
+                    }
                     let found = self.scanner.adopt(&mut self.kernel, &[pid]);
+                    if found.iter().any(|found| self.tls.is_tls(found.port())) {
+                        self.tls.cover(pid);
+                    }
                     if !self.attached.backend.knows_sockets() {
                         for found in found {
                             self.notes.pass(&self.proc_root, &found.record(), &mut sink);
                         }
                     }
                 }
-                Kind::Exit => self.scanner.forget(pid),
+                Kind::Exit => {
+                    self.scanner.forget(pid);
+                    self.tls.gone(pid);
+                }
+                Kind::Fork if !foreign => {
+                    if let Ok(child) = u32::try_from(conn) {
+                        self.tls.forked(pid, child);
+                    }
+                }
                 Kind::Close if self.ignored.remove(&conn) => self.kernel.ignore(conn, false),
                 _ => {}
             }
@@ -334,6 +370,7 @@ impl Live {
             .zip(kernel)
             .filter(|((name, _), _)| !name.is_empty());
         own.into_iter()
+            .chain(self.tls.counters())
             .chain(named.map(|((name, meaning), value)| (name, meaning, value)))
             .collect()
     }
@@ -342,6 +379,7 @@ impl Live {
 /// The kernel half, running.
 struct Loaded {
     kernel: Kernel,
+    user_probes: UserProbes,
     ring: RingBuf<MapData>,
     backend: Backend,
     hooks: Vec<State>,
@@ -367,9 +405,10 @@ impl Loaded {
                 Kernel::load(backend, &options.ports, options.ring_bytes, options.kernel_log)
             };
             match load() {
-                Ok((kernel, ring, hooks)) => {
+                Ok((kernel, user_probes, ring, hooks)) => {
                     return Ok(Self {
                         kernel,
+                        user_probes,
                         ring,
                         backend,
                         hooks,
