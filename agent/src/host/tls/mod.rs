@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub(crate) use cache::Cache;
 pub(crate) use elf::Malformed;
 pub(crate) use functions::Functions;
-pub use process::TlsProcess;
+pub(crate) use process::TlsProcess;
 
 /// Most files of one process that are looked into.
 const FILES: usize = 32;
