@@ -134,7 +134,8 @@ pub(crate) fn unused(id: u64, addr: Addr, port: u16, tls: u8) -> Conn {
         port,
         tls,
         judged: 0,
-        reserved: [0; 4],
+        unread: 0,
+        reserved: [0; 3],
     }
 }
 

@@ -78,8 +78,10 @@ pub struct Conn {
     pub tls: u8,
     /// Transfers looked at so far to tell.
     pub judged: u8,
+    /// 1 when data was written to a TLS connection that no probe on a TLS library saw: what passes unseen is a gap.
+    pub unread: u8,
     /// Zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 3],
 }
 
 /// Values of [`Conn::tls`].
@@ -154,11 +156,13 @@ pub enum Counter {
     ReturnsMissed = 25,
     /// Bytes of TLS connections that moved in no call of a TLS library that was seen.
     SealedBytes = 26,
+    /// Those of them that were data, not handshakes: what was inside is a gap.
+    UnreadBytes = 27,
 }
 
 impl Counter {
     /// Slots in the per-CPU array.
-    pub const SLOTS: usize = 27;
+    pub const SLOTS: usize = 28;
 
     /// Name and meaning of each slot; those without a name are not used.
     pub const NAMES: [(&'static str, &'static str); Self::SLOTS] = [
@@ -206,6 +210,10 @@ impl Counter {
         (
             "tls_sealed_bytes",
             "bytes of TLS connections that moved outside the watched calls: handshakes, and all where the TLS library is not covered",
+        ),
+        (
+            "tls_unread_bytes",
+            "those of them that were data: written before the TLS library was covered, or read from memory (asyncio)",
         ),
     ];
 }

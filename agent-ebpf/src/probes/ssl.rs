@@ -22,6 +22,9 @@ use crate::{conn, emit, filter};
 
 /// Transfers of an older connection that are looked at before it is taken for a plain one.
 const JUDGED_ENOUGH: u8 = 16;
+/// RFC 8446 §5.1: types of records are 20 to 23.
+const APPLICATION_DATA: u8 = 23;
+const NO_RECORD: u8 = 0;
 /// Most bytes in one TLS record (RFC 8446 §5.1), and so in one read.
 const RECORD: u64 = 16_384;
 
@@ -226,9 +229,19 @@ pub(super) fn seals(conn: &mut Conn, call: &Call, op: u32, moved: u64) -> bool {
         seal(conn);
         return true;
     }
-    if conn.tls == tls::SEALED || begins_record(call, moved) {
+    let record = record_type(call, moved);
+    if conn.tls == tls::SEALED || record != NO_RECORD {
         count(Counter::SealedBytes, moved);
         seal(conn);
+        // A client's first data. (What TLS 1.3 seals of its handshake goes out behind a record of another type.)
+        if record == APPLICATION_DATA && op == op::SEND {
+            conn.unread = 1;
+        }
+        if conn.unread != 0 {
+            count(Counter::UnreadBytes, moved);
+            let (flow, _) = transfer::flows(conn, op);
+            flow.bytes += moved;
+        }
         return true;
     }
     conn.judged += 1;
@@ -259,15 +272,17 @@ fn seal(conn: &mut Conn) {
     emit::bare(&header, true);
 }
 
-/// RFC 8446 §5.1: a record's type (20 to 23), then the version, 3 and at most 4.
+/// The type of the TLS record that begins with what was moved: RFC 8446 §5.1 has it first, then the version, 3 and at most 4.
 #[inline(always)]
-fn begins_record(call: &Call, moved: u64) -> bool {
+fn record_type(call: &Call, moved: u64) -> u8 {
     if moved < 3 || call.shape != shape::BUFFER {
-        return false;
+        return NO_RECORD;
     }
     // SAFETY: the helper checks the address.
-    let first = unsafe { bpf_probe_read_user(call.ptr as *const [u8; 3]) };
-    matches!(first, Ok([20..=23, 3, 0..=4]))
+    match unsafe { bpf_probe_read_user(call.ptr as *const [u8; 3]) } {
+        Ok([kind @ 20..=APPLICATION_DATA, 3, 0..=4]) => kind,
+        _ => NO_RECORD,
+    }
 }
 
 /// The thread uses a socket that is not watched: if it does so inside a TLS library's call, the session is none of ours.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -49,8 +49,8 @@ const PROGRAMS: [(Function, &[&str]); 5] = [
 /// A process's probes.
 struct Covered {
     links: Vec<UProbeLink>,
-    /// The files that they are in, as the process sees them.
-    libraries: Vec<PathBuf>,
+    /// The files that they are in.
+    libraries: Vec<Library>,
     /// What it has loaded was not looked at, but taken for what its program loaded before.
     expected: bool,
 }
@@ -251,8 +251,8 @@ impl Cover {
     fn expect(&mut self, pid: u32) {
         let program = Program::of(&self.proc_root, pid);
         let known = program.and_then(|program| Some(self.programs.libraries(&program)?.to_vec()));
-        if let Some(paths) = known {
-            let libraries = tls::libraries_at(&self.proc_root, pid, &paths, &mut self.cache);
+        if let Some(known) = known {
+            let libraries = tls::expected(&self.proc_root, pid, &known, &mut self.cache);
             if let Err(error) = self.attach_all(pid, libraries, true) {
                 tracing::debug!("process {pid}, of a program that talks TLS: {error:#}");
             }
@@ -267,18 +267,17 @@ impl Cover {
             known || self.covered.len() < LIMIT,
             "{LIMIT} processes are covered already"
         );
+        if libraries.is_empty() {
+            return Ok(());
+        }
         let mut links = Vec::new();
-        let mut paths = Vec::new();
-        for library in libraries {
+        for library in &libraries {
             let old = self.covered.get(&pid);
-            if !old.is_some_and(|covered| covered.libraries.contains(&library.as_seen)) {
-                attach(&mut self.probes, &library, pid, &mut links)?;
+            let has = |old: &Covered| old.libraries.iter().any(|old| old.as_seen == library.as_seen);
+            if !old.is_some_and(has) {
+                attach(&mut self.probes, library, pid, &mut links)?;
                 tracing::debug!("process {pid}: TLS is read in {}", library.name);
             }
-            paths.push(library.as_seen);
-        }
-        if paths.is_empty() {
-            return Ok(());
         }
         self.counts
             .covered
@@ -289,7 +288,7 @@ impl Cover {
             expected,
         });
         covered.links.append(&mut links);
-        covered.libraries = paths;
+        covered.libraries = libraries;
         covered.expected = expected;
         Ok(())
     }

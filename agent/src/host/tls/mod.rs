@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 pub(crate) use cache::Cache;
 pub(crate) use elf::Malformed;
-pub(crate) use functions::Functions;
+pub(crate) use functions::{Function, Functions};
 pub(crate) use process::TlsProcess;
 
 /// Most files of one process that are looked into.
@@ -35,9 +35,11 @@ pub(crate) struct Library {
     /// By which agent and kernel can open it: in the process's own file system, or the kernel's link to it where no name
     /// leads to it any more. Good for as long as the process has it mapped.
     pub(crate) path: PathBuf,
-    /// As the process sees it, fit to be shown.
+    /// As the process sees it.
+    pub(crate) as_seen: PathBuf,
+    /// The same, fit to be shown.
     pub(crate) name: String,
-    /// Where in the file each function begins.
+    /// Where in the file each function begins; where Python's `_ssl` is in the process, only of those that it calls.
     pub(crate) functions: Arc<Functions>,
 }
 
@@ -77,6 +79,7 @@ pub(crate) fn libraries(proc_root: &Path, pid: u32, cache: &mut Cache) -> Result
     })?;
     let program = fs::read_link(proc_root.join(pid.to_string()).join("exe")).ok();
     let mut found = Vec::new();
+    let mut python: Option<Arc<Functions>> = None;
     let mut reason: Option<(u8, NotCovered)> = None;
     let candidates = files
         .into_iter()
@@ -90,12 +93,18 @@ pub(crate) fn libraries(proc_root: &Path, pid: u32, cache: &mut Cache) -> Result
             Ok((Ok(functions), path)) if functions.suffice() => {
                 found.push(Library {
                     path,
+                    as_seen: file.path,
                     name,
                     functions,
                 });
                 continue;
             }
-            Ok((Ok(_), _)) => NotCovered::Hidden(name),
+            Ok((Ok(functions), _)) => {
+                if functions.uses_tls() {
+                    python = Some(functions);
+                }
+                NotCovered::Hidden(name)
+            }
             Ok((Err(error), _)) => NotCovered::Malformed(name, error),
             Err(error) => NotCovered::Closed(name, error.kind()),
         };
@@ -107,7 +116,30 @@ pub(crate) fn libraries(proc_root: &Path, pid: u32, cache: &mut Cache) -> Result
     if found.is_empty() {
         return Err(reason.map_or(NotCovered::NoOpenSsl, |(_, reason)| reason));
     }
+    if let Some(caller) = python {
+        for library in &mut found {
+            library.functions = Arc::new(library.functions.called_by(&caller));
+        }
+    }
     Ok(found)
+}
+
+/// The same of a process that is expected to map what another had mapped, under the same names; files that are not there are left
+/// out.
+pub(crate) fn expected(proc_root: &Path, pid: u32, known: &[Library], cache: &mut Cache) -> Vec<Library> {
+    let root = proc_root.join(pid.to_string()).join("root");
+    let library = |known: &Library| {
+        let path = root.join(known.as_seen.strip_prefix("/").unwrap_or(&known.as_seen));
+        let file = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+        let functions = cache.content(&path, &file).ok()?.ok()?;
+        let functions = functions.only(&known.functions);
+        functions.suffice().then(|| Library {
+            path,
+            functions: Arc::new(functions),
+            ..known.clone()
+        })
+    };
+    known.iter().filter_map(library).collect()
 }
 
 /// What reading the maps of a process gives that ends meanwhile.
