@@ -23,6 +23,7 @@ use super::notes::Notes;
 use super::plan::Backend;
 use super::scan::{Found, Scanner};
 use crate::host::proc;
+use crate::host::tls::TlsProcess;
 
 /// The ring is drained at least this often: nearly all records are put there without waking the reader.
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
@@ -38,6 +39,10 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 pub(crate) struct LiveOptions {
     /// Remote ports to watch; 1 to 64 of them.
     pub(crate) ports: Vec<u16>,
+    /// Those of them on which TLS is spoken.
+    pub(crate) tls_ports: Vec<u16>,
+    /// Processes whose TLS is read whatever port they talk to.
+    pub(crate) tls_processes: Vec<TlsProcess>,
     /// Size of the ring buffer; rounded up to a power of two between 64 KiB and 1 GiB.
     pub(crate) ring_bytes: u32,
     /// Only processes in the agent's own network namespace.
