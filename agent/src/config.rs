@@ -538,9 +538,9 @@ mod tests {
             "{error}"
         );
         let one = CaptureArgs::default()
-            .or_file(&file("broker-port = 6380"))
+            .or_file(&file("broker-port = 6390"))
             .unwrap();
-        assert_eq!(one.broker_port, Some(vec![6380]));
+        assert_eq!(one.broker_port, Some(vec![6390]));
     }
 
     /// Scenario: sizes and times as people write them, right and wrong.

@@ -40,9 +40,9 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 pub(crate) struct LiveOptions {
     /// Remote ports to watch; 1 to 64 of them.
     pub(crate) ports: Vec<u16>,
-    /// Those of them where brokers speak TLS: who talks to one is covered at once.
+    /// Those of them on which TLS is spoken.
     pub(crate) tls_ports: Vec<u16>,
-    /// Processes that are covered whatever they talk to.
+    /// Processes whose TLS is read whatever port they talk to.
     pub(crate) tls_processes: Vec<TlsProcess>,
     /// Size of the ring buffer; rounded up to a power of two between 64 KiB and 1 GiB.
     pub(crate) ring_bytes: u32,

@@ -25,7 +25,7 @@ SIGTERM flushes and ends within 5 s; SIGUSR1 prints all counters.
 
 Examples:
   celeryscope run
-  celeryscope run --broker-port 6380 --output tree --output otlp-json=spans.jsonl
+  celeryscope run --broker-port 6390 --output tree --output otlp-json=spans.jsonl
   OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317 celeryscope run --span-style contrib";
 
 /// Watch this host and export spans until Ctrl-C

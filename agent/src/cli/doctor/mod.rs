@@ -191,6 +191,7 @@ fn examine(options: &LiveOptions) -> Report {
     findings.push(connections(proc_root, &clients));
     let tls = tls::processes(proc_root, options, &clients);
     findings.extend(tls::findings(&tls));
+    findings.extend(tls::unmatched(&options.tls_processes, &tls));
     findings.push(workers(proc_root));
     Report {
         tls,

@@ -10,16 +10,25 @@ use crate::capture::LiveOptions;
 use crate::host::proc;
 use crate::host::tls::{self, Cache, NotCovered, TlsProcess};
 
+/// Of a process that has OpenSSL in packages only.
+const BUNDLED: &str = "OpenSSL's functions are only in what packages bundle for themselves; that of Python's ssl module is \
+                       not loaded, or built in without symbols";
+
 /// A process whose TLS matters.
 #[derive(Debug, Serialize)]
 pub(super) struct Process {
     pid: u32,
     command: String,
+    /// The command as the kernel has it.
+    #[serde(skip)]
+    comm: String,
     /// Its connections to TLS ports.
     connections: usize,
+    /// What Python's ssl module sends and receives can be read.
+    covered: bool,
     /// Where OpenSSL is in it.
     libraries: Vec<Library>,
-    /// Why nowhere.
+    /// Why it is not covered.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_covered: Option<String>,
 }
@@ -75,7 +84,8 @@ fn named(proc_root: &Path, named: &[TlsProcess]) -> Vec<u32> {
 /// Nothing where the process has ended since its connections were seen.
 fn examine(proc_root: &Path, pid: u32, connections: usize, cache: &mut Cache) -> Option<Process> {
     let (libraries, not_covered) = match tls::libraries(proc_root, pid, cache) {
-        Ok(libraries) => (libraries, None),
+        Ok(libraries) if libraries.iter().any(|library| library.pythons) => (libraries, None),
+        Ok(libraries) => (libraries, Some(BUNDLED.to_owned())),
         Err(NotCovered::Gone) if connections > 0 => return None,
         Err(reason) => (Vec::new(), Some(reason.to_string())),
     };
@@ -83,7 +93,9 @@ fn examine(proc_root: &Path, pid: u32, connections: usize, cache: &mut Cache) ->
     Some(Process {
         pid,
         command: tls::shown(&comm),
+        comm,
         connections,
+        covered: not_covered.is_none(),
         libraries: libraries
             .into_iter()
             .map(|library| Library {
@@ -105,8 +117,12 @@ pub(super) fn findings(processes: &[Process]) -> Vec<Finding> {
     let mut groups: BTreeMap<(&str, String), (Level, Vec<u32>)> = BTreeMap::new();
     for process in processes {
         let (level, outcome) = match &process.not_covered {
-            None => (Level::Ok, process.covered()),
-            Some(reason) => (Level::Note, format!("not covered: {reason}")),
+            None => (Level::Ok, process.shown_libraries()),
+            Some(reason) if process.libraries.is_empty() => (Level::Note, format!("not covered: {reason}")),
+            Some(reason) => (
+                Level::Note,
+                format!("not covered: {reason}: {}", process.shown_libraries()),
+            ),
         };
         groups
             .entry((&process.command, outcome))
@@ -139,8 +155,27 @@ pub(super) fn findings(processes: &[Process]) -> Vec<Finding> {
     findings
 }
 
+/// The names for which there is no process.
+pub(super) fn unmatched(named: &[TlsProcess], processes: &[Process]) -> Option<Finding> {
+    let absent: Vec<String> = named
+        .iter()
+        .filter(|named| {
+            !processes
+                .iter()
+                .any(|process| named.matches(process.pid, &process.comm))
+        })
+        .map(|named| tls::shown(&named.to_string()))
+        .collect();
+    if absent.is_empty() {
+        return None;
+    }
+    let found = format!("no process is named {}", list(&absent));
+    let advice = "--tls-process takes an id, or what `ps -o comm` shows";
+    Some(Finding::new("TLS clients", Level::Note, found).advice(advice))
+}
+
 impl Process {
-    fn covered(&self) -> String {
+    fn shown_libraries(&self) -> String {
         let libraries: Vec<String> = self
             .libraries
             .iter()
@@ -176,7 +211,7 @@ mod tests {
     /// Scenario: processes that talk to a plain port, to a TLS port and to both; one that is named by its name, one by an
     /// id that nobody has; one that has ended since.
     /// Guarantees: those with TLS and those that are named are told, with their connections and the reason, and
-    /// never their arguments.
+    /// never their arguments; names that nobody has are told.
     #[test]
     fn who_is_told() {
         let tree = Tree::new();
@@ -204,6 +239,12 @@ mod tests {
                 (99, "?", 0)
             ]
         );
+        let absent = |names: &[&str]| unmatched(&options(names).tls_processes, &found);
+        assert!(absent(&["beat", "99"]).is_none());
+        assert_eq!(
+            absent(&["beat", "flower", "beet"]).unwrap().found,
+            "no process is named flower, beet"
+        );
         let json = serde_json::to_string(&found).unwrap();
         assert!(!json.contains("secret"), "{json}");
         let findings = findings(&found);
@@ -222,7 +263,9 @@ mod tests {
         let process = |pid: u32, command: &str, covered: bool| Process {
             pid,
             command: command.to_owned(),
+            comm: command.to_owned(),
             connections: 1,
+            covered,
             libraries: vec![Library {
                 name: "/usr/lib/libssl.so.3".to_owned(),
                 path: "/proc/1/root/usr/lib/libssl.so.3".to_owned(),

@@ -1,16 +1,17 @@
 //! Where OpenSSL is in a process: which of the files that it has mapped hold OpenSSL's functions, and where in the file
 //! each function begins, so that probes can be put there.
 //!
-//! A look-up reads the process's maps, and a stat for each of its files that may hold TLS: about 0.1 ms for a Python with
-//! Celery. A file is read once, 1 to 10 ms, and remembered. Files are read wherever they are, on a network's file system
+//! A look-up is one reading of the process's maps and a stat for each of its files that may hold TLS: about 0.3 ms for a
+//! Python. A file is read once, a few ms, and remembered. Files are read wherever they are, on a network's file system
 //! too, where that may take its time.
 //!
-//! It does not say whether a process uses what it has mapped, and knows nothing of TLS that is not OpenSSL's interface
-//! (GnuTLS, NSS, rustls, Go).
+//! It does not say whether a process uses what it has mapped, but which of it Python's own module may use: where OpenSSL
+//! is built into Python without symbols, a package's own copy may be all that is found. It knows
+//! nothing of TLS that is not OpenSSL's interface (GnuTLS, NSS, rustls, Go).
 
 mod cache;
 mod elf;
-mod functions;
+pub(crate) mod functions;
 mod maps;
 mod process;
 
@@ -23,7 +24,7 @@ use std::sync::Arc;
 
 pub(crate) use cache::Cache;
 pub(crate) use elf::Malformed;
-pub(crate) use functions::{Function, Functions};
+use functions::Functions;
 pub(crate) use process::TlsProcess;
 
 /// Most files of one process that are looked into.
@@ -35,11 +36,12 @@ pub(crate) struct Library {
     /// By which agent and kernel can open it: in the process's own file system, or the kernel's link to it where no name
     /// leads to it any more. Good for as long as the process has it mapped.
     pub(crate) path: PathBuf,
-    /// As the process sees it.
-    pub(crate) as_seen: PathBuf,
-    /// The same, fit to be shown.
+    /// As the process sees it, fit to be shown.
     pub(crate) name: String,
-    /// Where in the file each function begins; where Python's `_ssl` is in the process, only of those that it calls.
+    /// Python's `ssl` module, by which Celery talks, may be the one that calls it. Else it is a package's own: that of
+    /// `cryptography`, or what a wheel brings along (`psycopg2.libs/libssl-3e69114b.so.1.1`).
+    pub(crate) pythons: bool,
+    /// Where in the file each function begins.
     pub(crate) functions: Arc<Functions>,
 }
 
@@ -54,6 +56,11 @@ pub(crate) enum NotCovered {
     NoOpenSsl,
     #[error("{0} shows no symbols of OpenSSL's functions: it was stripped, or built to hide them")]
     Hidden(String),
+    #[error(
+        "{0} was deleted or replaced, and the kernel's link to it takes CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE: grant \
+         one to the agent, or restart the process"
+    )]
+    Replaced(String),
     #[error("{0} can't be opened: {1}")]
     Closed(String, io::ErrorKind),
     #[error("{0} can't be read: {1}")]
@@ -79,7 +86,6 @@ pub(crate) fn libraries(proc_root: &Path, pid: u32, cache: &mut Cache) -> Result
     })?;
     let program = fs::read_link(proc_root.join(pid.to_string()).join("exe")).ok();
     let mut found = Vec::new();
-    let mut python: Option<Arc<Functions>> = None;
     let mut reason: Option<(u8, NotCovered)> = None;
     let candidates = files
         .into_iter()
@@ -93,19 +99,15 @@ pub(crate) fn libraries(proc_root: &Path, pid: u32, cache: &mut Cache) -> Result
             Ok((Ok(functions), path)) if functions.suffice() => {
                 found.push(Library {
                     path,
-                    as_seen: file.path,
                     name,
+                    pythons: is_pythons(&file.path) || program.as_ref() == Some(&file.path),
                     functions,
                 });
                 continue;
             }
-            Ok((Ok(functions), _)) => {
-                if functions.uses_tls() {
-                    python = Some(functions);
-                }
-                NotCovered::Hidden(name)
-            }
+            Ok((Ok(_), _)) => NotCovered::Hidden(name),
             Ok((Err(error), _)) => NotCovered::Malformed(name, error),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => NotCovered::Replaced(name),
             Err(error) => NotCovered::Closed(name, error.kind()),
         };
         let rank = says_tls(&file.path);
@@ -116,30 +118,7 @@ pub(crate) fn libraries(proc_root: &Path, pid: u32, cache: &mut Cache) -> Result
     if found.is_empty() {
         return Err(reason.map_or(NotCovered::NoOpenSsl, |(_, reason)| reason));
     }
-    if let Some(caller) = python {
-        for library in &mut found {
-            library.functions = Arc::new(library.functions.called_by(&caller));
-        }
-    }
     Ok(found)
-}
-
-/// The same of a process that is expected to map what another had mapped, under the same names; files that are not there are left
-/// out.
-pub(crate) fn expected(proc_root: &Path, pid: u32, known: &[Library], cache: &mut Cache) -> Vec<Library> {
-    let root = proc_root.join(pid.to_string()).join("root");
-    let library = |known: &Library| {
-        let path = root.join(known.as_seen.strip_prefix("/").unwrap_or(&known.as_seen));
-        let file = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
-        let functions = cache.content(&path, &file).ok()?.ok()?;
-        let functions = functions.only(&known.functions);
-        functions.suffice().then(|| Library {
-            path,
-            functions: Arc::new(functions),
-            ..known.clone()
-        })
-    };
-    known.iter().filter_map(library).collect()
 }
 
 /// What reading the maps of a process gives that ends meanwhile.
@@ -163,6 +142,12 @@ fn says_tls(path: &Path) -> u8 {
     } else {
         u8::from(name.starts_with(b"_ssl") && contains(name, b".so"))
     }
+}
+
+/// Not what packages bundle for themselves.
+fn is_pythons(path: &Path) -> bool {
+    let name = base_name(path);
+    (says_tls(path) > 0 || name.starts_with(b"libpython")) && !contains(name, b"libssl-")
 }
 
 fn base_name(path: &Path) -> &[u8] {

@@ -37,22 +37,25 @@ fn names(tree: &Tree, pid: u32) -> Result<Vec<String>, NotCovered> {
 
 /// Scenario: OpenSSL in a library, in one that a wheel has renamed, in the program, in Python's library, in a bundle; a
 /// file of another name that holds it too; several at once.
-/// Guarantees: all are found but the one that nothing points to, each where its functions are.
+/// Guarantees: all are found but the one that nothing points to, each where its functions are; what packages bundle is told from
+/// Python's.
 #[test]
 fn libraries_are_found() {
     let tree = Tree::new();
     let openssl = openssl();
-    for (pid, name) in (10..).zip([
-        "/usr/lib/libssl.so.1.1",
-        "/venv/psycopg2.libs/libssl-3e69114b.so.1.1",
-        "/usr/bin/python3",
-        "/usr/lib/libpython3.12.so.1.0",
-        "/usr/lib/_ssl.cpython-312-x86_64-linux-gnu.so",
-        "/venv/cryptography/hazmat/bindings/_rust.abi3.so",
-        "/venv/_pypy_openssl.so",
+    for (pid, (name, pythons)) in (10..).zip([
+        ("/usr/lib/libssl.so.1.1", true),
+        ("/venv/psycopg2.libs/libssl-3e69114b.so.1.1", false),
+        ("/usr/bin/python3", true),
+        ("/usr/lib/libpython3.12.so.1.0", true),
+        ("/usr/lib/_ssl.cpython-312-x86_64-linux-gnu.so", true),
+        ("/venv/cryptography/hazmat/bindings/_rust.abi3.so", false),
+        ("/venv/_pypy_openssl.so", false),
     ]) {
         process(&tree, pid, &[("/usr/lib/libc.so.6", b""), (name, &openssl)]);
-        assert_eq!(names(&tree, pid), Ok(vec![name.to_owned()]));
+        let found = libraries(tree.root(), pid, &mut Cache::default()).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].name.as_str(), found[0].pythons), (name, pythons));
     }
     let plain = build(&[function("main", 0x1000)], &[]);
     process(
@@ -114,6 +117,9 @@ fn reasons_name_the_file() {
     let writes = build(&[function("SSL_write", 0x1100)], &[]);
     process(&tree, 14, &[("/lib/libssl.so.3", &writes)]);
     assert_eq!(names(&tree, 14), Err(hidden));
+    // A kernel that refuses its links to the agent.
+    let replaced = NotCovered::Replaced("/lib/libssl.so.3".to_owned());
+    assert!(replaced.to_string().contains("CAP_SYS_ADMIN"), "{replaced}");
     process(&tree, 15, &[("/lib/libssl.so.3", &openssl())]);
     fs::remove_file(tree.root().join("15/root/lib/libssl.so.3")).unwrap();
     assert_eq!(
