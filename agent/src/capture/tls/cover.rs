@@ -14,7 +14,7 @@ use super::programs::{Program, Programs};
 use super::{Counts, Order};
 use crate::capture::kernel::UserProbes;
 use crate::host::proc;
-use crate::host::tls::{self, Cache, Function, Library, TlsProcess};
+use crate::host::tls::{self, Cache, Function, Library, NotCovered, TlsProcess};
 
 /// Most processes covered at once: each takes a descriptor for each probe.
 const LIMIT: usize = 1024;
@@ -221,7 +221,11 @@ impl Cover {
     }
 
     fn try_cover(&mut self, pid: u32) -> Result<()> {
-        let libraries = tls::libraries(&self.proc_root, pid, &mut self.cache)?;
+        let mut libraries = tls::libraries(&self.proc_root, pid, &mut self.cache)?;
+        if !self.is_named(pid) {
+            libraries.retain(|library| library.pythons);
+            ensure!(!libraries.is_empty(), NotCovered::Bundled);
+        }
         self.attach_all(pid, libraries, false)
     }
 

@@ -10,10 +10,6 @@ use crate::capture::LiveOptions;
 use crate::host::proc;
 use crate::host::tls::{self, Cache, NotCovered, TlsProcess};
 
-/// Of a process that has OpenSSL in packages only.
-const BUNDLED: &str = "OpenSSL's functions are only in what packages bundle for themselves; that of Python's ssl module is \
-                       not loaded, or built in without symbols";
-
 /// A process whose TLS matters.
 #[derive(Debug, Serialize)]
 pub(super) struct Process {
@@ -85,7 +81,7 @@ fn named(proc_root: &Path, named: &[TlsProcess]) -> Vec<u32> {
 fn examine(proc_root: &Path, pid: u32, connections: usize, cache: &mut Cache) -> Option<Process> {
     let (libraries, not_covered) = match tls::libraries(proc_root, pid, cache) {
         Ok(libraries) if libraries.iter().any(|library| library.pythons) => (libraries, None),
-        Ok(libraries) => (libraries, Some(BUNDLED.to_owned())),
+        Ok(libraries) => (libraries, Some(NotCovered::Bundled.to_string())),
         Err(NotCovered::Gone) if connections > 0 => return None,
         Err(reason) => (Vec::new(), Some(reason.to_string())),
     };

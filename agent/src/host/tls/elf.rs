@@ -43,7 +43,7 @@ pub(crate) enum Malformed {
     TooMany,
 }
 
-/// The functions that the file has.
+/// The functions that the file has, or calls.
 ///
 /// # Errors
 /// It is no ELF file for this processor, or can't be read.
@@ -134,13 +134,16 @@ fn collect(
     segments: &[&Segment],
 ) {
     for symbol in symbols {
-        if symbol.st_type() != elf::STT_FUNC || symbol.st_shndx(endian) == elf::SHN_UNDEF {
+        let is_called = symbol.st_shndx(endian) == elf::SHN_UNDEF;
+        if symbol.st_type() != elf::STT_FUNC && !is_called {
             continue;
         }
         let Some(function) = name(names, symbol.st_name(endian)).and_then(Function::named) else {
             continue;
         };
-        if functions.offset(function).is_none()
+        if is_called {
+            functions.set_called(function);
+        } else if functions.offset(function).is_none()
             && let Some(offset) = file_offset(endian, segments, symbol.st_value(endian))
         {
             functions.set(function, offset);

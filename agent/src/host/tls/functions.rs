@@ -32,14 +32,17 @@ impl Function {
     }
 }
 
-/// Where in a file each function begins. Two of them may begin at one place.
+/// Where in a file each function begins, and which the file calls in another. Two functions may begin at one place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Functions([Option<u64>; Function::ALL.len()]);
+pub(crate) struct Functions {
+    offsets: [Option<u64>; Function::ALL.len()],
+    called: [bool; Function::ALL.len()],
+}
 
 impl Functions {
     /// File offset of the function, where the file has it.
     pub(crate) fn offset(&self, function: Function) -> Option<u64> {
-        self.0[function as usize]
+        self.offsets[function as usize]
     }
 
     /// Those that the file has, with their file offsets.
@@ -51,13 +54,45 @@ impl Functions {
 
     /// Is what a connection sends and what it receives seen with these?
     pub(super) fn suffice(&self) -> bool {
-        let has = |function| self.offset(function).is_some();
-        (has(Function::Write) || has(Function::WriteEx)) && (has(Function::Read) || has(Function::ReadEx))
+        both_ways(|function| self.offset(function).is_some())
+    }
+
+    /// Does the file call enough of them to send and receive?
+    pub(super) fn uses_tls(&self) -> bool {
+        both_ways(|function| self.called[function as usize])
+    }
+
+    /// Without those that `caller` does not call; what ends a session is called by whoever has one.
+    pub(super) fn called_by(&self, caller: &Self) -> Self {
+        self.filtered(|function| function == Function::Free || caller.called[function as usize])
+    }
+
+    /// Without those that `other` does not have.
+    pub(super) fn only(&self, other: &Self) -> Self {
+        self.filtered(|function| other.offset(function).is_some())
+    }
+
+    fn filtered(&self, keep: impl Fn(Function) -> bool) -> Self {
+        let mut functions = *self;
+        for function in Function::ALL {
+            if !keep(function) {
+                functions.offsets[function as usize] = None;
+            }
+        }
+        functions
     }
 
     pub(super) fn set(&mut self, function: Function, offset: u64) {
-        self.0[function as usize] = Some(offset);
+        self.offsets[function as usize] = Some(offset);
     }
+
+    pub(super) fn set_called(&mut self, function: Function) {
+        self.called[function as usize] = true;
+    }
+}
+
+fn both_ways(has: impl Fn(Function) -> bool) -> bool {
+    (has(Function::Write) || has(Function::WriteEx)) && (has(Function::Read) || has(Function::ReadEx))
 }
 
 #[cfg(test)]
@@ -89,5 +124,26 @@ mod tests {
         }
         assert_eq!(Function::named(b"SSL_write_early_data"), None);
         assert_eq!(Function::named(b"SSL_rea"), None);
+    }
+
+    /// Scenario: a library with both forms of every function, and a caller of one form.
+    /// Guarantees: the other form is left out, what frees a session is not; who only reads is no caller.
+    #[test]
+    fn those_that_are_called() {
+        let mut library = Functions::default();
+        for (offset, function) in (1..).zip(Function::ALL) {
+            library.set(function, offset);
+        }
+        let mut caller = Functions::default();
+        caller.set_called(Function::ReadEx);
+        assert!(!caller.uses_tls());
+        caller.set_called(Function::WriteEx);
+        assert!(caller.uses_tls());
+        let found: Vec<_> = library
+            .called_by(&caller)
+            .found()
+            .map(|(function, _)| function)
+            .collect();
+        assert_eq!(found, [Function::WriteEx, Function::ReadEx, Function::Free]);
     }
 }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 pub(crate) use cache::Cache;
 pub(crate) use elf::Malformed;
-use functions::Functions;
+pub(crate) use functions::{Function, Functions};
 pub(crate) use process::TlsProcess;
 
 /// Most files of one process that are looked into.
@@ -36,12 +36,14 @@ pub(crate) struct Library {
     /// By which agent and kernel can open it: in the process's own file system, or the kernel's link to it where no name
     /// leads to it any more. Good for as long as the process has it mapped.
     pub(crate) path: PathBuf,
-    /// As the process sees it, fit to be shown.
+    /// As the process sees it.
+    pub(crate) as_seen: PathBuf,
+    /// The same, fit to be shown.
     pub(crate) name: String,
     /// Python's `ssl` module, by which Celery talks, may be the one that calls it. Else it is a package's own: that of
     /// `cryptography`, or what a wheel brings along (`psycopg2.libs/libssl-3e69114b.so.1.1`).
     pub(crate) pythons: bool,
-    /// Where in the file each function begins.
+    /// Where in the file each function begins; where Python's `_ssl` is in the process, only of those that it calls.
     pub(crate) functions: Arc<Functions>,
 }
 
@@ -52,6 +54,11 @@ pub(crate) enum NotCovered {
     Gone,
     #[error("its maps can't be read ({0}): the agent needs CAP_SYS_PTRACE")]
     Maps(io::ErrorKind),
+    #[error(
+        "OpenSSL's functions are only in what packages bundle for themselves; that of Python's ssl module is not loaded, \
+         or built in without symbols"
+    )]
+    Bundled,
     #[error("it has not loaded OpenSSL, or has it built in without symbols")]
     NoOpenSsl,
     #[error("{0} shows no symbols of OpenSSL's functions: it was stripped, or built to hide them")]
@@ -86,6 +93,7 @@ pub(crate) fn libraries(proc_root: &Path, pid: u32, cache: &mut Cache) -> Result
     })?;
     let program = fs::read_link(proc_root.join(pid.to_string()).join("exe")).ok();
     let mut found = Vec::new();
+    let mut caller: Option<Arc<Functions>> = None;
     let mut reason: Option<(u8, NotCovered)> = None;
     let candidates = files
         .into_iter()
@@ -101,11 +109,17 @@ pub(crate) fn libraries(proc_root: &Path, pid: u32, cache: &mut Cache) -> Result
                     path,
                     name,
                     pythons: is_pythons(&file.path) || program.as_ref() == Some(&file.path),
+                    as_seen: file.path,
                     functions,
                 });
                 continue;
             }
-            Ok((Ok(_), _)) => NotCovered::Hidden(name),
+            Ok((Ok(functions), _)) => {
+                if functions.uses_tls() && base_name(&file.path).starts_with(b"_ssl") {
+                    caller = Some(functions);
+                }
+                NotCovered::Hidden(name)
+            }
             Ok((Err(error), _)) => NotCovered::Malformed(name, error),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => NotCovered::Replaced(name),
             Err(error) => NotCovered::Closed(name, error.kind()),
@@ -118,7 +132,29 @@ pub(crate) fn libraries(proc_root: &Path, pid: u32, cache: &mut Cache) -> Result
     if found.is_empty() {
         return Err(reason.map_or(NotCovered::NoOpenSsl, |(_, reason)| reason));
     }
+    if let Some(caller) = caller {
+        for library in found.iter_mut().filter(|library| library.pythons) {
+            library.functions = Arc::new(library.functions.called_by(&caller));
+        }
+    }
     Ok(found)
+}
+
+/// The same of a process that is expected to map what another had mapped, under the same names; files that are not there are left
+/// out.
+pub(crate) fn expected(proc_root: &Path, pid: u32, known: &[Library], cache: &mut Cache) -> Vec<Library> {
+    let root = proc_root.join(pid.to_string()).join("root");
+    let library = |known: &Library| {
+        let path = root.join(known.as_seen.strip_prefix("/").unwrap_or(&known.as_seen));
+        let file = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+        let functions = cache.content(&path, &file).ok()?.ok()?.only(&known.functions);
+        functions.suffice().then(|| Library {
+            path,
+            functions: Arc::new(functions),
+            ..known.clone()
+        })
+    };
+    known.iter().filter_map(library).collect()
 }
 
 /// What reading the maps of a process gives that ends meanwhile.
