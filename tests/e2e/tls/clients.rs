@@ -20,7 +20,7 @@ fn several_threads(broker: Broker) {
 on_brokers!(several_threads: redis, rabbitmq);
 
 /// How many clients come and go, and how many of them at a time.
-const CLIENTS: usize = 24;
+const CLIENTS: usize = 18;
 const AT_ONCE: usize = 3;
 
 /// Scenario: after the agent came, one new process after the other loads OpenSSL, publishes one task at once and ends.

@@ -87,4 +87,4 @@ on_brokers!(gevent: redis, rabbitmq);
 fn eventlet(broker: Broker) {
     pools::run(Tls::V13, broker, "eventlet", &[case(LATE, true, Some("event"))]);
 }
-on_brokers!(eventlet: redis, rabbitmq);
+on_brokers!(eventlet: redis);
