@@ -18,7 +18,7 @@ const SET: &[&str] = &["simple 3", "chained", "retries", "large 1", "paced 5"];
 /// Prints version and prefix, where everything is there that a worker needs.
 const PROBE: &str = "\
 import ctypes, ssl, sys
-import celery.bin.worker, kombu, redis
+import celery.worker.consumer, kombu, redis
 print(*sys.version_info[:3], sys.base_prefix)";
 
 /// A Python that can run Celery from the packages of a stage.
