@@ -63,21 +63,6 @@ pub(crate) fn ssl_return(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// `void SSL_free(SSL *ssl)`
-#[uprobe]
-pub(crate) fn ssl_free(ctx: ProbeContext) -> u32 {
-    let ssl = session(bpf_get_current_pid_tgid(), arg(&ctx, 0));
-    let _ = SSL_CONNS.remove(ssl);
-    // SAFETY: one aligned word.
-    let loose = unsafe { SSL_LOOSE.get(ssl) }.map(|conn| conn.id);
-    if let Some(id) = loose
-        && SSL_LOOSE.remove(ssl).is_ok()
-    {
-        emit::bare(&emit::header(Kind::Close, id), false);
-    }
-    0
-}
-
 #[inline(always)]
 fn arg(ctx: &ProbeContext, n: usize) -> u64 {
     ctx.arg(n).unwrap_or(0)
@@ -166,11 +151,22 @@ fn tied(ssl_call: &mut SslCall) -> Option<&'static mut Conn> {
 /// The connection of a session without a socket.
 #[inline(always)]
 fn loose(ssl_call: &SslCall, op: u32, moved: u64) -> Option<&'static mut Conn> {
+    let sends = op == op::SEND && ssl_call.elsewhere == 0;
+    let begins = if sends {
+        beginning(ssl_call.call.ptr, moved)
+    } else {
+        Beginning::Other
+    };
     if let Some(conn) = SSL_LOOSE.get_ptr_mut(ssl_call.ssl) {
         // SAFETY: as in `tied`.
-        return Some(unsafe { &mut *conn });
+        let conn = unsafe { &mut *conn };
+        if begins != Beginning::Connection {
+            return Some(conn);
+        }
+        // The session ended unseen, and another has its place.
+        emit::bare(&emit::header(Kind::Close, conn.id), false);
     }
-    if op != op::SEND || ssl_call.elsewhere != 0 || !begins_as_a_client(ssl_call.call.ptr, moved) {
+    if begins == Beginning::Other {
         return None;
     }
     let id = conn::new_id()?;
@@ -185,35 +181,51 @@ fn loose(ssl_call: &SslCall, op: u32, moved: u64) -> Option<&'static mut Conn> {
         .map(|conn| unsafe { &mut *conn })
 }
 
-/// Is what was written a command of RESP, AMQP's protocol header, or a whole frame of AMQP?
+/// What something written is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// The first that a client of AMQP sends.
+    Connection,
+    /// A command of RESP, or a whole frame of AMQP.
+    Message,
+    Other,
+}
+
 #[inline(always)]
-fn begins_as_a_client(at: u64, len: u64) -> bool {
+fn beginning(at: u64, len: u64) -> Beginning {
     const FRAME_END: u8 = 0xce;
     if len < 8 {
-        return false;
+        return Beginning::Other;
     }
     // SAFETY: the helper checks the address.
     let Ok(first) = (unsafe { bpf_probe_read_user(at as *const [u8; 8]) }) else {
-        return false;
+        return Beginning::Other;
     };
-    match first[0] {
+    let is_message = match first[0] {
+        b'A' if first[1] == b'M' && first[2] == b'Q' && first[3] == b'P' && first[4] == 0 => {
+            return Beginning::Connection;
+        }
         b'*' => {
             let digit = first[1] >= b'1' && first[1] <= b'9';
             let one = first[2] == b'\r' && first[3] == b'\n' && first[4] == b'$';
             let two = first[3] == b'\r' && first[4] == b'\n' && first[5] == b'$';
             digit && (one || two)
         }
-        b'A' => first[1] == b'M' && first[2] == b'Q' && first[3] == b'P' && first[4] == 0,
         1 | 2 | 8 => {
             let size = u64::from(u32::from_be_bytes([first[3], first[4], first[5], first[6]]));
             if size + 8 > len {
-                return false;
+                return Beginning::Other;
             }
             // SAFETY: as above.
             let end: Result<u8, i32> = unsafe { bpf_probe_read_user((at + 7 + size) as *const u8) };
             end == Ok(FRAME_END)
         }
         _ => false,
+    };
+    if is_message {
+        Beginning::Message
+    } else {
+        Beginning::Other
     }
 }
 

@@ -38,12 +38,11 @@ const LEAVING: usize = 4096;
 
 /// Functions in the order in which they are wanted, with the programs for their entry and return. The return goes first: an entry
 /// without one would note a call that never ends.
-const PROGRAMS: [(Function, &[&str]); 5] = [
-    (Function::WriteEx, &["ssl_return", "ssl_write_ex"]),
-    (Function::Write, &["ssl_return", "ssl_write"]),
-    (Function::ReadEx, &["ssl_return", "ssl_read_ex"]),
-    (Function::Read, &["ssl_return", "ssl_read"]),
-    (Function::Free, &["ssl_free"]),
+const PROGRAMS: [(Function, [&str; 2]); 4] = [
+    (Function::WriteEx, ["ssl_return", "ssl_write_ex"]),
+    (Function::Write, ["ssl_return", "ssl_write"]),
+    (Function::ReadEx, ["ssl_return", "ssl_read_ex"]),
+    (Function::Read, ["ssl_return", "ssl_read"]),
 ];
 
 /// A process's probes.

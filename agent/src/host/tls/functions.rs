@@ -7,11 +7,10 @@ pub(crate) enum Function {
     WriteEx,
     Read,
     ReadEx,
-    Free,
 }
 
 impl Function {
-    pub(crate) const ALL: [Self; 5] = [Self::Write, Self::WriteEx, Self::Read, Self::ReadEx, Self::Free];
+    pub(crate) const ALL: [Self; 4] = [Self::Write, Self::WriteEx, Self::Read, Self::ReadEx];
 
     /// Its symbol.
     pub(crate) fn name(self) -> &'static str {
@@ -20,7 +19,6 @@ impl Function {
             Self::WriteEx => "SSL_write_ex",
             Self::Read => "SSL_read",
             Self::ReadEx => "SSL_read_ex",
-            Self::Free => "SSL_free",
         }
     }
 
@@ -62,9 +60,9 @@ impl Functions {
         both_ways(|function| self.called[function as usize])
     }
 
-    /// Without those that `caller` does not call; what ends a session is called by whoever has one.
+    /// Without those that `caller` does not call.
     pub(super) fn called_by(&self, caller: &Self) -> Self {
-        self.filtered(|function| function == Function::Free || caller.called[function as usize])
+        self.filtered(|function| caller.called[function as usize])
     }
 
     /// Without those that `other` does not have.
@@ -104,7 +102,6 @@ mod tests {
     #[test]
     fn one_of_each_kind_suffices() {
         let mut functions = Functions::default();
-        functions.set(Function::Free, 1);
         functions.set(Function::WriteEx, 2);
         functions.set(Function::Write, 2);
         assert!(!functions.suffice());
@@ -115,8 +112,7 @@ mod tests {
             [
                 (Function::Write, 2),
                 (Function::WriteEx, 2),
-                (Function::ReadEx, 3),
-                (Function::Free, 1)
+                (Function::ReadEx, 3)
             ]
         );
         for function in Function::ALL {
@@ -127,7 +123,7 @@ mod tests {
     }
 
     /// Scenario: a library with both forms of every function, and a caller of one form.
-    /// Guarantees: the other form is left out, what frees a session is not; who only reads is no caller.
+    /// Guarantees: the other form is left out; who only reads is no caller.
     #[test]
     fn those_that_are_called() {
         let mut library = Functions::default();
@@ -144,6 +140,6 @@ mod tests {
             .found()
             .map(|(function, _)| function)
             .collect();
-        assert_eq!(found, [Function::WriteEx, Function::ReadEx, Function::Free]);
+        assert_eq!(found, [Function::WriteEx, Function::ReadEx]);
     }
 }

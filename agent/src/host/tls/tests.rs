@@ -75,7 +75,7 @@ fn libraries_are_found() {
     let found = libraries(tree.root(), 30, &mut Cache::default()).unwrap();
     assert_eq!(found[0].path, tree.root().join("30/root/a/libssl.so.3"));
     assert_eq!(found[0].functions.offset(Function::Write), Some(0x1100));
-    assert_eq!(found[0].functions.offset(Function::Free), None);
+    assert_eq!(found[0].functions.offset(Function::ReadEx), None);
 }
 
 /// Scenario: a process that is gone, one whose maps are closed, one without OpenSSL, with OpenSSL stripped, in a file that is
