@@ -18,7 +18,10 @@ const SET: &[&str] = &["simple 3", "chained", "retries", "large 1", "paced 5"];
 /// Prints version and prefix, where everything is there that a worker needs.
 const PROBE: &str = "\
 import ctypes, ssl, sys
-import celery.worker.consumer, kombu, redis
+import redis
+from celery.worker.consumer import Consumer
+from kombu.utils.imports import symbol_by_name
+all(map(symbol_by_name, Consumer.Blueprint.default_steps))
 print(*sys.version_info[:3], sys.base_prefix)";
 
 /// A Python that can run Celery from the packages of a stage.
