@@ -129,6 +129,14 @@ impl Flow {
     };
 }
 
+/// Bits of the cookie by which `ssl_enter` knows the function that it is at.
+pub mod ssl {
+    /// It writes; else it reads.
+    pub const WRITES: u64 = 1;
+    /// It puts the number of bytes where its fourth argument says; else it returns it.
+    pub const EXTENDED: u64 = 2;
+}
+
 /// What the kernel half counts. The discriminant is the slot in its per-CPU array; the first 16 are records lost,
 /// by [`Kind`](crate::Kind).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

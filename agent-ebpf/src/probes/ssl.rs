@@ -7,10 +7,12 @@
 //!
 //! Not seen: `SSL_sendfile`, `SSL_write_early_data`, `SSL_read_early_data`, and other libraries than OpenSSL and what has its functions.
 
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user};
 use aya_ebpf::macros::{uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
-use celeryscope_common::maps::{Conn, Counter, tls};
+use celeryscope_common::maps::{Conn, Counter, ssl as cookie, tls};
 use celeryscope_common::{Addr, Header, Kind, flags};
 
 use super::transfer;
@@ -53,6 +55,20 @@ pub(crate) fn ssl_read(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub(crate) fn ssl_read_ex(ctx: ProbeContext) -> u32 {
     enter(&ctx, op::RECV, true);
+    0
+}
+
+/// The entry of any of them, where the kernel tells which.
+#[uprobe]
+pub(crate) fn ssl_enter(ctx: ProbeContext) -> u32 {
+    // SAFETY: the context is this program's own.
+    let which = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
+    let op = if which & cookie::WRITES != 0 {
+        op::SEND
+    } else {
+        op::RECV
+    };
+    enter(&ctx, op, which & cookie::EXTENDED != 0);
     0
 }
 

@@ -1,14 +1,10 @@
 //! The kernel half in the kernel: its maps by name and type.
 
-use std::num::NonZeroU32;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
-use aya::programs::Program;
-use aya::programs::uprobe::{UProbeLink, UProbeScope};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use celeryscope_common::Layout;
@@ -19,6 +15,7 @@ use super::attach::State;
 use super::btf::Btf;
 use super::hints::FdHints;
 use super::plan::Backend;
+use super::tls::{Multi, UserProbes};
 use super::{attach, layout, object, privileges};
 
 /// Most elements that a pass over a map visits, should it change so fast that the pass starts over again and again.
@@ -36,50 +33,6 @@ unsafe impl aya::Pod for Shared<Conn> {}
 unsafe impl aya::Pod for Shared<Fd> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Shared<Layout> {}
-
-/// Programs that run when a process gets to a place in its own memory, and the names of programs to be told of.
-pub(super) struct UserProbes {
-    ebpf: Arc<Mutex<Ebpf>>,
-    expected: HashMap<MapData, [u8; 16], u8>,
-}
-
-impl UserProbes {
-    /// Runs a program of ours whenever the process gets to this place of this file. Gone when what is given back is dropped.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub(super) fn attach(&mut self, program: &str, path: &Path, offset: u64, pid: u32) -> Result<UProbeLink> {
-        let pid = NonZeroU32::new(pid).context("process 0 has no memory")?;
-        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
-        let Program::UProbe(probe) = attach::program(&mut ebpf, program)? else {
-            bail!("BPF program {program} is no user probe: it does not belong to this build");
-        };
-        if probe.fd().is_err() {
-            probe
-                .load()
-                .map_err(|error| anyhow!("{}", attach::refusal(program, &error)))?;
-        }
-        let link = probe.attach(offset, path, UProbeScope::OneProcess(pid));
-        let link = link.and_then(|id| probe.take_link(id));
-        link.map_err(|error| {
-            anyhow!(
-                "cannot attach {program} to {}: {}",
-                path.display(),
-                attach::attach_refusal(&error)
-            )
-        })
-    }
-
-    /// From now on an Exec record tells of every process that begins to run a program of this name, watched or not.
-    pub(super) fn expect(&mut self, name: &str) {
-        let mut comm = [0; 16];
-        let len = name.len().min(comm.len() - 1);
-        comm[..len].copy_from_slice(&name.as_bytes()[..len]);
-        if let Err(error) = self.expected.insert(comm, 1, 0) {
-            tracing::debug!("processes called {name} won't be told of: {error}");
-        }
-    }
-}
 
 /// The loaded kernel half. Dropping it detaches and unloads everything.
 pub(super) struct Kernel {
@@ -124,6 +77,7 @@ impl Kernel {
             .load(object::BYTES)
             .context("cannot load the BPF object")?;
         watch_ports(&mut ebpf, ports)?;
+        let multi = Multi::load(&ebpf)?;
         let log = if log {
             Some(EbpfLogger::init(&mut ebpf).context("cannot read the kernel half's log")?)
         } else {
@@ -137,10 +91,7 @@ impl Kernel {
         let states = attach::attach(&mut ebpf, backend, types.as_ref())?;
         let expected = map(&mut ebpf, "EXPECTED")?;
         let ebpf = Arc::new(Mutex::new(ebpf));
-        let user_probes = UserProbes {
-            ebpf: Arc::clone(&ebpf),
-            expected,
-        };
+        let user_probes = UserProbes::new(Arc::clone(&ebpf), multi, expected);
         let kernel = Self {
             ebpf,
             log,

@@ -16,13 +16,13 @@ use tokio::io::unix::AsyncFd;
 
 use super::attach::{self, State};
 use super::clock::{self, Clocks};
-use super::kernel::{self, Kernel, UserProbes};
+use super::kernel::{self, Kernel};
 use super::missing_privileges;
 use super::netns::Netns;
 use super::notes::Notes;
 use super::plan::Backend;
 use super::scan::{Found, Scanner};
-use super::tls::Tls;
+use super::tls::{Tls, UserProbes};
 use crate::host::proc;
 use crate::host::tls::TlsProcess;
 

@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use aya::programs::uprobe::UProbeLink;
 
+use super::probes::{Held, UserProbes};
 use super::programs::{Program, Programs};
 use super::{Counts, Order};
-use crate::capture::kernel::UserProbes;
 use crate::host::proc;
-use crate::host::tls::{self, Cache, Function, Library, NotCovered, TlsProcess};
+use crate::host::tls::{self, Cache, Library, NotCovered, TlsProcess};
 
 /// Most processes covered at once: each takes a descriptor for each probe.
 const LIMIT: usize = 1024;
@@ -36,18 +36,12 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Probes to be let go of, above which that is not waited for.
 const LEAVING: usize = 4096;
 
-/// Functions in the order in which they are wanted, with the programs for their entry and return. The return goes first: an entry
-/// without one would note a call that never ends.
-const PROGRAMS: [(Function, [&str; 2]); 4] = [
-    (Function::WriteEx, ["ssl_return", "ssl_write_ex"]),
-    (Function::Write, ["ssl_return", "ssl_write"]),
-    (Function::ReadEx, ["ssl_return", "ssl_read_ex"]),
-    (Function::Read, ["ssl_return", "ssl_read"]),
-];
+/// Probes that are let go of at the same time.
+const AT_ONCE: usize = 32;
 
 /// A process's probes.
 struct Covered {
-    links: Vec<UProbeLink>,
+    held: Vec<Held>,
     /// The files that they are in.
     libraries: Vec<Library>,
     /// What it has loaded was not looked at, but taken for what its program loaded before.
@@ -73,7 +67,7 @@ pub(super) struct Cover {
     /// Of these it was said already that they can't be covered.
     told: HashSet<u32>,
     later: VecDeque<(Instant, u32, Later)>,
-    leaving: VecDeque<UProbeLink>,
+    leaving: VecDeque<Held>,
 }
 
 impl Cover {
@@ -154,7 +148,8 @@ impl Cover {
                 self.look(pid, why);
             }
         } else if now.duration_since(asked) >= QUIET || self.leaving.len() > LEAVING {
-            self.leaving.pop_front();
+            let some = self.leaving.len().min(AT_ONCE);
+            let_go(self.leaving.drain(..some));
         }
     }
 
@@ -273,12 +268,12 @@ impl Cover {
         if libraries.is_empty() {
             return Ok(());
         }
-        let mut links = Vec::new();
+        let mut held = Vec::new();
         for library in &libraries {
             let old = self.covered.get(&pid);
             let has = |old: &Covered| old.libraries.iter().any(|old| old.as_seen == library.as_seen);
             if !old.is_some_and(has) {
-                attach(&mut self.probes, library, pid, &mut links)?;
+                held.append(&mut self.probes.attach(library, pid)?);
                 tracing::debug!("process {pid}: TLS is read in {}", library.name);
             }
         }
@@ -286,11 +281,11 @@ impl Cover {
             .covered
             .fetch_add(u64::from(!known), Ordering::Relaxed);
         let covered = self.covered.entry(pid).or_insert_with(|| Covered {
-            links: Vec::new(),
+            held: Vec::new(),
             libraries: Vec::new(),
             expected,
         });
-        covered.links.append(&mut links);
+        covered.held.append(&mut held);
         covered.libraries = libraries;
         covered.expected = expected;
         Ok(())
@@ -301,19 +296,27 @@ impl Cover {
         self.told.remove(&pid);
         self.later.retain(|(_, later, _)| *later != pid);
         if let Some(covered) = self.covered.remove(&pid) {
-            self.leaving.extend(covered.links);
+            self.leaving.extend(covered.held);
         }
     }
 }
 
-fn attach(probes: &mut UserProbes, library: &Library, pid: u32, links: &mut Vec<UProbeLink>) -> Result<()> {
-    for (function, programs) in PROGRAMS {
-        let Some(offset) = library.functions.offset(function) else {
-            continue;
-        };
-        for program in programs {
-            links.push(probes.attach(program, &library.path, offset, pid)?);
+impl Drop for Cover {
+    fn drop(&mut self) {
+        let of_the_living = self.covered.drain().flat_map(|(_, covered)| covered.held);
+        let mut all: Vec<Held> = self.leaving.drain(..).chain(of_the_living).collect();
+        while !all.is_empty() {
+            let some = all.len().min(AT_ONCE);
+            let_go(all.drain(..some));
         }
     }
-    Ok(())
+}
+
+/// At the same time: each waits for the kernel, which, where it can, makes one wait of all.
+fn let_go(held: impl Iterator<Item = Held>) {
+    thread::scope(|scope| {
+        for held in held {
+            scope.spawn(move || drop(held));
+        }
+    });
 }

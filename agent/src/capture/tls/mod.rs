@@ -10,6 +10,8 @@
 //! of it while it is behind is bounded; what finds no room is counted.
 
 mod cover;
+mod multi;
+mod probes;
 mod programs;
 
 use std::collections::HashSet;
@@ -21,9 +23,10 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result};
 
-use super::kernel::UserProbes;
 use crate::host::tls::TlsProcess;
 use cover::Cover;
+pub(super) use multi::Multi;
+pub(super) use probes::UserProbes;
 
 /// Most orders that wait.
 const ORDERS: usize = 4096;
@@ -63,13 +66,14 @@ impl Tls {
     /// `ports`: who talks to one of these does so over TLS. `named`: processes to be covered whatever they talk to.
     ///
     /// # Errors
-    /// No thread is to be had.
+    /// The kernel refuses a program, or no thread is to be had.
     pub(super) fn start(
         proc_root: &Path,
         ports: &[u16],
         named: &[TlsProcess],
-        probes: UserProbes,
+        mut probes: UserProbes,
     ) -> Result<Self> {
+        probes.prepare()?;
         let (orders, received) = sync_channel(ORDERS);
         let counts = Arc::new(Counts::default());
         let mut cover = Cover::new(proc_root, named, probes, Arc::clone(&counts));
