@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_get_current_comm;
-use celeryscope_common::Kind;
+use celeryscope_common::{Header, Kind, flags};
 use celeryscope_common::maps::{Counter, SLOTS_PER_PROCESS};
 
 use crate::maps::{EXPECTED, PROCS, STATUS, count, forget_calls};
@@ -42,7 +42,11 @@ pub(crate) fn forked(parent: u32, child: u32) -> bool {
 pub(crate) fn executed(tgid: u32) {
     if filter::process(tgid).is_none() {
         if is_expected() {
-            emit::bare(&emit::header(Kind::Exec, 0), true);
+            let header = Header {
+                flags: flags::STRANGER,
+                ..emit::header(Kind::Exec, 0)
+            };
+            emit::bare(&header, true);
         }
         return;
     }

@@ -58,7 +58,7 @@ pub(crate) fn told_in_full(
     scenarios: &[&str],
     limit: Duration,
 ) -> Left {
-    let watch = || Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
+    let watch = || Agent::watch(scene, "agent");
     let left = played(scene, broker, comes, scenarios, limit, watch).stop();
     check::all_is_told(scene, &left, &check::few_runs());
     left

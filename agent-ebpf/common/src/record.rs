@@ -70,6 +70,8 @@ pub mod flags {
     pub const LAST: u16 = 1;
     /// `Open`, `Tls`: the connection is older than the agent; its streams start in the middle.
     pub const MIDSTREAM: u16 = 2;
+    /// `Exec`: the process is not watched; told for its program's name alone. Never leaves the capture side.
+    pub const STRANGER: u16 = 4;
 }
 
 /// The fixed part of a record.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{MapData, RingBuf};
 use celeryscope_common::maps::Counter;
-use celeryscope_common::{Header, Kind, Record};
+use celeryscope_common::{Header, Kind, Record, flags};
 use celeryscope_core::{Output, Verdict};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -250,7 +250,8 @@ impl Live {
             let (kind, pid, conn) = (record.kind, record.header.pid, record.header.conn);
             let port = record.endpoint().map_or(0, |endpoint| endpoint.port);
             let foreign = self.netns.as_mut().is_some_and(|netns| netns.leaves_out(&record));
-            if !foreign {
+            let is_stranger = record.header.flags & flags::STRANGER != 0;
+            if !foreign && !is_stranger {
                 self.notes.pass(&self.proc_root, &record, &mut sink);
             }
             drop(item);
@@ -275,8 +276,7 @@ impl Live {
                         continue;
                     }
                     self.tls.executed(pid);
-                    if self.kernel.process(pid).is_none() {
-                        // Told for the sake of TLS alone.
+                    if is_stranger {
                         continue;
                     }
                     let found = self.scanner.adopt(&mut self.kernel, &[pid]);
