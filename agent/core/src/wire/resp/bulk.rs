@@ -60,7 +60,6 @@ impl Bulk {
     }
 
     /// Bytes of memory behind it.
-    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.head.capacity() + self.tail.capacity()
     }
@@ -193,7 +192,6 @@ impl BulkReader {
     }
 
     /// Bytes of memory behind the string being read.
-    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.bulk.held()
     }

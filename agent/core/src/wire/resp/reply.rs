@@ -175,8 +175,8 @@ impl ReplyDecoder {
     }
 
     /// Bytes of memory behind it.
-    #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
+    #[must_use]
+    pub fn held(&self) -> usize {
         let list = self.open.capacity() * size_of::<Open>();
         let values = self.open.iter().map(|open| {
             open.values.capacity() * size_of::<Value>() + open.values.iter().map(Value::held).sum::<usize>()

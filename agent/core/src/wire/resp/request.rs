@@ -169,8 +169,8 @@ impl RequestDecoder {
     }
 
     /// Bytes of memory behind it.
-    #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
+    #[must_use]
+    pub fn held(&self) -> usize {
         let args = self.args.iter().map(Bulk::held).sum::<usize>();
         let list = self.args.capacity() * size_of::<Bulk>();
         args + list + self.line.held() + self.bulk.held() + self.probe.capacity()

@@ -74,7 +74,6 @@ impl Value {
     }
 
     /// Bytes of memory behind it.
-    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         match self {
             Self::Simple(text) | Self::Error(text) | Self::Big(text) => text.capacity(),
