@@ -1,0 +1,239 @@
+//! The agent's own numbers as OpenTelemetry metrics, to the collector that gets the spans.
+//!
+//! The SDK's reader asks for them every interval on a thread of its own, and takes them from the [`Board`]. A collector that
+//! takes no metrics is told of once; spans are not held up by any of this.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use celeryscope_core::{Area, Metric, MetricKind};
+use opentelemetry::metrics::{AsyncInstrument, Meter, MeterProvider};
+use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_otlp::MetricExporter;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
+use opentelemetry_sdk::resource::EnvResourceDetector;
+use tokio::runtime::Runtime;
+
+use super::settings::Settings;
+use super::{is_transient, reason};
+use crate::metrics::own::Usage;
+use crate::metrics::{Board, Reading, catalogue, sentence};
+
+/// How long the loop is waited for when the numbers there are old.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Metrics on their way. They stop with [`Telemetry::finish`].
+#[derive(Debug)]
+pub struct Telemetry {
+    provider: SdkMeterProvider,
+    board: Arc<Board>,
+}
+
+impl Telemetry {
+    /// Starts to send what is on the board, every `interval`.
+    ///
+    /// # Errors
+    /// The exporter can't be set up.
+    pub(in crate::export) fn start(
+        settings: &Settings,
+        interval: Duration,
+        board: Arc<Board>,
+    ) -> anyhow::Result<Self> {
+        // One worker drives the connection between exports; the reader's thread waits for it.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("otlp-metrics")
+            .enable_all()
+            .build()
+            .context("can't start the event loop of the agent's own metrics")?;
+        let inside = runtime.enter();
+        let exporter = settings.metric_exporter()?;
+        drop(inside);
+        let exporter = Once {
+            exporter,
+            runtime: Some(runtime),
+            shown: settings.shown().to_owned(),
+            refused: Mutex::default(),
+        };
+        let reader = PeriodicReader::builder(exporter).with_interval(interval).build();
+        let provider = SdkMeterProvider::builder()
+            .with_resource(resource())
+            .with_reader(reader)
+            .build();
+        let scope = InstrumentationScope::builder("celeryscope")
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build();
+        let meter = provider.meter_with_scope(scope);
+        for metric in catalogue() {
+            instrument(&meter, metric, &board);
+        }
+        Ok(Self { provider, board })
+    }
+
+    /// Sends the last numbers, within `deadline`.
+    pub fn finish(self, readings: Vec<Reading>, deadline: Duration) {
+        self.board.put(readings);
+        let (ended, end) = mpsc::channel();
+        let provider = self.provider;
+        let spawned = thread::Builder::new()
+            .name("metrics-end".to_owned())
+            .spawn(move || {
+                let _ = provider.shutdown();
+                let _ = ended.send(());
+            });
+        // Spans are what counts; a collector that is away does not keep the program from ending.
+        if spawned.is_ok() {
+            let _ = end.recv_timeout(deadline.min(Duration::from_secs(2)));
+        }
+    }
+}
+
+/// The agent itself, on this host; more where the user says so (`OTEL_RESOURCE_ATTRIBUTES`).
+fn resource() -> Resource {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Resource::builder_empty()
+        .with_detector(Box::new(EnvResourceDetector::new()))
+        .with_attributes([
+            KeyValue::new("service.name", "celeryscope"),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("host.name", host),
+        ])
+        .build()
+}
+
+/// An instrument of the metric that reads the board.
+fn instrument(meter: &Meter, metric: &'static Metric, board: &Arc<Board>) {
+    let description = sentence(metric.meaning);
+    let board = Arc::clone(board);
+    if metric.area == Area::Agent {
+        // Of the process: named by the conventions, and not on the board.
+        match metric.kind {
+            MetricKind::Counter => {
+                _ = meter
+                    .f64_observable_counter("process.cpu.time")
+                    .with_unit("s")
+                    .with_description(description)
+                    .with_callback(|observer| observer.observe(Usage::now().cpu as f64 / 1000.0, &[]))
+                    .build()
+            }
+            MetricKind::Gauge => {
+                _ = meter
+                    .i64_observable_up_down_counter("process.memory.usage")
+                    .with_unit("By")
+                    .with_description(description)
+                    .with_callback(|observer| {
+                        observer.observe(i64::try_from(Usage::now().resident).unwrap_or(i64::MAX), &[]);
+                    })
+                    .build()
+            }
+        }
+        return;
+    }
+    let name = format!("celeryscope.{}", metric.name);
+    let observe = move |observer: &dyn AsyncInstrument<u64>| {
+        for reading in board.recent_blocking(PATIENCE).readings {
+            if reading.metric.name == metric.name {
+                let output = reading
+                    .output
+                    .map(|output| KeyValue::new("celeryscope.output", output));
+                observer.observe(reading.value, output.as_slice());
+            }
+        }
+    };
+    match metric.kind {
+        MetricKind::Counter => {
+            _ = meter
+                .u64_observable_counter(name)
+                .with_unit(metric.unit)
+                .with_description(description)
+                .with_callback(observe)
+                .build()
+        }
+        MetricKind::Gauge => {
+            _ = meter
+                .u64_observable_gauge(name)
+                .with_unit(metric.unit)
+                .with_description(description)
+                .with_callback(observe)
+                .build()
+        }
+    }
+}
+
+/// An exporter that says once that the collector takes no metrics. That it is away, the spans' exporter says.
+#[derive(Debug)]
+struct Once {
+    exporter: MetricExporter,
+    /// Always there, until it is dropped.
+    runtime: Option<Runtime>,
+    shown: String,
+    refused: Mutex<bool>,
+}
+
+impl Once {
+    fn told(&self, result: &OTelSdkResult) {
+        let Ok(mut refused) = self.refused.lock() else {
+            return;
+        };
+        match result {
+            Ok(()) if std::mem::take(&mut *refused) => {
+                tracing::info!("collector {} takes metrics now", self.shown);
+            }
+            Ok(()) => {}
+            Err(error) if is_transient(error) => {
+                tracing::debug!("metrics not delivered: {}", reason(error));
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut *refused, true) {
+                    tracing::warn!(
+                        "collector {} takes no metrics ({}): only spans are sent (OTEL_METRICS_EXPORTER=none spares the \
+                         attempt)",
+                        self.shown,
+                        reason(error)
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl PushMetricExporter for Once {
+    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        let Some(runtime) = &self.runtime else {
+            return Ok(());
+        };
+        // The reader's thread is none of the runtime's, and has nothing else to do.
+        let result = runtime.block_on(self.exporter.export(metrics));
+        self.told(&result);
+        result
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn temporality(&self) -> Temporality {
+        self.exporter.temporality()
+    }
+}
+
+impl Drop for Once {
+    fn drop(&mut self) {
+        // A call that hangs must not hold up whoever drops this.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
