@@ -63,7 +63,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         .metrics_listen
         .map(|address| Endpoint::start(address, Arc::clone(&board)))
         .transpose()?;
-    let telemetry = plan.telemetry(&board)?;
+    let telemetry = plan.telemetry(&board);
     let exporters = Exporters::start(plan, export::Mode::Live)?;
     let mut sink = Exporting::new(exporters, telemetry, output.stats.unwrap_or(false));
     let watched = runtime::watch(&options, config, None, Some(&board), &mut sink)?;

@@ -89,15 +89,9 @@ impl Plan {
             tracing::info!("OTEL_SDK_DISABLED is true: output otlp is off");
             outputs.retain(|spec| *spec != OutputSpec::Otlp);
         }
-        let metrics = if outputs.contains(&OutputSpec::Otlp) && metrics_wanted(env) {
-            let settings = otlp::Settings::new(Signal::Metrics, args.otlp_endpoint.as_deref(), env)?;
-            let interval = number(env, "OTEL_METRIC_EXPORT_INTERVAL", 60_000, 86_400_000);
-            Some((settings, Duration::from_millis(interval as u64)))
-        } else {
-            None
-        };
+        let with_otlp = outputs.contains(&OutputSpec::Otlp) && metrics_wanted(env);
         Ok(Self {
-            metrics,
+            metrics: with_otlp.then(|| metrics(args, env)).flatten(),
             outputs,
             otlp,
             batching: Batching::from_env(env),
@@ -108,14 +102,23 @@ impl Plan {
 
 impl Plan {
     /// Starts to send the agent's own numbers, where they are wanted.
-    ///
-    /// # Errors
-    /// The exporter can't be set up.
-    pub fn telemetry(&self, board: &Arc<Board>) -> anyhow::Result<Option<Telemetry>> {
-        let start =
-            |(settings, interval): &(_, Duration)| Telemetry::start(settings, *interval, Arc::clone(board));
-        self.metrics.as_ref().map(start).transpose()
+    #[must_use]
+    pub fn telemetry(&self, board: &Arc<Board>) -> Option<Telemetry> {
+        let (settings, interval) = self.metrics.as_ref()?;
+        Telemetry::start(settings, *interval, Arc::clone(board))
+            .inspect_err(|error| tracing::warn!("the agent's own metrics are not sent: {error:#}"))
+            .ok()
     }
+}
+
+/// Where metrics go, and how often. What is wrong with that is no reason to send no spans.
+fn metrics(args: &OutputArgs, env: &dyn Fn(&str) -> Option<String>) -> Option<(otlp::Settings, Duration)> {
+    let settings = otlp::Settings::new(Signal::Metrics, args.otlp_endpoint.as_deref(), env);
+    let settings = settings
+        .inspect_err(|error| tracing::warn!("the agent's own metrics are not sent: {error}"))
+        .ok()?;
+    let interval = number(env, "OTEL_METRIC_EXPORT_INTERVAL", 60_000, 86_400_000);
+    Some((settings, Duration::from_millis(interval as u64)))
 }
 
 /// `OTEL_METRICS_EXPORTER`: otlp unless it says otherwise.

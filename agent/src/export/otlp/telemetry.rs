@@ -237,3 +237,74 @@ impl Drop for Once {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use opentelemetry_sdk::error::OTelSdkError;
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::super::Signal;
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Log {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    /// Scenario: a collector that is away, that knows no metrics (again and again), and that takes them after all.
+    /// Guarantees: nothing is said of the first, one line of the second however often, one line of the third.
+    #[test]
+    fn said_once() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let inside = runtime.enter();
+        let settings = Settings::new(Signal::Metrics, Some("http://127.0.0.1:9"), &|_| None).unwrap();
+        let exporter = settings.metric_exporter().unwrap();
+        drop(inside);
+        let once = Once {
+            exporter,
+            runtime: Some(runtime),
+            shown: settings.shown().to_owned(),
+            refused: Mutex::default(),
+        };
+        let failed = |text: &str| Err(OTelSdkError::InternalFailure(text.to_owned()));
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            once.told(&failed(
+                "TonicMetricsClient export failed with gRPC code: Unavailable",
+            ));
+            for _ in 0..3 {
+                once.told(&failed(
+                    "TonicMetricsClient export failed with gRPC code: Unimplemented",
+                ));
+                once.told(&failed("HTTP export failed with status code: 404"));
+            }
+            once.told(&Ok(()));
+            once.told(&Ok(()));
+        });
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = log.lines().collect();
+        assert_eq!(lines.len(), 2, "{log}");
+        assert!(lines[0].contains("http://127.0.0.1:9 takes no metrics (gRPC code: Unimplemented)"));
+        assert!(lines[1].contains("takes metrics now"));
+    }
+}
