@@ -42,7 +42,7 @@ gauges! {
     stream_bytes_limit "By",
     /// Bytes read of commands and replies that are not complete, missing ones included.
     resp_pending_bytes "By",
-    /// Bytes read of frames that are not complete, missing ones included.
+    /// Bytes read of AMQP frames that are not complete, missing ones included.
     amqp_pending_bytes "By",
 
     Tasks:

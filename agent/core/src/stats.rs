@@ -84,7 +84,7 @@ counters! {
     stream_bytes "By",
     /// Gaps in streams.
     stream_gaps "{gap}",
-    /// Bytes in those gaps.
+    /// Bytes in gaps in streams.
     stream_gap_bytes "By",
     /// Bytes seen twice.
     stream_overlap_bytes "By",
@@ -92,7 +92,7 @@ counters! {
     stream_rejected "{record}",
     /// Connections whose half-read messages were dropped to make room.
     streams_shed "{connection}",
-    /// Bytes dropped so.
+    /// Bytes of half-read messages dropped to make room.
     streams_shed_bytes "By",
 
     /// Bytes read as RESP.
@@ -115,9 +115,9 @@ counters! {
     resp_resyncs "{resync}",
     /// How often bytes were not RESP.
     resp_protocol_errors "{error}",
-    /// Commands.
+    /// Redis commands.
     commands "{command}",
-    /// Replies.
+    /// Redis replies.
     replies "{reply}",
     /// Replies to no known command.
     replies_unpaired "{reply}",
@@ -132,29 +132,29 @@ counters! {
     amqp_bytes "By",
     /// Bytes missing in AMQP.
     amqp_gap_bytes "By",
-    /// Bytes of frames.
+    /// Bytes of AMQP frames.
     amqp_frame_bytes "By",
-    /// Bytes that belong to no frame.
+    /// Bytes that belong to no AMQP frame.
     amqp_skipped_bytes "By",
-    /// Bytes of frames that were not complete when their connection ended.
+    /// Bytes of AMQP frames that were not complete when their connection ended.
     amqp_unfinished_bytes "By",
-    /// Frames.
+    /// AMQP frames.
     amqp_frames "{frame}",
-    /// Frames with bytes missing.
+    /// AMQP frames with bytes missing.
     amqp_degraded "{frame}",
     /// How often AMQP's sync was lost.
     amqp_sync_losses "{loss}",
-    /// How often it was found again.
+    /// How often AMQP's sync was found again.
     amqp_resyncs "{resync}",
-    /// How often bytes were no frame.
+    /// How often bytes were no AMQP frame.
     amqp_protocol_errors "{error}",
-    /// Methods.
+    /// AMQP methods.
     amqp_methods "{method}",
-    /// Channels forgotten to make room.
+    /// AMQP channels forgotten to make room.
     amqp_channels_evicted "{channel}",
-    /// Consumers forgotten to make room.
+    /// AMQP consumers forgotten to make room.
     amqp_consumers_evicted "{consumer}",
-    /// Deliveries that wait for their ack, forgotten to make room.
+    /// Deliveries over AMQP that wait for their ack, forgotten to make room.
     amqp_unacked_evicted "{delivery}",
 
     /// Messages that claim to be a task's but can't be read.

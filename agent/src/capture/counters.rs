@@ -45,7 +45,7 @@ pub(super) static OWN: &[Metric] = &[
     ),
     own(
         "probes_passed_over",
-        "times the kernel did not run a probe; what was lost by it is in the counters below",
+        "times the kernel did not run a probe; what was lost by it is in missed_bytes and returns_missed",
         "{call}",
         MetricKind::Counter,
     ),

@@ -92,11 +92,7 @@ pub(crate) static METRICS: &[Metric] = &[
         "Spans accepted of which nothing has become yet.",
         MetricKind::Gauge,
     ),
-    of_output(
-        "export_queue",
-        "Those of them that wait in the queue.",
-        MetricKind::Gauge,
-    ),
+    of_output("export_queue", "Spans that wait in the queue.", MetricKind::Gauge),
     of_output(
         "export_queue_limit",
         "Most spans that the queue holds.",

@@ -62,6 +62,7 @@ impl Endpoint {
             };
             anyhow!("can't listen on {address} (--metrics-listen): {error}{advice}")
         })?;
+        tracing::info!("metrics at http://{address}/metrics");
         if !address.ip().is_loopback() {
             tracing::warn!(
                 "metrics on {address} are open to the network: anybody who reaches it can read them"
