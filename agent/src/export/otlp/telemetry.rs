@@ -274,7 +274,7 @@ mod tests {
     /// Guarantees: nothing is said of the first, one line of the second however often, one line of the third.
     #[test]
     fn said_once() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let runtime = Runtime::new().unwrap();
         let inside = runtime.enter();
         let settings = Settings::new(Signal::Metrics, Some("http://127.0.0.1:9"), &|_| None).unwrap();
         let exporter = settings.metric_exporter().unwrap();

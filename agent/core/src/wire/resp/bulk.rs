@@ -61,7 +61,7 @@ impl Bulk {
 
     /// Bytes of memory behind it.
     pub(super) fn held(&self) -> usize {
-        self.head.capacity() + self.tail.capacity()
+        self.head.capacity().saturating_add(self.tail.capacity())
     }
 
     /// Its first bytes, owned.
