@@ -82,6 +82,9 @@ async fn watch_until_told(
 ) -> anyhow::Result<Watched> {
     let mut signals = Signals::new()?;
     let mut live = Live::start(options)?;
+    if let Some(board) = board {
+        board.attached(true);
+    }
     let attached = live.attached();
     let ports: Vec<_> = attached.ports.iter().map(u16::to_string).collect();
     say(&format!(
@@ -92,9 +95,6 @@ async fn watch_until_told(
         attached.connections
     ));
 
-    if let Some(board) = board {
-        board.attached(true);
-    }
     let mut pipeline = Pipeline::new(config);
     let end = duration.map(|duration| Instant::now() + duration);
     let mut tick = interval(TICK);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use celeryscope_core::{Area, Metric, MetricKind};
@@ -29,12 +29,38 @@ use crate::metrics::{Board, Reading, catalogue, sentence};
 
 /// How long the loop is waited for when the numbers there are old.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// What is asked within this time is one collection; no interval is shorter in earnest.
+const TOGETHER: Duration = Duration::from_millis(100);
 
 /// Metrics on their way. They stop with [`Telemetry::finish`].
 #[derive(Debug)]
 pub struct Telemetry {
-    provider: SdkMeterProvider,
+    /// There until it is finished.
+    provider: Option<SdkMeterProvider>,
     board: Arc<Board>,
+}
+
+/// The board, asked once for all the instruments of one collection: a loop that is stuck is waited for once.
+#[derive(Debug)]
+struct Source {
+    board: Arc<Board>,
+    last: Mutex<Option<(Instant, Arc<[Reading]>)>>,
+}
+
+impl Source {
+    fn readings(&self) -> Arc<[Reading]> {
+        let Ok(mut last) = self.last.lock() else {
+            return Arc::from([]);
+        };
+        if let Some((at, readings)) = &*last
+            && at.elapsed() < TOGETHER
+        {
+            return Arc::clone(readings);
+        }
+        let readings = Arc::from(self.board.recent_blocking(PATIENCE).readings);
+        *last = Some((Instant::now(), Arc::clone(&readings)));
+        readings
+    }
 }
 
 impl Telemetry {
@@ -72,17 +98,28 @@ impl Telemetry {
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();
         let meter = provider.meter_with_scope(scope);
+        let source = Arc::new(Source {
+            board: Arc::clone(&board),
+            last: Mutex::default(),
+        });
         for metric in catalogue() {
-            instrument(&meter, metric, &board);
+            instrument(&meter, metric, &source);
         }
-        Ok(Self { provider, board })
+        Ok(Self {
+            provider: Some(provider),
+            board,
+        })
     }
 
     /// Sends the last numbers, within `deadline`.
-    pub fn finish(self, readings: Vec<Reading>, deadline: Duration) {
+    pub fn finish(mut self, readings: Vec<Reading>, deadline: Duration) {
+        let Some(provider) = self.provider.take() else {
+            return;
+        };
+        // Not among what has just been collected.
+        thread::sleep(TOGETHER.min(deadline));
         self.board.put(readings);
         let (ended, end) = mpsc::channel();
-        let provider = self.provider;
         let spawned = thread::Builder::new()
             .name("metrics-end".to_owned())
             .spawn(move || {
@@ -92,6 +129,15 @@ impl Telemetry {
         // Spans are what counts; a collector that is away does not keep the program from ending.
         if spawned.is_ok() {
             let _ = end.recv_timeout(deadline.min(Duration::from_secs(2)));
+        }
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        // The program could not start. Its provider would send what there is first, and wait for that.
+        if let Some(provider) = self.provider.take() {
+            let _ = thread::Builder::new().spawn(move || drop(provider));
         }
     }
 }
@@ -110,9 +156,9 @@ fn resource() -> Resource {
 }
 
 /// An instrument of the metric that reads the board.
-fn instrument(meter: &Meter, metric: &'static Metric, board: &Arc<Board>) {
+fn instrument(meter: &Meter, metric: &'static Metric, source: &Arc<Source>) {
     let description = sentence(metric.meaning);
-    let board = Arc::clone(board);
+    let source = Arc::clone(source);
     if metric.area == Area::Agent {
         // Of the process: named by the conventions, and not on the board.
         match metric.kind {
@@ -139,7 +185,7 @@ fn instrument(meter: &Meter, metric: &'static Metric, board: &Arc<Board>) {
     }
     let name = format!("celeryscope.{}", metric.name);
     let observe = move |observer: &dyn AsyncInstrument<u64>| {
-        for reading in board.recent_blocking(PATIENCE).readings {
+        for reading in source.readings().iter() {
             if reading.metric.name == metric.name {
                 let output = reading
                     .output
@@ -268,6 +314,34 @@ mod tests {
         fn make_writer(&'a self) -> Self {
             self.clone()
         }
+    }
+
+    /// Scenario: a collection of many instruments while the loop stands still; a program that does not start while its
+    /// collector says nothing.
+    /// Guarantees: the loop is waited for once, not once for each; giving up takes no time.
+    #[test]
+    fn a_stuck_loop_and_a_failed_start() {
+        let source = Source {
+            board: Arc::default(),
+            last: Mutex::default(),
+        };
+        let began = Instant::now();
+        for _ in 0..100 {
+            assert!(source.readings().is_empty());
+        }
+        assert!(began.elapsed() < 2 * PATIENCE, "{:?}", began.elapsed());
+
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let settings = Settings::new(Signal::Metrics, Some(&url), &|_| None).unwrap();
+        let telemetry = Telemetry::start(&settings, Duration::from_secs(60), Arc::default()).unwrap();
+        let began = Instant::now();
+        drop(telemetry);
+        assert!(
+            began.elapsed() < Duration::from_millis(500),
+            "{:?}",
+            began.elapsed()
+        );
     }
 
     /// Scenario: a collector that is away, that knows no metrics (again and again), and that takes them after all.
