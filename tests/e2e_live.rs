@@ -19,6 +19,8 @@ mod hostile;
 mod hosts;
 #[path = "e2e/load.rs"]
 mod load;
+#[path = "e2e/metrics.rs"]
+mod metrics;
 #[path = "e2e/on_brokers.rs"]
 mod on_brokers;
 #[path = "e2e/outcomes.rs"]

@@ -2,8 +2,8 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_get_current_comm;
-use celeryscope_common::{Header, Kind, flags};
 use celeryscope_common::maps::{Counter, SLOTS_PER_PROCESS};
+use celeryscope_common::{Header, Kind, flags};
 
 use crate::maps::{EXPECTED, PROCS, STATUS, count, forget_calls};
 use crate::{conn, emit, filter};

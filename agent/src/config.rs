@@ -4,6 +4,7 @@
 //! the three can't drift apart. Precedence: flag, variable, file, default.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -122,6 +123,21 @@ pub struct OutputArgs {
     pub stats: Option<bool>,
 }
 
+/// What the agent tells of itself.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[command(next_help_heading = "Output")]
+pub struct MetricsArgs {
+    /// Serve /metrics for Prometheus, /healthz and /readyz there, such as 127.0.0.1:9464 [default: nowhere]
+    #[arg(
+        long,
+        env = "CELERYSCOPE_METRICS_LISTEN",
+        hide_env = true,
+        value_name = "ADDRESS"
+    )]
+    pub metrics_listen: Option<SocketAddr>,
+}
+
 /// What `record` writes.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -168,6 +184,7 @@ macro_rules! layered {
 layered!(CaptureArgs: broker_port, tls_port, tls_process, probes, ring_size, netns, kernel_log);
 layered!(SpanArgs: relation, span_style, capture_args);
 layered!(OutputArgs: output, otlp_endpoint, stats);
+layered!(MetricsArgs: metrics_listen);
 layered!(RecordingArgs: recording, duration, include_payloads);
 
 impl CaptureArgs {

@@ -7,5 +7,6 @@ pub mod cli;
 pub mod config;
 pub mod export;
 mod host;
+pub mod metrics;
 pub mod recording;
 pub mod runtime;

@@ -13,12 +13,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use celeryscope_common::{Kind, Record};
 use celeryscope_core::time::Mono;
-use celeryscope_core::{Config, Output, Pipeline, Span, SpanKind, Stats};
+use celeryscope_core::{Config, Output, Pipeline, Span, SpanKind};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::capture::{Live, LiveOptions};
-use crate::export::Exporters;
+use crate::export::{Exporters, Telemetry};
+use crate::metrics::{self, Board, Reading, summary};
 
 /// How long `run` lets the outputs flush at the end; with the rest it stays under the promised 5 s.
 pub(crate) const FLUSH: Duration = Duration::from_secs(4);
@@ -26,45 +27,14 @@ pub(crate) const FLUSH: Duration = Duration::from_secs(4);
 /// How often time passes for the core when no record comes.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A named number that only grows.
-#[derive(Clone, Debug)]
-pub struct Counter {
-    /// `snake_case`, unique in the program.
-    pub name: String,
-    /// One sentence.
-    pub meaning: &'static str,
-    /// So far.
-    pub value: u64,
-}
-
-impl Counter {
-    /// One counter.
-    pub fn new(name: impl Into<String>, meaning: &'static str, value: u64) -> Self {
-        Self {
-            name: name.into(),
-            meaning,
-            value,
-        }
-    }
-
-    /// The core's counters.
-    #[must_use]
-    pub fn of_core(stats: &Stats) -> Vec<Self> {
-        stats
-            .iter()
-            .map(|(name, meaning, value)| Self::new(name, meaning.trim(), value))
-            .collect()
-    }
-}
-
 /// Who takes what a live capture yields.
 pub(crate) trait Sink {
     /// A record, before the core sees it.
     fn record(&mut self, record: &Record<'_>);
     /// A span is complete.
     fn span(&mut self, span: Box<Span>);
-    /// Its own counters.
-    fn counters(&self) -> Vec<Counter>;
+    /// Its own numbers.
+    fn readings(&self) -> Vec<Reading>;
     /// Nothing can come of going on: stop.
     fn ended(&mut self) -> bool;
 }
@@ -72,8 +42,8 @@ pub(crate) trait Sink {
 /// A capture that has come to its end.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    /// The capture's and the core's counters.
-    pub(crate) counters: Vec<Counter>,
+    /// The capture's and the core's numbers.
+    pub(crate) readings: Vec<Reading>,
     detaching: JoinHandle<()>,
 }
 
@@ -85,7 +55,7 @@ impl Watched {
     }
 }
 
-/// Captures until a signal, until `duration` is over or the sink has ended.
+/// Captures until a signal, until `duration` is over or the sink has ended; `board` learns how it goes.
 ///
 /// # Errors
 /// The capture can't start.
@@ -93,23 +63,28 @@ pub(crate) fn watch(
     options: &LiveOptions,
     config: Config,
     duration: Option<Duration>,
+    board: Option<&Board>,
     sink: &mut dyn Sink,
 ) -> anyhow::Result<Watched> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("can't start the event loop")?;
-    runtime.block_on(watch_until_told(options, config, duration, sink))
+    runtime.block_on(watch_until_told(options, config, duration, board, sink))
 }
 
 async fn watch_until_told(
     options: &LiveOptions,
     config: Config,
     duration: Option<Duration>,
+    board: Option<&Board>,
     sink: &mut dyn Sink,
 ) -> anyhow::Result<Watched> {
     let mut signals = Signals::new()?;
     let mut live = Live::start(options)?;
+    if let Some(board) = board {
+        board.attached(true);
+    }
     let attached = live.attached();
     let ports: Vec<_> = attached.ports.iter().map(u16::to_string).collect();
     say(&format!(
@@ -129,25 +104,31 @@ async fn watch_until_told(
             biased;
             asked = signals.next() => match asked {
                 Asked::Stop => break,
-                Asked::Counters => print_counters(&all_counters(&mut live, &pipeline, sink)),
+                Asked::Counters => show(&summary::full(&numbers(&live, &pipeline, sink))),
             },
             () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => break,
             _ = tick.tick() => {}
             () = live.ready() => {}
         }
         pump(&mut live, &mut pipeline, sink);
+        if let Some(board) = board {
+            board.turn(|| numbers(&live, &pipeline, sink));
+        }
     }
 
+    if let Some(board) = board {
+        board.attached(false);
+    }
     pump(&mut live, &mut pipeline, sink);
     pipeline.finish();
     hand_out(&mut live, &mut pipeline, sink);
-    let mut counters = Counter::of_core(&pipeline.stats());
-    counters.extend(of_capture(&mut live));
+    let mut readings = live.readings();
+    readings.extend(metrics::of_core(&pipeline.stats(), &pipeline.held()));
     let detaching = thread::Builder::new()
         .name("detach".to_owned())
         .spawn(move || drop(live))
         .context("can't start a thread")?;
-    Ok(Watched { counters, detaching })
+    Ok(Watched { readings, detaching })
 }
 
 /// Everything that has come, through the core, out.
@@ -177,29 +158,15 @@ fn monotonic() -> Mono {
     Mono(seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-fn of_capture(live: &mut Live) -> Vec<Counter> {
-    live.counters()
-        .into_iter()
-        .map(|(name, meaning, value)| Counter::new(name, meaning, value))
-        .collect()
+fn numbers(live: &Live, pipeline: &Pipeline, sink: &dyn Sink) -> Vec<Reading> {
+    let mut readings = live.readings();
+    readings.extend(metrics::of_core(&pipeline.stats(), &pipeline.held()));
+    readings.extend(sink.readings());
+    readings
 }
 
-fn all_counters(live: &mut Live, pipeline: &Pipeline, sink: &dyn Sink) -> Vec<Counter> {
-    let mut counters = of_capture(live);
-    counters.extend(Counter::of_core(&pipeline.stats()));
-    counters.extend(sink.counters());
-    counters
-}
-
-fn print_counters(counters: &[Counter]) {
-    let mut err = std::io::stderr().lock();
-    for counter in counters {
-        let _ = writeln!(
-            err,
-            "counter {}={}  # {}",
-            counter.name, counter.value, counter.meaning
-        );
-    }
+fn show(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 fn say(line: &str) {
@@ -240,6 +207,7 @@ impl Signals {
 #[derive(Debug)]
 pub struct Exporting {
     exporters: Exporters,
+    telemetry: Option<Telemetry>,
     stats: bool,
     publishes: u64,
     runs: u64,
@@ -247,11 +215,12 @@ pub struct Exporting {
 }
 
 impl Exporting {
-    /// Spans go to `exporters`; `stats` prints all counters at the end.
+    /// Spans go to `exporters`, the agent's own numbers by `telemetry`; `stats` prints all of them at the end.
     #[must_use]
-    pub fn new(exporters: Exporters, stats: bool) -> Self {
+    pub fn new(exporters: Exporters, telemetry: Option<Telemetry>, stats: bool) -> Self {
         Self {
             exporters,
+            telemetry,
             stats,
             publishes: 0,
             runs: 0,
@@ -259,21 +228,26 @@ impl Exporting {
         }
     }
 
-    /// Flushes the outputs and prints the summary, with `counters` of capture and core where they were asked for.
+    /// Flushes the outputs and prints the summary, of which `readings` are those of capture and core.
     ///
     /// # Errors
     /// An output could not write what it had.
-    pub fn finish(mut self, counters: &[Counter], flush: Duration) -> anyhow::Result<ExitCode> {
+    pub fn finish(mut self, mut readings: Vec<Reading>, flush: Duration) -> anyhow::Result<ExitCode> {
+        let end = std::time::Instant::now() + flush;
         let result = self.exporters.close(flush);
         let totals = self.exporters.totals();
-        let mut counters = counters.to_vec();
-        counters.extend(self.counters());
+        readings.extend(self.readings());
+        if let Some(telemetry) = self.telemetry {
+            telemetry.finish(
+                readings.clone(),
+                end.saturating_duration_since(std::time::Instant::now()),
+            );
+        }
         if self.stats {
-            print_counters(&counters);
+            readings.retain(Reading::is_counter);
+            show(&summary::full(&readings));
         } else {
-            for counter in &counters {
-                tracing::debug!("{}={}", counter.name, counter.value);
-            }
+            show(&summary::short(&readings));
         }
         say(&format!(
             "done publishes={} runs={} exported={} dropped={} failed={} lost_records={}",
@@ -301,8 +275,8 @@ impl Sink for Exporting {
         self.exporters.send(&Arc::new(*span));
     }
 
-    fn counters(&self) -> Vec<Counter> {
-        self.exporters.counters()
+    fn readings(&self) -> Vec<Reading> {
+        self.exporters.readings()
     }
 
     fn ended(&mut self) -> bool {

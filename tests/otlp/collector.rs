@@ -4,6 +4,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -23,6 +29,9 @@ use tonic::transport::server::TcpIncoming;
 #[derive(Clone, Default)]
 pub(crate) struct Collector {
     pub(crate) got: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
+    /// What came of the agent's own numbers, where they are taken.
+    pub(crate) numbers: Arc<Mutex<Vec<ExportMetricsServiceRequest>>>,
+    pub(crate) takes_metrics: bool,
     /// Refuse that many requests first.
     pub(crate) refuse: Arc<Mutex<(usize, Option<tonic::Code>)>>,
 }
@@ -42,6 +51,17 @@ impl TraceService for Collector {
     }
 }
 
+#[tonic::async_trait]
+impl MetricsService for Collector {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportMetricsServiceRequest>,
+    ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
+        self.numbers.lock().unwrap().push(request.into_inner());
+        Ok(tonic::Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
 impl Collector {
     /// Serves gRPC until the sender is dropped.
     pub(crate) async fn serve(&self, at: SocketAddr) -> (SocketAddr, oneshot::Sender<()>) {
@@ -58,13 +78,16 @@ impl Collector {
         let at = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let service = TraceServiceServer::new(self.clone());
+        let metrics = self
+            .takes_metrics
+            .then(|| MetricsServiceServer::new(self.clone()));
         tokio::spawn(async move {
             let ended = async { drop(stopped.await) };
             let mut server = tonic::transport::Server::builder();
             if let Some(tls) = tls {
                 server = server.tls_config(tls).unwrap();
             }
-            let server = server.add_service(service);
+            let server = server.add_service(service).add_optional_service(metrics);
             server
                 .serve_with_incoming_shutdown(TcpIncoming::from(listener), ended)
                 .await

@@ -1,6 +1,7 @@
 //! The exporters against collectors in this process: what arrives, and what happens when nothing can.
 
 mod collector;
+mod metrics;
 mod spans;
 mod tls;
 
@@ -32,9 +33,9 @@ fn start(output: &str, endpoint: Option<String>, vars: &[(&str, &str)]) -> Expor
 fn close(mut exporters: Exporters, deadline: Duration) -> HashMap<String, u64> {
     tokio::task::block_in_place(|| exporters.close(deadline)).unwrap();
     exporters
-        .counters()
+        .readings()
         .into_iter()
-        .map(|counter| (counter.name, counter.value))
+        .map(|reading| (reading.key(), reading.value))
         .collect()
 }
 

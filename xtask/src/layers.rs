@@ -31,7 +31,8 @@ const FORBIDDEN_IN_CORE: &[&str] = &[
 /// The core's modules from the bottom up. A module may import from its own line and from those before it. A submodule
 /// that is listed (`span::build`) stands apart from its parent.
 const ORDER: &[&[&str]] = &[
-    &["time", "limits", "stats", "bounded"],
+    &["metric"],
+    &["time", "limits", "stats", "held", "bounded"],
     &["stream", "detect"],
     &["wire"],
     // What a span is; how one is made of a task's life is higher up.

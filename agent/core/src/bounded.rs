@@ -68,7 +68,8 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         self.next
     }
 
-    fn pop_oldest(&mut self) -> Option<(K, V)> {
+    /// Removes the oldest entry.
+    pub(crate) fn pop_oldest(&mut self) -> Option<(K, V)> {
         while let Some((number, key)) = self.order.pop_front() {
             if self.map.get(&key).is_some_and(|(n, _)| *n == number) {
                 return self.map.remove(&key).map(|(_, value)| (key, value));
@@ -105,7 +106,6 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         self.map.remove(key).map(|(_, value)| value)
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.map.len()
     }
@@ -113,6 +113,11 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
     /// Entries in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.map.iter().map(|(key, (_, value))| (key, value))
+    }
+
+    /// Entries in no order.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.map.iter_mut().map(|(key, (_, value))| (key, value))
     }
 
     /// Values in no order.

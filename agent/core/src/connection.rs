@@ -19,6 +19,8 @@ pub(crate) struct Connection {
     pub(crate) told: Verdict,
     /// When it was opened; `None` when it is older than the capture.
     pub(crate) opened: Option<Mono>,
+    /// Bytes of memory behind what is not complete, when that was last looked at.
+    pub(crate) held: u64,
     speaker: Speaker,
 }
 
@@ -37,6 +39,7 @@ impl Connection {
             server,
             told: Verdict::Unknown,
             opened,
+            held: 0,
             speaker: Speaker::Unknown(Opening::default()),
         }
     }
@@ -79,6 +82,40 @@ impl Connection {
                 rabbit.record(record, context, out);
                 rabbit.verdict()
             }
+        }
+    }
+
+    /// Looks at what is not complete; gives what it was before and what it is now.
+    pub(crate) fn weigh(&mut self) -> (u64, u64) {
+        let now = match &self.speaker {
+            Speaker::Unknown(_) => 0,
+            Speaker::Redis(redis) => redis.held(),
+            Speaker::Rabbit(rabbit) => rabbit.held(),
+        };
+        (std::mem::replace(&mut self.held, now), now)
+    }
+
+    /// Bytes read of what is not complete: of RESP, of AMQP.
+    pub(crate) fn pending(&self) -> (u64, u64) {
+        match &self.speaker {
+            Speaker::Unknown(_) => (0, 0),
+            Speaker::Redis(redis) => {
+                let (_, _, requests, replies) = redis.layers();
+                (requests.pending().saturating_add(replies.pending()), 0)
+            }
+            Speaker::Rabbit(rabbit) => {
+                let (_, _, outgoing, incoming) = rabbit.layers();
+                (0, outgoing.pending().saturating_add(incoming.pending()))
+            }
+        }
+    }
+
+    /// Drops what is not complete, to make room.
+    pub(crate) fn shed(&mut self, out: &mut Vec<BrokerEvent>) {
+        match &mut self.speaker {
+            Speaker::Unknown(_) => {}
+            Speaker::Redis(redis) => redis.shed(out),
+            Speaker::Rabbit(rabbit) => rabbit.shed(out),
         }
     }
 
@@ -130,6 +167,8 @@ fn rabbit_stats(rabbit: &RabbitConnection) -> Stats {
         connections_amqp: 1,
         amqp_methods: own.methods,
         amqp_channels_evicted: own.channels_evicted,
+        amqp_consumers_evicted: own.consumers_evicted,
+        amqp_unacked_evicted: own.unacked_evicted,
         messages_returned: own.messages_returned,
         messages_malformed: own.messages_malformed,
         messages_other: own.messages_other,
@@ -162,6 +201,7 @@ fn redis_stats(redis: &RedisConnection) -> Stats {
         replies_unpaired: own.replies_unpaired,
         commands_unpaired: own.commands_unpaired,
         in_flight_dropped: own.in_flight_dropped,
+        transaction_dropped: own.transaction_dropped,
         messages_malformed: own.messages_malformed,
         messages_other: own.messages_other,
         messages_cut: own.messages_cut,

@@ -7,8 +7,12 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections followed at once.
     pub connections: usize,
+    /// Bytes that the decoders of all connections hold of what is not complete; beyond it those that hold most drop theirs.
+    pub stream_bytes: u64,
     /// Tasks known at once.
     pub tasks: usize,
+    /// Bytes of the messages of all attempts and publishes under way.
+    pub message_bytes: u64,
     /// Groups known at once.
     pub groups: usize,
     /// Processes known at once.
@@ -35,7 +39,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
+            stream_bytes: 64 << 20,
             tasks: 100_000,
+            message_bytes: 256 << 20,
             groups: 4096,
             processes: 16_384,
             bulk: 64 * 1024,

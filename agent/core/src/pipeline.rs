@@ -10,6 +10,7 @@ use celeryscope_common::record::{Kind, Record, flags};
 use crate::bounded::Bounded;
 use crate::broker::{Context, Server, Verdict};
 use crate::connection::Connection;
+use crate::held::Held;
 use crate::limits::Limits;
 use crate::span::{Relation, Span, SpanStyle};
 use crate::stats::Stats;
@@ -62,6 +63,8 @@ pub enum Output {
 pub struct Pipeline {
     config: Arc<Config>,
     connections: Bounded<u64, Connection>,
+    /// Bytes that their decoders hold.
+    stream_bytes: u64,
     engine: Engine,
     /// Counters of connections that are gone, and of the pipeline itself.
     past: Stats,
@@ -83,6 +86,7 @@ impl Pipeline {
         let config = Arc::new(config);
         Self {
             connections: Bounded::new(config.limits.connections),
+            stream_bytes: 0,
             engine: Engine::new(Arc::clone(&config)),
             past: Stats::default(),
             now: Mono::default(),
@@ -127,6 +131,7 @@ impl Pipeline {
             Kind::Close => {
                 self.past.records_control += 1;
                 if let Some(connection) = self.connections.remove(&record.header.conn) {
+                    self.past.connections_closed += 1;
                     self.retire(record.header.conn, connection);
                 }
             }
@@ -167,6 +172,7 @@ impl Pipeline {
     pub fn finish(&mut self) {
         for conn in self.connections.keys_by_age() {
             if let Some(connection) = self.connections.remove(&conn) {
+                self.past.connections_closed += 1;
                 self.retire(conn, connection);
             }
         }
@@ -189,6 +195,26 @@ impl Pipeline {
         sum
     }
 
+    /// What is held now.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        let limits = &self.config.limits;
+        let pending = self
+            .connections
+            .iter()
+            .map(|(_, connection)| connection.pending());
+        let (resp, amqp) = pending.fold((0, 0), |sum, (resp, amqp)| (sum.0 + resp, sum.1 + amqp));
+        Held {
+            resp_pending_bytes: resp,
+            amqp_pending_bytes: amqp,
+            connections_held: self.connections.len() as u64,
+            connections_limit: limits.connections as u64,
+            stream_bytes_held: self.stream_bytes,
+            stream_bytes_limit: limits.stream_bytes,
+            ..self.engine.held()
+        }
+    }
+
     /// What it was made with.
     #[must_use]
     pub fn config(&self) -> &Config {
@@ -197,23 +223,26 @@ impl Pipeline {
 
     fn open(&mut self, conn: u64, server: Option<Server>, opened: Option<Mono>) {
         self.past.connections += 1;
-        self.put(conn, Connection::new(server, opened));
+        // A connection that is opened again under its id was closed unseen.
+        if let Some(old) = self.connections.remove(&conn) {
+            self.past.connections_closed += 1;
+            self.retire(conn, old);
+        }
+        self.insert(conn, Connection::new(server, opened));
     }
 
     /// What comes now is what is inside TLS; what came before was sealed and told nothing.
     fn unsealed(&mut self, conn: u64, midstream: bool) {
-        let (server, opened) = match self.connections.get(&conn) {
-            Some(connection) => (connection.server, connection.opened.filter(|_| !midstream)),
-            None => (None, None),
+        let Some(sealed) = self.connections.remove(&conn) else {
+            return self.open(conn, None, None);
         };
-        self.put(conn, Connection::new(server, opened));
+        let opened = sealed.opened.filter(|_| !midstream);
+        let connection = Connection::new(sealed.server, opened);
+        self.retire(conn, sealed);
+        self.insert(conn, connection);
     }
 
-    fn put(&mut self, conn: u64, connection: Connection) {
-        // A connection that is opened again under its id was closed unseen.
-        if let Some(old) = self.connections.remove(&conn) {
-            self.retire(conn, old);
-        }
+    fn insert(&mut self, conn: u64, connection: Connection) {
         if let Some((old, connection)) = self.connections.insert(conn, connection) {
             self.past.connections_evicted += 1;
             self.retire(old, connection);
@@ -237,6 +266,8 @@ impl Pipeline {
             knows_tag: &|tag| engine.knows_tag(pid, tag),
         };
         let verdict = connection.record(record, &self.config.limits, &context, &mut events);
+        let (before, now) = connection.weigh();
+        self.stream_bytes = self.stream_bytes.saturating_sub(before).saturating_add(now);
         for event in events {
             self.engine.broker(conn, connection.server, event);
         }
@@ -251,6 +282,31 @@ impl Pipeline {
                 self.ignored.push_back((self.now, conn));
             }
             self.engine.say(Output::Verdict { conn, verdict });
+        }
+        self.shed();
+    }
+
+    /// Makes room where decoders hold too much: the connection that holds most drops what it has of messages that are not
+    /// complete, and finds its sync again as after a gap.
+    fn shed(&mut self) {
+        while self.stream_bytes > self.config.limits.stream_bytes {
+            let Some((conn, connection)) = self.connections.iter_mut().max_by_key(|(_, c)| c.held) else {
+                return;
+            };
+            let mut events = Vec::new();
+            connection.shed(&mut events);
+            let (before, now) = connection.weigh();
+            let freed = before.saturating_sub(now);
+            self.past.streams_shed += 1;
+            self.past.streams_shed_bytes += freed;
+            self.stream_bytes = self.stream_bytes.saturating_sub(freed);
+            for event in events {
+                self.engine.broker(*conn, connection.server, event);
+            }
+            // The little that every decoder keeps.
+            if freed == 0 {
+                return;
+            }
         }
     }
 
@@ -273,9 +329,13 @@ impl Pipeline {
     fn retire(&mut self, conn: u64, mut connection: Connection) {
         let mut events = Vec::new();
         connection.finish(&mut events);
+        self.stream_bytes = self.stream_bytes.saturating_sub(connection.held);
         for event in events {
             self.engine.broker(conn, connection.server, event);
         }
+        let (resp, amqp) = connection.pending();
+        self.past.resp_unfinished_bytes += resp;
+        self.past.amqp_unfinished_bytes += amqp;
         self.past += connection.stats();
     }
 }

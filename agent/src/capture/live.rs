@@ -16,6 +16,8 @@ use tokio::io::unix::AsyncFd;
 
 use super::attach::{self, State};
 use super::clock::{self, Clocks};
+use super::counters;
+use super::ignored::{Added, Ignored};
 use super::kernel::{self, Kernel};
 use super::missing_privileges;
 use super::netns::Netns;
@@ -25,6 +27,7 @@ use super::scan::{Found, Scanner};
 use super::tls::{Tls, UserProbes};
 use crate::host::proc;
 use crate::host::tls::TlsProcess;
+use crate::metrics::Reading;
 
 /// The ring is drained at least this often: nearly all records are put there without waking the reader.
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
@@ -104,7 +107,7 @@ pub(crate) struct Live {
     /// Found at the start, not yet told.
     found: Vec<Found>,
     /// Connections in the kernel half's list of those to ignore.
-    ignored: HashSet<u64>,
+    ignored: Ignored,
     swept: u64,
     lost_told: u64,
     records: u64,
@@ -184,7 +187,7 @@ impl Live {
             } else {
                 found
             },
-            ignored: HashSet::new(),
+            ignored: Ignored::default(),
             swept: clock::monotonic(),
             lost_told: 0,
             records: 0,
@@ -255,8 +258,8 @@ impl Live {
                 self.notes.pass(&self.proc_root, &record, &mut sink);
             }
             drop(item);
-            if foreign && matches!(kind, Kind::Open | Kind::Send | Kind::Recv) && self.ignored.insert(conn) {
-                self.kernel.ignore(conn, true);
+            if foreign && matches!(kind, Kind::Open | Kind::Send | Kind::Recv) {
+                ignore(&mut self.ignored, &mut self.kernel, conn);
             }
             match kind {
                 Kind::Open | Kind::Tls if foreign => {}
@@ -298,7 +301,7 @@ impl Live {
                         self.tls.forked(pid, child);
                     }
                 }
-                Kind::Close if self.ignored.remove(&conn) => self.kernel.ignore(conn, false),
+                Kind::Close if self.ignored.remove(conn) => self.kernel.ignore(conn, false),
                 _ => {}
             }
         }
@@ -315,7 +318,7 @@ impl Live {
         if now - self.swept > SWEEP_EVERY {
             self.swept = now;
             for conn in self.scanner.sweep(&mut self.kernel) {
-                if self.ignored.remove(&conn) {
+                if self.ignored.remove(conn) {
                     self.kernel.ignore(conn, false);
                 }
                 sink(&note(Kind::Close, conn));
@@ -329,14 +332,10 @@ impl Live {
     pub(crate) fn apply(&mut self, output: &Output) {
         match output {
             Output::Verdict { conn, verdict } => {
-                let ignore = *verdict == Verdict::Ignore;
-                let changed = if ignore {
-                    self.ignored.insert(*conn)
-                } else {
-                    self.ignored.remove(conn)
-                };
-                if changed {
-                    self.kernel.ignore(*conn, ignore);
+                if *verdict == Verdict::Ignore {
+                    ignore(&mut self.ignored, &mut self.kernel, *conn);
+                } else if self.ignored.remove(*conn) {
+                    self.kernel.ignore(*conn, false);
                 }
             }
             Output::Worker { pid } => self.scanner.watch(&mut self.kernel, &HashSet::from([*pid])),
@@ -344,34 +343,28 @@ impl Live {
         }
     }
 
-    /// Name, meaning and value of each counter, of both halves.
-    pub(crate) fn counters(&mut self) -> Vec<(&'static str, &'static str, u64)> {
+    /// Every number, of both halves. A look into the kernel half's map, and into /proc for each of its programs.
+    pub(crate) fn readings(&self) -> Vec<Reading> {
         let own = [
-            ("captured_records", "records given to the core", self.records),
-            (
-                "captured_malformed",
-                "records that could not be read: a bug",
-                self.malformed,
-            ),
-            (
-                "captured_foreign",
-                "records of processes in other network namespaces, left out",
-                self.netns.as_ref().map_or(0, Netns::left_out),
-            ),
-            (
-                "probes_passed_over",
-                "times the kernel did not run a probe; what was lost by it is in the counters below",
-                self.kernel.passed_over(),
-            ),
+            self.records,
+            self.malformed,
+            self.netns.as_ref().map_or(0, Netns::left_out),
+            self.notes.dropped,
+            self.ignored.evicted,
+            self.kernel.passed_over(),
+            self.notes.len() as u64,
+            Notes::LIMIT as u64,
+            self.ignored.len() as u64,
+            Ignored::LIMIT as u64,
         ];
-        let kernel = self.kernel.counters();
-        let named = Counter::NAMES
-            .into_iter()
-            .zip(kernel)
-            .filter(|((name, _), _)| !name.is_empty());
-        own.into_iter()
-            .chain(self.tls.counters())
-            .chain(named.map(|((name, meaning), value)| (name, meaning, value)))
+        let own = own.into_iter().chain(self.tls.numbers());
+        let kernel = counters::KERNEL.iter().zip(self.kernel.counters());
+        let named = kernel.filter(|(metric, _)| !metric.name.is_empty());
+        counters::OWN
+            .iter()
+            .zip(own)
+            .chain(named)
+            .map(|(metric, value)| Reading::new(metric, value))
             .collect()
     }
 }
@@ -426,6 +419,16 @@ impl Loaded {
             .map(|(backend, reason)| format!("back end {} cannot be used: {reason}", backend.name()));
         bail!("{}", reasons.collect::<Vec<_>>().join("; "))
     }
+}
+
+/// Puts a connection on the kernel half's list of those not to copy.
+fn ignore(ignored: &mut Ignored, kernel: &mut Kernel, conn: u64) {
+    match ignored.insert(conn) {
+        Added::Known => return,
+        Added::New => {}
+        Added::Instead(oldest) => kernel.ignore(oldest, false),
+    }
+    kernel.ignore(conn, true);
 }
 
 /// A record made here, now, that concerns no process.

@@ -7,7 +7,9 @@
 pub(crate) mod attach;
 mod btf;
 mod clock;
+pub(crate) mod counters;
 mod hints;
+mod ignored;
 mod kernel;
 pub(crate) mod kernel_release;
 mod layout;

@@ -19,6 +19,8 @@ const TEXT_LIMIT: usize = 4096;
 pub(super) struct Notes {
     told: HashMap<u32, Arc<Note>>,
     parents: HashMap<u32, u32>,
+    /// Forgotten to make room.
+    pub(super) dropped: u64,
 }
 
 #[derive(Debug)]
@@ -28,6 +30,8 @@ struct Note {
 }
 
 impl Notes {
+    pub(super) const LIMIT: usize = LIMIT;
+
     /// Passes the record on, with a Process record before it when its process is new to the core.
     pub(super) fn pass(&mut self, proc_root: &Path, record: &Record<'_>, sink: &mut dyn FnMut(&Record<'_>)) {
         let pid = record.header.pid;
@@ -55,8 +59,14 @@ impl Notes {
         }
     }
 
+    /// How many are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.told.len() + self.parents.len()
+    }
+
     fn make_room(&mut self) {
-        if self.told.len() + self.parents.len() >= LIMIT {
+        if self.len() >= LIMIT {
+            self.dropped += self.told.len() as u64;
             self.told.clear();
             self.parents.clear();
         }

@@ -6,14 +6,15 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use celeryscope_common::Record;
-use celeryscope_core::Span;
+use celeryscope_core::{Area, Metric, MetricKind, Span};
 use clap::Args;
 
 use super::ConfigArgs;
 use super::run::require_privileges;
 use crate::config::{CaptureArgs, RecordingArgs, SpanArgs, UsageError};
+use crate::metrics::{Reading, metric};
 use crate::recording::{Redactor, Writer};
-use crate::runtime::{self, Counter, Sink};
+use crate::runtime::{self, Sink};
 
 const HELP: &str = "\
 The file holds what the kernel half saw, with secrets overwritten byte for byte before they reach the disk: Redis
@@ -57,7 +58,7 @@ pub(super) fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
     // The core runs along: its verdicts tell the kernel half what not to copy.
     let config = SpanArgs::default().config();
     let duration = recording.duration.map(|period| period.0);
-    let watched = runtime::watch(&options, config, duration, &mut sink)?;
+    let watched = runtime::watch(&options, config, duration, None, &mut sink)?;
     let written = match sink.failed {
         Some(error) => Err(error),
         None => sink.writer.finish().map_err(Into::into),
@@ -68,6 +69,14 @@ pub(super) fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
     eprintln!("recorded records={records} bytes={bytes} file={}", path.display());
     Ok(ExitCode::SUCCESS)
 }
+
+static WRITTEN: Metric = metric(
+    "recording_records",
+    "Records written to the file.",
+    "{record}",
+    Area::Export,
+    MetricKind::Counter,
+);
 
 struct Recording {
     writer: Writer<BufWriter<File>>,
@@ -89,12 +98,8 @@ impl Sink for Recording {
 
     fn span(&mut self, _span: Box<Span>) {}
 
-    fn counters(&self) -> Vec<Counter> {
-        vec![Counter::new(
-            "recording_records",
-            "Records written to the file.",
-            self.writer.records(),
-        )]
+    fn readings(&self) -> Vec<Reading> {
+        vec![Reading::new(&WRITTEN, self.writer.records())]
     }
 
     fn ended(&mut self) -> bool {

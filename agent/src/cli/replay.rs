@@ -11,8 +11,9 @@ use clap::Args;
 use super::ConfigArgs;
 use crate::config::{OutputArgs, SpanArgs};
 use crate::export::{self, Exporters};
+use crate::metrics;
 use crate::recording::Reader;
-use crate::runtime::{Counter, Exporting, Sink};
+use crate::runtime::{Exporting, Sink};
 
 const HELP: &str = "\
 Examples:
@@ -47,7 +48,7 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let shown = args.file.display();
     let mut reader = Reader::open(&args.file).with_context(|| format!("can't replay {shown}"))?;
     let exporters = Exporters::start(plan, export::Mode::Replay)?;
-    let mut sink = Exporting::new(exporters, output.stats.unwrap_or(false));
+    let mut sink = Exporting::new(exporters, None, output.stats.unwrap_or(false));
     let mut pipeline = Pipeline::new(config);
     let damage = loop {
         match reader.next_record() {
@@ -67,7 +68,7 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     }
     pipeline.finish();
     take_spans(&mut pipeline, &mut sink);
-    let code = sink.finish(&Counter::of_core(&pipeline.stats()), FLUSH)?;
+    let code = sink.finish(metrics::of_core(&pipeline.stats(), &pipeline.held()), FLUSH)?;
     match damage {
         Some(error) => Err(error).with_context(|| format!("can't replay all of {shown}")),
         None => Ok(code),

@@ -1,14 +1,16 @@
 //! `celeryscope run`: capture live, export until told to stop.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::bail;
 use clap::Args;
 
 use super::ConfigArgs;
 use crate::capture;
-use crate::config::{CaptureArgs, OutputArgs, SpanArgs};
+use crate::config::{CaptureArgs, MetricsArgs, OutputArgs, SpanArgs};
 use crate::export::{self, Exporters};
+use crate::metrics::{Board, Endpoint};
 use crate::runtime::{self, Exporting};
 
 const HELP: &str = "\
@@ -21,7 +23,10 @@ OTEL_TRACES_SAMPLER and _ARG, OTEL_BSP_SCHEDULE_DELAY (1000 ms), OTEL_BSP_MAX_QU
 OTEL_BSP_MAX_EXPORT_BATCH_SIZE (512) hold too. The sampler is not asked for trees.
 
 A line `ready probes=… ports=… processes=… connections=…` on standard error tells that capture has begun. Ctrl-C or
-SIGTERM flushes and ends within 5 s; SIGUSR1 prints all counters.
+SIGTERM flushes and ends within 5 s; SIGUSR1 prints all counters, and what is held beside its cap.
+
+With --output otlp the agent's own metrics go to the same collector, as OTEL_METRICS_EXPORTER (otlp, none) and
+OTEL_METRIC_EXPORT_INTERVAL (60000 ms) say.
 
 Examples:
   celeryscope run
@@ -40,6 +45,8 @@ pub(super) struct RunArgs {
     span: SpanArgs,
     #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
@@ -47,13 +54,21 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let options = args.capture.or_file(&file)?.options();
     let config = args.span.or_file(&file)?.config();
     let output = args.output.or_file(&file)?;
+    let metrics = args.metrics.or_file(&file)?;
     let plan = export::Plan::new(&output, export::Fallback::ByEndpoint)?;
     require_privileges("run")?;
 
+    let board = Arc::new(Board::default());
+    let listening = metrics
+        .metrics_listen
+        .map(|address| Endpoint::start(address, Arc::clone(&board)))
+        .transpose()?;
+    let telemetry = plan.telemetry(&board);
     let exporters = Exporters::start(plan, export::Mode::Live)?;
-    let mut sink = Exporting::new(exporters, output.stats.unwrap_or(false));
-    let watched = runtime::watch(&options, config, None, &mut sink)?;
-    let code = sink.finish(&watched.counters, runtime::FLUSH);
+    let mut sink = Exporting::new(exporters, telemetry, output.stats.unwrap_or(false));
+    let watched = runtime::watch(&options, config, None, Some(&board), &mut sink)?;
+    let code = sink.finish(watched.readings.clone(), runtime::FLUSH);
+    drop(listening);
     watched.detached();
     code
 }

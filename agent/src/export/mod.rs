@@ -2,7 +2,7 @@
 //!
 //! A stuck output hurts nobody: live capture never waits for a queue ([`Mode::Live`] drops and counts), a replay does,
 //! for its input can wait ([`Mode::Replay`]). For each output accepted + dropped + unsampled is what was offered, and
-//! in the end accepted = exported + failed.
+//! accepted = exported + failed + held; in the end nothing is held.
 
 mod convert;
 mod intake;
@@ -20,15 +20,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use celeryscope_core::Span;
+use celeryscope_core::{Area, Metric, MetricKind, Span};
 use serde::Deserialize;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
-use crate::runtime::Counter;
+use crate::metrics::{Reading, metric};
 use intake::{Counts, Intake};
 use sampling::Sampling;
 
+pub use otlp::Telemetry;
 pub use settings::{Fallback, Plan};
 
 /// One `--output`.
@@ -63,6 +64,42 @@ pub struct Totals {
     pub failed: u64,
 }
 
+const fn of_output(name: &'static str, meaning: &'static str, kind: MetricKind) -> Metric {
+    metric(name, meaning, "{span}", Area::Export, kind)
+}
+
+/// What each output counts and holds, in the order in which it is read.
+pub(crate) static METRICS: &[Metric] = &[
+    of_output(
+        "export_accepted",
+        "Spans taken into the queue.",
+        MetricKind::Counter,
+    ),
+    of_output("export_exported", "Spans delivered.", MetricKind::Counter),
+    of_output("export_failed", "Spans refused for good.", MetricKind::Counter),
+    of_output(
+        "export_dropped",
+        "Spans lost to a full queue or the end.",
+        MetricKind::Counter,
+    ),
+    of_output(
+        "export_unsampled",
+        "Spans the sampler left out.",
+        MetricKind::Counter,
+    ),
+    of_output(
+        "export_held",
+        "Spans accepted of which nothing has become yet.",
+        MetricKind::Gauge,
+    ),
+    of_output("export_queue", "Spans that wait in the queue.", MetricKind::Gauge),
+    of_output(
+        "export_queue_limit",
+        "Most spans that the queue holds.",
+        MetricKind::Gauge,
+    ),
+];
+
 /// The running outputs.
 #[derive(Debug)]
 pub struct Exporters {
@@ -78,6 +115,8 @@ struct Running {
     queue: Option<mpsc::Sender<Arc<Span>>>,
     closing: watch::Sender<bool>,
     counts: Arc<Counts>,
+    /// Spans that the queue holds.
+    room: u64,
     sampling: Option<Sampling>,
     done: std_mpsc::Receiver<anyhow::Result<()>>,
     end: Option<Result<(), String>>,
@@ -173,31 +212,26 @@ impl Exporters {
         })
     }
 
-    /// Every output's counters.
+    /// Every output's counters and queue.
     #[must_use]
-    pub fn counters(&self) -> Vec<Counter> {
+    pub fn readings(&self) -> Vec<Reading> {
         let of = |output: &Running| {
-            let name = output.name.replace('-', "_");
             let counts = output.counts.read();
-            [
-                Counter::new(
-                    format!("{name}_accepted"),
-                    "Spans taken into the queue.",
-                    counts.accepted,
-                ),
-                Counter::new(format!("{name}_exported"), "Spans delivered.", counts.exported),
-                Counter::new(format!("{name}_failed"), "Spans refused for good.", counts.failed),
-                Counter::new(
-                    format!("{name}_dropped"),
-                    "Spans lost to a full queue or the end.",
-                    counts.dropped,
-                ),
-                Counter::new(
-                    format!("{name}_unsampled"),
-                    "Spans the sampler left out.",
-                    counts.unsampled,
-                ),
-            ]
+            let values = [
+                counts.accepted,
+                counts.exported,
+                counts.failed,
+                counts.dropped,
+                counts.unsampled,
+                counts.held,
+                output.queued(),
+                output.room,
+            ];
+            let name = output.name;
+            METRICS.iter().zip(values).map(move |(metric, value)| Reading {
+                output: Some(name),
+                ..Reading::new(metric, value)
+            })
         };
         self.outputs.iter().flat_map(of).collect()
     }
@@ -247,11 +281,18 @@ impl Running {
             queue: Some(queue),
             closing,
             counts,
+            room: plan.batching.queue as u64,
             sampling: (*spec != OutputSpec::Tree).then(|| plan.sampling.clone()),
             done,
             end: None,
             warned: None,
         })
+    }
+
+    /// Spans in the queue.
+    fn queued(&self) -> u64 {
+        let queued = |queue: &mpsc::Sender<_>| queue.max_capacity().saturating_sub(queue.capacity());
+        self.queue.as_ref().map_or(0, queued) as u64
     }
 
     fn offer(&mut self, span: &Arc<Span>, mode: Mode) {

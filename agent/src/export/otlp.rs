@@ -5,6 +5,7 @@
 //! refuses for good is dropped and counted. The log says once that the collector went away, and once that it is back.
 
 mod settings;
+mod telemetry;
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ use super::convert::{Group, group};
 use super::intake::Intake;
 use super::settings::Batching;
 
-pub(super) use settings::Settings;
+pub(super) use settings::{Settings, Signal};
+pub use telemetry::Telemetry;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -42,7 +44,7 @@ impl Otlp {
         give_up: Option<Duration>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            exporter: settings.exporter()?,
+            exporter: settings.span_exporter()?,
             batching,
             shown: settings.shown().to_owned(),
             give_up,
@@ -122,6 +124,7 @@ fn reason(error: &OTelSdkError) -> String {
     match error {
         OTelSdkError::InternalFailure(text) => text
             .trim_start_matches("TonicTracesClient export failed with ")
+            .trim_start_matches("TonicMetricsClient export failed with ")
             .trim_start_matches("HTTP export failed: ")
             .trim_start_matches("HTTP export failed with ")
             .to_owned(),

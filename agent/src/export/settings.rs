@@ -1,11 +1,13 @@
 //! What the user and the standard `OTEL_*` variables say about exporting, checked before anything starts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::OutputSpec;
-use super::otlp;
+use super::otlp::{self, Signal, Telemetry};
 use super::sampling::Sampling;
 use crate::config::{OutputArgs, UsageError};
+use crate::metrics::Board;
 
 /// What to do when no `--output` is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Plan {
     pub(super) otlp: otlp::Settings,
     pub(super) batching: Batching,
     pub(super) sampling: Sampling,
+    /// Where the agent's own numbers go, and how often.
+    pub(super) metrics: Option<(otlp::Settings, Duration)>,
 }
 
 impl Plan {
@@ -57,7 +61,7 @@ impl Plan {
         fallback: Fallback,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, UsageError> {
-        let otlp = otlp::Settings::new(args.otlp_endpoint.as_deref(), env)?;
+        let otlp = otlp::Settings::new(Signal::Traces, args.otlp_endpoint.as_deref(), env)?;
         let mut outputs = args.output.clone().unwrap_or_default();
         if outputs.is_empty() {
             outputs.push(match fallback {
@@ -85,7 +89,9 @@ impl Plan {
             tracing::info!("OTEL_SDK_DISABLED is true: output otlp is off");
             outputs.retain(|spec| *spec != OutputSpec::Otlp);
         }
+        let with_otlp = outputs.contains(&OutputSpec::Otlp) && metrics_wanted(env);
         Ok(Self {
+            metrics: with_otlp.then(|| metrics(args, env)).flatten(),
             outputs,
             otlp,
             batching: Batching::from_env(env),
@@ -94,20 +100,61 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Starts to send the agent's own numbers, where they are wanted.
+    #[must_use]
+    pub fn telemetry(&self, board: &Arc<Board>) -> Option<Telemetry> {
+        let (settings, interval) = self.metrics.as_ref()?;
+        Telemetry::start(settings, *interval, Arc::clone(board))
+            .inspect_err(|error| tracing::warn!("the agent's own metrics are not sent: {error:#}"))
+            .ok()
+    }
+}
+
+/// Where metrics go, and how often. What is wrong with that is no reason to send no spans.
+fn metrics(args: &OutputArgs, env: &dyn Fn(&str) -> Option<String>) -> Option<(otlp::Settings, Duration)> {
+    let settings = otlp::Settings::new(Signal::Metrics, args.otlp_endpoint.as_deref(), env);
+    let settings = settings
+        .inspect_err(|error| tracing::warn!("the agent's own metrics are not sent: {error}"))
+        .ok()?;
+    let interval = number(env, "OTEL_METRIC_EXPORT_INTERVAL", 60_000, 86_400_000);
+    Some((settings, Duration::from_millis(interval as u64)))
+}
+
+/// `OTEL_METRICS_EXPORTER`: otlp unless it says otherwise.
+fn metrics_wanted(env: &dyn Fn(&str) -> Option<String>) -> bool {
+    let Some(wanted) = env("OTEL_METRICS_EXPORTER") else {
+        return true;
+    };
+    let known = |name: &str| ["otlp", "none"].contains(&name);
+    if let Some(other) = wanted.split(',').map(str::trim).find(|name| !known(name)) {
+        tracing::warn!(
+            "OTEL_METRICS_EXPORTER={}: there are otlp and none (for Prometheus see --metrics-listen)",
+            other.escape_default()
+        );
+    }
+    wanted.split(',').any(|name| name.trim() == "otlp")
+}
+
+/// A number from a variable, from 1 to `most`.
+fn number(env: &dyn Fn(&str) -> Option<String>, name: &str, default: usize, most: usize) -> usize {
+    match env(name) {
+        None => default,
+        Some(text) => match text.parse::<usize>() {
+            Ok(n) if (1..=most).contains(&n) => n,
+            _ => {
+                tracing::warn!("{name}={text} is not a number from 1 to {most}: using {default}");
+                default
+            }
+        },
+    }
+}
+
 impl Batching {
     /// The `OTEL_BSP_*` variables. The queue is larger and the delay shorter than an SDK's defaults: one agent stands
     /// for all processes of a host.
     fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Self {
-        let number = |name: &str, default: usize, most: usize| match env(name) {
-            None => default,
-            Some(text) => match text.parse::<usize>() {
-                Ok(n) if (1..=most).contains(&n) => n,
-                _ => {
-                    tracing::warn!("{name}={text} is not a number from 1 to {most}: using {default}");
-                    default
-                }
-            },
-        };
+        let number = |name: &str, default: usize, most: usize| number(env, name, default, most);
         let queue = number("OTEL_BSP_MAX_QUEUE_SIZE", 16_384, 1 << 20);
         let delay = number("OTEL_BSP_SCHEDULE_DELAY", 1_000, 3_600_000);
         Self {
@@ -161,6 +208,24 @@ mod tests {
         assert!(plan(&["otlp", "otlp"], &[]).is_err());
         let off = plan(&["otlp", "otlp-json=a"], &[("OTEL_SDK_DISABLED", "TRUE")]).unwrap();
         assert_eq!(off.outputs, [OutputSpec::OtlpJson(Some("a".into()))]);
+    }
+
+    /// Scenario: OTLP with and without the standard variables of metrics, and another output.
+    /// Guarantees: metrics go along with OTLP unless they are switched off, in the interval that is asked for.
+    #[test]
+    fn metrics_go_along() {
+        let interval = |output: &str, vars: &[(&str, &str)]| {
+            let metrics = plan(&[output], vars).unwrap().metrics;
+            metrics.map(|(_, interval)| interval)
+        };
+        let every = ("OTEL_METRIC_EXPORT_INTERVAL", "500");
+        assert_eq!(interval("otlp", &[]), Some(Duration::from_secs(60)));
+        assert_eq!(interval("otlp", &[every]), Some(Duration::from_millis(500)));
+        assert_eq!(interval("otlp", &[("OTEL_METRICS_EXPORTER", "none")]), None);
+        assert_eq!(interval("otlp", &[("OTEL_METRICS_EXPORTER", "prometheus")]), None);
+        assert!(interval("otlp", &[("OTEL_METRICS_EXPORTER", "otlp")]).is_some());
+        assert_eq!(interval("tree", &[]), None);
+        assert_eq!(interval("otlp", &[("OTEL_SDK_DISABLED", "true")]), None);
     }
 
     /// Scenario: batch settings from the standard variables, sound and senseless.

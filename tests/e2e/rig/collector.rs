@@ -1,6 +1,6 @@
 //! A real OpenTelemetry collector: rotel, whose binary comes in a wheel from PyPI.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,6 +16,15 @@ use crate::venv;
 pub(crate) struct Collector {
     process: Process,
     ports: Ports,
+}
+
+/// A metric as it arrived.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Number {
+    pub(crate) unit: String,
+    /// `Sum` or `Gauge`.
+    pub(crate) kind: String,
+    pub(crate) value: f64,
 }
 
 /// Its ports, so that it can come back on the same ones.
@@ -50,7 +59,10 @@ impl Collector {
             .args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{}", ports.grpc)])
             .args(["--otlp-http-endpoint", &format!("127.0.0.1:{}", ports.http)]);
         if printing {
-            command.args(["--debug-log", "traces", "--debug-log-verbosity", "detailed"]);
+            for what in ["traces", "metrics"] {
+                command.args(["--debug-log", what]);
+            }
+            command.args(["--debug-log-verbosity", "detailed"]);
         }
         let process = Process::spawn(name, &command, scene.folder(), None);
         let listens = |port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
@@ -68,6 +80,34 @@ impl Collector {
     /// Where it takes HTTP/protobuf.
     pub(crate) fn http(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.http)
+    }
+
+    /// The last value of each metric that it has received and printed, with unit and type.
+    pub(crate) fn metrics(&self) -> BTreeMap<String, Number> {
+        let log = self.process.log();
+        let mut metrics = BTreeMap::new();
+        let mut name = "";
+        let mut number = Number::default();
+        for line in log.lines() {
+            if let Some(found) = line.strip_prefix("     -> Name: ") {
+                name = found;
+            } else if let Some(unit) = line.strip_prefix("     -> Unit: ") {
+                unit.clone_into(&mut number.unit);
+            } else if let Some(kind) = line.strip_prefix("     -> DataType: ") {
+                kind.clone_into(&mut number.kind);
+            } else if let Some(value) = line.strip_prefix("Value: ")
+                && let Ok(value) = value.parse()
+            {
+                number.value = value;
+                metrics.insert(name.to_owned(), number.clone());
+            }
+        }
+        metrics
+    }
+
+    /// All that it has printed.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
     }
 
     /// Span id and name of everything it has received and printed.

@@ -1,5 +1,6 @@
 //! What a broker connection tells about tasks.
 
+use crate::celery::result::Exception;
 use crate::celery::{ResultMeta, TaskEvent, TaskMessage};
 use crate::stream::Call;
 use crate::time::Mono;
@@ -94,4 +95,16 @@ pub enum BrokerEvent {
         /// Of the message that shows it.
         call: Call,
     },
+}
+
+impl BrokerEvent {
+    /// Bytes of memory behind it, nearly.
+    pub(crate) fn weight(&self) -> u64 {
+        let more = match self {
+            Self::Publish { message, .. } | Self::Delivered { message, .. } => message.weight(),
+            Self::Result { meta, .. } => meta.exception.as_ref().map_or(0, Exception::weight),
+            _ => 0,
+        };
+        more.saturating_add(size_of::<Self>() as u64)
+    }
 }

@@ -64,3 +64,40 @@ pub struct TaskMessage {
     /// `argsrepr` and `kwargsrepr`, kept only on request.
     pub reprs: Option<(String, String)>,
 }
+
+impl TaskMessage {
+    /// Bytes of memory behind it, nearly.
+    #[must_use]
+    pub(crate) fn weight(&self) -> u64 {
+        let always = [
+            &self.id,
+            &self.name,
+            &self.exchange,
+            &self.routing_key,
+            &self.delivery_tag,
+        ];
+        let optional = [
+            &self.root_id,
+            &self.parent_id,
+            &self.group,
+            &self.unlocks,
+            &self.eta,
+            &self.expires,
+            &self.origin,
+            &self.reply_to,
+            &self.correlation_id,
+            &self.tracestate,
+            &self.stamps,
+        ];
+        let reprs = self
+            .reprs
+            .as_ref()
+            .map_or(0, |(args, kwargs)| args.len().saturating_add(kwargs.len()));
+        let text = always
+            .into_iter()
+            .chain(optional.into_iter().flatten())
+            .map(String::len)
+            .sum::<usize>();
+        (size_of::<Self>().saturating_add(text).saturating_add(reprs)) as u64
+    }
+}

@@ -67,6 +67,14 @@ pub struct Exception {
     pub traceback: String,
 }
 
+impl Exception {
+    /// Bytes of its texts.
+    pub(crate) fn weight(&self) -> u64 {
+        let texts = [&self.class, &self.message, &self.traceback];
+        texts.into_iter().map(|text| text.len() as u64).sum()
+    }
+}
+
 #[derive(Deserialize)]
 struct Meta<'a> {
     #[serde(borrow)]

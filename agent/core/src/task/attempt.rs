@@ -105,6 +105,8 @@ pub(crate) struct Attempt {
     pub(crate) owner: Option<Arc<Process>>,
     /// When it is looked at again.
     pub(crate) deadline: Mono,
+    /// Bytes of memory behind it, when they were last counted.
+    pub(super) weight: u64,
 }
 
 impl Attempt {
@@ -126,11 +128,18 @@ impl Attempt {
             acked: None,
             owner: None,
             deadline: Mono(u64::MAX),
+            weight: 0,
         }
     }
 }
 
 impl Attempt {
+    /// Bytes of memory behind it, nearly.
+    pub(super) fn measure(&self) -> u64 {
+        let exception = self.exception.as_ref().map_or(0, Exception::weight);
+        self.message.weight().saturating_add(exception)
+    }
+
     /// Takes evidence of its beginning, unless there is better.
     pub(super) fn begins(&mut self, at: Mono, timing: Timing) {
         if self.start.is_none() && self.began.is_none_or(|(_, known)| timing < known) {

@@ -40,6 +40,7 @@ impl Engine {
         if !tag.is_empty() {
             self.tags.insert((leader, tag), id);
         }
+        self.weigh(id);
     }
 
     pub(super) fn acked(&mut self, tag: &str, call: Call) {
@@ -158,6 +159,9 @@ impl Engine {
         // A child's own account comes with its READY frame.
         if by_job.is_none() {
             attempt.stored = Some(state);
+        }
+        self.weigh(id);
+        if by_job.is_none() {
             self.stored(id, leader, state, call);
         }
     }
@@ -181,7 +185,8 @@ impl Engine {
             self.begin_unseen(id, call);
         }
         if ran_here {
-            self.process(leader).ended(call.tid, call.enter);
+            let evicted = self.process(leader).ended(call.tid, call.enter);
+            self.stats.threads_evicted += u64::from(evicted);
         }
         if acked {
             self.complete(id, call.exit);
@@ -221,7 +226,7 @@ impl Engine {
             && proc.pool == Some(Pool::Solo)
             && proc.idle_since(tid) < end.at
         {
-            proc.ended(tid, end.at);
+            self.stats.threads_evicted += u64::from(proc.ended(tid, end.at));
         }
         let events = self
             .processes
@@ -306,6 +311,7 @@ impl Engine {
             self.close(old);
         }
         self.set_deadline(id, self.now + self.config.limits.attempt_age);
+        self.weigh(id);
         id
     }
 

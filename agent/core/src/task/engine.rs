@@ -11,6 +11,7 @@ use super::publish::Publish;
 use crate::bounded::Bounded;
 use crate::broker::{BrokerEvent, Server};
 use crate::celery::TaskMessage;
+use crate::held::Held;
 use crate::pipeline::{Config, Output};
 use crate::span::{Link, Span, TraceId, build, host_of};
 use crate::stats::Stats;
@@ -41,6 +42,9 @@ pub(super) const KEPT_PER_GROUP: usize = 128;
 /// Publishes and attempts remembered of one task id (a broadcast has an attempt per worker, a retry a publish each).
 pub(super) const KEPT_PER_TASK: usize = 64;
 
+/// Longest task id, task name, delivery tag or group id. Celery's are a few dozen bytes.
+const LONGEST_NAME: usize = 1024;
+
 /// What is due at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
@@ -66,6 +70,8 @@ pub(crate) struct Engine {
     /// Their numbers, by connection and token.
     pub(super) tokens: Bounded<(u64, u64), u64>,
     pub(super) last_id: u64,
+    /// Bytes behind the messages of attempts and publishes.
+    pub(super) message_bytes: u64,
     due: BTreeSet<(Mono, Due)>,
     pub(super) stats: Stats,
     out: VecDeque<Output>,
@@ -85,10 +91,34 @@ impl Engine {
             publishes: Bounded::new(limits.tasks),
             tokens: Bounded::new(limits.tasks),
             last_id: 0,
+            message_bytes: 0,
             due: BTreeSet::new(),
             stats: Stats::default(),
             out: VecDeque::new(),
             config,
+        }
+    }
+
+    /// What is held now, of tasks and processes.
+    pub(crate) fn held(&self) -> Held {
+        let limits = &self.config.limits;
+        let (processes, forks) = self.processes.held();
+        Held {
+            attempts_held: self.attempts.len() as u64,
+            attempts_limit: limits.tasks as u64,
+            publishes_held: self.publishes.len() as u64,
+            publishes_limit: limits.tasks as u64,
+            message_bytes_held: self.message_bytes,
+            message_bytes_limit: limits.message_bytes,
+            tasks_held: self.tasks.len() as u64,
+            tasks_limit: limits.tasks as u64,
+            groups_held: self.groups.len() as u64,
+            groups_limit: limits.groups as u64,
+            processes_held: processes as u64,
+            processes_limit: limits.processes as u64,
+            forks_held: forks as u64,
+            timers_held: self.due.len() as u64,
+            ..Held::default()
         }
     }
 
@@ -107,7 +137,7 @@ impl Engine {
                 destination,
                 first,
                 call,
-            } => {
+            } if self.believable(&message) => {
                 self.published((conn, token), server, *message, destination, first, call);
             }
             BrokerEvent::Answered { token, at } => self.publish_ended((conn, token), Some(at)),
@@ -116,9 +146,10 @@ impl Engine {
                 message,
                 destination,
                 call,
-            } => {
+            } if self.believable(&message) => {
                 self.delivered(server, *message, destination, call);
             }
+            BrokerEvent::Publish { .. } | BrokerEvent::Delivered { .. } => {}
             BrokerEvent::Acked { tag, call } => self.acked(&tag, call),
             BrokerEvent::Requeued { tag, call } => self.requeued(&tag, call),
             BrokerEvent::Result {
@@ -147,7 +178,7 @@ impl Engine {
             Kind::Process => self.stats.processes_evicted += u64::from(self.processes.describe(record)),
             Kind::Fork => {
                 if let Ok(child) = u32::try_from(record.header.conn) {
-                    self.processes.fork(pid, child);
+                    self.stats.forks_evicted += u64::from(self.processes.fork(pid, child));
                 }
             }
             Kind::Exec => self.processes.exec(pid),
@@ -223,11 +254,57 @@ impl Engine {
             trace_id: build::trace_of(message),
             span_id: build::publish_of(message),
         };
-        let (links, _) = self
+        let (links, evicted) = self
             .groups
             .get_or_insert_with(Box::from(group.as_str()), Vec::new);
-        if links.len() < KEPT_PER_GROUP && !links.contains(&link) {
+        self.stats.groups_evicted += u64::from(evicted.is_some());
+        if links.contains(&link) {
+            return;
+        }
+        if links.len() < KEPT_PER_GROUP {
             links.push(link);
+        } else {
+            self.stats.group_links_dropped += 1;
+        }
+    }
+
+    /// Whether a message's names are of a length that can be remembered by the thousand. Counted where not.
+    fn believable(&mut self, message: &TaskMessage) -> bool {
+        let longest = [&message.id, &message.name, &message.delivery_tag]
+            .into_iter()
+            .chain(&message.group)
+            .map(String::len)
+            .max();
+        let believable = longest.unwrap_or(0) <= LONGEST_NAME;
+        self.stats.messages_malformed += u64::from(!believable);
+        believable
+    }
+
+    /// An attempt's message has changed: weighs it, and makes room where all weigh too much.
+    pub(super) fn weigh(&mut self, id: AttemptId) {
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            self.message_bytes = self.message_bytes.saturating_sub(attempt.weight);
+            attempt.weight = attempt.measure();
+            self.message_bytes = self.message_bytes.saturating_add(attempt.weight);
+            self.limit_messages();
+        }
+    }
+
+    /// Publishes first: all that they lose is the time of the broker's answer. The youngest stays: it is being dealt with.
+    pub(super) fn limit_messages(&mut self) {
+        while self.message_bytes > self.config.limits.message_bytes {
+            if self.publishes.len() > 1 {
+                if let Some((old, publish)) = self.publishes.pop_oldest() {
+                    self.evict_publish(old, publish);
+                }
+            } else if self.attempts.len() > 1 {
+                if let Some((old, attempt)) = self.attempts.pop_oldest() {
+                    self.stats.attempts_evicted += 1;
+                    self.put_run(old, attempt);
+                }
+            } else {
+                return;
+            }
         }
     }
 
@@ -249,8 +326,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn forget_deadline(&mut self, id: AttemptId, at: Mono) {
-        self.due.remove(&(at, Due::Attempt(id)));
+    pub(super) fn forget_due(&mut self, at: Mono, due: Due) {
+        self.due.remove(&(at, due));
     }
 
     pub(super) fn put(&mut self, span: Span) {

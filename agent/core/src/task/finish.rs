@@ -1,7 +1,7 @@
 //! How an attempt leaves the tables: as a span, or, when it never was one, without.
 
 use super::attempt::{Attempt, AttemptId, State};
-use super::engine::Engine;
+use super::engine::{Due, Engine};
 use super::process::Pool;
 use crate::celery::datetime;
 use crate::span::build::{self, RunFacts};
@@ -23,13 +23,14 @@ impl Engine {
     /// Puts an attempt out with what is known and forgets it.
     pub(super) fn close(&mut self, id: AttemptId) {
         if let Some(attempt) = self.attempts.remove(&id) {
-            self.forget_deadline(id, attempt.deadline);
             self.put_run(id, attempt);
         }
     }
 
     /// Puts out an attempt that is no longer in the table.
     pub(super) fn put_run(&mut self, id: AttemptId, mut attempt: Attempt) {
+        self.forget_due(attempt.deadline, Due::Attempt(id));
+        self.message_bytes = self.message_bytes.saturating_sub(attempt.weight);
         self.forget(id, &attempt);
         if attempt.state == Some(State::Lost) {
             explain(&mut attempt);

@@ -39,13 +39,15 @@ pub(super) struct Proc {
 const KEPT_ENDS: usize = 256;
 
 impl Proc {
-    /// A run of this thread has ended.
-    pub(super) fn ended(&mut self, tid: u32, at: Mono) {
+    /// A run of this thread has ended. Tells whether another thread's had to be forgotten.
+    pub(super) fn ended(&mut self, tid: u32, at: Mono) -> bool {
         self.ends.retain(|(other, _)| *other != tid);
-        if self.ends.len() == KEPT_ENDS {
+        let full = self.ends.len() == KEPT_ENDS;
+        if full {
             self.ends.pop_front();
         }
         self.ends.push_back((tid, at));
+        full
     }
 
     /// Since when this thread has run nothing; zero where it has not been heard of.
@@ -182,8 +184,14 @@ impl Processes {
         evicted
     }
 
-    pub(super) fn fork(&mut self, parent: u32, child: u32) {
-        self.forks.insert(child, parent);
+    /// Tells whether another had to be forgotten for it.
+    pub(super) fn fork(&mut self, parent: u32, child: u32) -> bool {
+        self.forks.insert(child, parent).is_some()
+    }
+
+    /// How many there are, and how many forks.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.table.len(), self.forks.len())
     }
 
     /// Another program: nothing of what was known holds.

@@ -14,6 +14,8 @@ use crate::time::Mono;
 pub(super) struct Publish {
     facts: PublishFacts,
     key: (u64, u64),
+    due: Mono,
+    weight: u64,
 }
 
 impl Engine {
@@ -43,10 +45,13 @@ impl Engine {
             sent: call.enter,
         };
         let task = self.task(&message.id);
-        if task.publishes.len() == KEPT_PER_TASK {
+        let full = task.publishes.len() == KEPT_PER_TASK;
+        if full {
             task.publishes.pop_front();
         }
         task.publishes.push_back(known);
+        self.stats.publishes_forgotten += u64::from(full);
+        let weight = message.weight();
         let facts = PublishFacts {
             trace_id: build::trace_of(&message),
             message,
@@ -62,28 +67,48 @@ impl Engine {
                 .identity(self.processes.leader_of(call.pid), call.pid),
         };
         let id = self.next_id();
-        self.remind(call.exit + self.config.limits.publish_wait, Due::Publish(id));
+        let due = call.exit + self.config.limits.publish_wait;
+        self.remind(due, Due::Publish(id));
         self.tokens.insert(key, id);
-        if let Some((_, old)) = self.publishes.insert(id, Publish { facts, key }) {
-            self.stats.publishes_evicted += 1;
-            self.put_publish(old, None);
+        let publish = Publish {
+            facts,
+            key,
+            due,
+            weight,
+        };
+        self.message_bytes = self.message_bytes.saturating_add(weight);
+        if let Some((old, publish)) = self.publishes.insert(id, publish) {
+            self.evict_publish(old, publish);
         }
+        self.limit_messages();
+    }
+
+    /// Puts out a publish that had to make room.
+    pub(super) fn evict_publish(&mut self, id: u64, publish: Publish) {
+        self.stats.publishes_evicted += 1;
+        self.tokens.remove(&publish.key);
+        self.put_publish(id, publish, None);
     }
 
     pub(super) fn publish_ended(&mut self, key: (u64, u64), answered: Option<Mono>) {
-        if let Some(publish) = self.tokens.remove(&key).and_then(|id| self.publishes.remove(&id)) {
-            self.put_publish(publish, answered);
+        let Some(id) = self.tokens.remove(&key) else {
+            return;
+        };
+        if let Some(publish) = self.publishes.remove(&id) {
+            self.put_publish(id, publish, answered);
         }
     }
 
     pub(super) fn publish_due(&mut self, id: u64) {
         if let Some(publish) = self.publishes.remove(&id) {
             self.tokens.remove(&publish.key);
-            self.put_publish(publish, None);
+            self.put_publish(id, publish, None);
         }
     }
 
-    fn put_publish(&mut self, publish: Publish, answered: Option<Mono>) {
+    fn put_publish(&mut self, id: u64, publish: Publish, answered: Option<Mono>) {
+        self.forget_due(publish.due, Due::Publish(id));
+        self.message_bytes = self.message_bytes.saturating_sub(publish.weight);
         self.stats.publishes_unanswered += u64::from(answered.is_none());
         let span = build::publish(publish.facts, answered, &self.config);
         self.put(span);

@@ -302,8 +302,9 @@ impl Capture {
 
     /// A counter of either half.
     pub(super) fn counter(&mut self, name: &str) -> u64 {
-        let counters = self.live.counters();
-        counters.into_iter().find(|(other, ..)| *other == name).unwrap().2
+        let readings = self.live.readings();
+        let found = readings.iter().find(|reading| reading.metric.name == name);
+        found.unwrap().value
     }
 }
 

@@ -16,8 +16,6 @@ use super::{Counts, Order};
 use crate::host::proc;
 use crate::host::tls::{self, Cache, Library, NotCovered, TlsProcess};
 
-/// Most processes covered at once: each takes a descriptor for each probe.
-const LIMIT: usize = 1024;
 /// Most processes that are to be looked at later.
 const LATER: usize = 1024;
 /// A child that is about to execute another program has mostly done so after this time.
@@ -71,6 +69,9 @@ pub(super) struct Cover {
 }
 
 impl Cover {
+    /// Most processes covered at once: each takes a descriptor for each probe.
+    pub(super) const LIMIT: usize = 1024;
+
     pub(super) fn new(
         proc_root: &Path,
         named: &[TlsProcess],
@@ -99,6 +100,9 @@ impl Cover {
             match orders.recv_timeout(self.idle(asked)) {
                 Ok(order) => {
                     self.carry_out(order);
+                    self.counts
+                        .held
+                        .store(self.covered.len() as u64, Ordering::Relaxed);
                     asked = Instant::now();
                 }
                 Err(RecvTimeoutError::Timeout) => self.use_idle_time(asked),
@@ -207,7 +211,7 @@ impl Cover {
                     self.counts.not_covered.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!("process {pid} talks to a broker over TLS that can't be read: {error:#}");
                 }
-                if self.told.len() > LIMIT {
+                if self.told.len() > Self::LIMIT {
                     self.told.clear();
                 }
             }
@@ -262,8 +266,9 @@ impl Cover {
     fn attach_all(&mut self, pid: u32, libraries: Vec<Library>, expected: bool) -> Result<()> {
         let known = self.covered.contains_key(&pid);
         ensure!(
-            known || self.covered.len() < LIMIT,
-            "{LIMIT} processes are covered already"
+            known || self.covered.len() < Self::LIMIT,
+            "{} processes are covered already",
+            Self::LIMIT
         );
         if libraries.is_empty() {
             return Ok(());

@@ -51,6 +51,8 @@ struct Counts {
     covered: AtomicU64,
     not_covered: AtomicU64,
     dropped: AtomicU64,
+    /// Covered now.
+    held: AtomicU64,
 }
 
 /// The thread that covers processes. Dropping it takes all probes out.
@@ -122,25 +124,15 @@ impl Tls {
         }
     }
 
-    /// Name, meaning and value of each counter.
-    pub(super) fn counters(&self) -> [(&'static str, &'static str, u64); 3] {
+    /// The numbers that `counters` names, in its order.
+    pub(super) fn numbers(&self) -> [u64; 5] {
         let value = |count: &AtomicU64| count.load(Ordering::Relaxed);
         [
-            (
-                "tls_processes",
-                "processes whose TLS library is or was read",
-                value(&self.counts.covered),
-            ),
-            (
-                "tls_processes_not_covered",
-                "times a process talked TLS to a broker and no library of it could be read",
-                value(&self.counts.not_covered),
-            ),
-            (
-                "tls_orders_dropped",
-                "processes not looked at for TLS: too many at once",
-                value(&self.counts.dropped),
-            ),
+            value(&self.counts.covered),
+            value(&self.counts.not_covered),
+            value(&self.counts.dropped),
+            value(&self.counts.held),
+            Cover::LIMIT as u64,
         ]
     }
 

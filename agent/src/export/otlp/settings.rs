@@ -6,11 +6,41 @@ use std::time::Duration;
 use anyhow::Context;
 use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig, Identity};
 use opentelemetry_otlp::{
-    OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
-    WithTonicConfig,
+    MetricExporter, OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT, Protocol, SpanExporter, WithExportConfig,
+    WithHttpConfig, WithTonicConfig,
 };
 
 use crate::config::UsageError;
+
+/// What is sent: each kind has variables and a path of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::export) enum Signal {
+    /// Spans.
+    Traces,
+    /// The agent's own numbers.
+    Metrics,
+}
+
+impl Signal {
+    /// The variable of this name for the signal alone, then the one for all.
+    fn variables(self, what: &str) -> [String; 2] {
+        let own = match self {
+            Self::Traces => "TRACES",
+            Self::Metrics => "METRICS",
+        };
+        [
+            format!("OTEL_EXPORTER_OTLP_{own}_{what}"),
+            format!("OTEL_EXPORTER_OTLP_{what}"),
+        ]
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Traces => "/v1/traces",
+            Self::Metrics => "/v1/metrics",
+        }
+    }
+}
 
 /// Where to, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,19 +63,17 @@ pub(in crate::export) struct Settings {
 impl Settings {
     /// From `--otlp-endpoint` and the environment.
     pub(in crate::export) fn new(
+        signal: Signal,
         endpoint: Option<&str>,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, UsageError> {
         let given = endpoint
             .map(str::to_owned)
-            .or_else(|| env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
-            .or_else(|| env("OTEL_EXPORTER_OTLP_ENDPOINT"));
-        let asked = [
-            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-            "OTEL_EXPORTER_OTLP_PROTOCOL",
-        ]
-        .into_iter()
-        .find_map(|name| env(name).map(|value| (name, value)));
+            .or_else(|| signal.variables("ENDPOINT").iter().find_map(|name| env(name)));
+        let asked = signal
+            .variables("PROTOCOL")
+            .into_iter()
+            .find_map(|name| env(&name).map(|value| (name, value)));
         let protocol = match asked {
             None if given.as_deref().is_some_and(|url| port(url) == Some(4318)) => Protocol::HttpBinary,
             None => Protocol::Grpc,
@@ -67,8 +95,10 @@ impl Settings {
         }
         // The flag, like the general variable, is a base; the exporter takes what it is given as the whole.
         let endpoint = endpoint.map(|url| match protocol {
-            Protocol::HttpBinary if !url.ends_with("/v1/traces") => {
-                format!("{}/v1/traces", url.trim_end_matches('/'))
+            Protocol::HttpBinary => {
+                let base = url.strip_suffix(Signal::Traces.path()).unwrap_or(url);
+                let base = base.strip_suffix(signal.path()).unwrap_or(base);
+                format!("{}{}", base.trim_end_matches('/'), signal.path())
             }
             _ => url.to_owned(),
         });
@@ -77,7 +107,7 @@ impl Settings {
             Protocol::HttpBinary => "http://localhost:4318",
             _ => "http://localhost:4317",
         };
-        let pem = |what: &str| pem_file(what, env);
+        let pem = |what: &str| pem_file(signal, what, env);
         let identity = match (pem("CLIENT_CERTIFICATE")?, pem("CLIENT_KEY")?) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
@@ -95,7 +125,7 @@ impl Settings {
             tls: !given.starts_with("http://"),
             authority: pem("CERTIFICATE")?,
             identity,
-            timeout: timeout(env),
+            timeout: timeout(signal, env),
             endpoint,
         })
     }
@@ -110,24 +140,38 @@ impl Settings {
         &self.shown
     }
 
-    /// Makes the exporter; must run inside the runtime that will drive it. What is not here it reads from the
+    /// Makes an exporter of spans; must run inside the runtime that will drive it. What is not here it reads from the
     /// environment itself: headers, compression, endpoint where there is no flag.
-    pub(super) fn exporter(&self) -> anyhow::Result<SpanExporter> {
+    pub(super) fn span_exporter(&self) -> anyhow::Result<SpanExporter> {
+        let build = || -> anyhow::Result<SpanExporter> {
+            Ok(match self.protocol {
+                Protocol::HttpBinary => self.http(SpanExporter::builder().with_http())?.build()?,
+                _ => self.grpc(SpanExporter::builder().with_tonic()).build()?,
+            })
+        };
+        self.built(build)
+    }
+
+    /// The same for metrics.
+    pub(super) fn metric_exporter(&self) -> anyhow::Result<MetricExporter> {
+        let build = || -> anyhow::Result<MetricExporter> {
+            Ok(match self.protocol {
+                Protocol::HttpBinary => self.http(MetricExporter::builder().with_http())?.build()?,
+                _ => self.grpc(MetricExporter::builder().with_tonic()).build()?,
+            })
+        };
+        self.built(build)
+    }
+
+    fn built<T>(&self, build: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         static PROVIDER: Once = Once::new();
         // An error means that a provider is there already.
         PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-        let built = match self.protocol {
-            Protocol::HttpBinary => self.http(),
-            _ => self.grpc(),
-        };
-        built.with_context(|| format!("can't export to {}", self.shown))
+        build().with_context(|| format!("can't export to {}", self.shown))
     }
 
-    fn grpc(&self) -> anyhow::Result<SpanExporter> {
-        let mut builder = SpanExporter::builder()
-            .with_tonic()
-            .with_protocol(Protocol::Grpc)
-            .with_timeout(self.timeout);
+    fn grpc<B: WithExportConfig + WithTonicConfig>(&self, builder: B) -> B {
+        let mut builder = builder.with_protocol(Protocol::Grpc).with_timeout(self.timeout);
         if let Some(url) = &self.endpoint {
             builder = builder.with_endpoint(url);
         }
@@ -141,10 +185,10 @@ impl Settings {
             }
             builder = builder.with_tls_config(tls);
         }
-        Ok(builder.build()?)
+        builder
     }
 
-    fn http(&self) -> anyhow::Result<SpanExporter> {
+    fn http<B: WithExportConfig + WithHttpConfig>(&self, builder: B) -> anyhow::Result<B> {
         let mut client = reqwest::Client::builder().timeout(self.timeout);
         if let Some(pem) = &self.authority {
             client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
@@ -154,26 +198,27 @@ impl Settings {
                 &[certificate.as_slice(), b"\n", key].concat(),
             )?);
         }
-        let mut builder = SpanExporter::builder()
-            .with_http()
+        let mut builder = builder
             .with_protocol(Protocol::HttpBinary)
             .with_timeout(self.timeout)
             .with_http_client(client.build()?);
         if let Some(url) = &self.endpoint {
             builder = builder.with_endpoint(url);
         }
-        Ok(builder.build()?)
+        Ok(builder)
     }
 }
 
 /// The file that `OTEL_EXPORTER_OTLP_TRACES_<WHAT>`, else `OTEL_EXPORTER_OTLP_<WHAT>`, names.
-fn pem_file(what: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Vec<u8>>, UsageError> {
-    let named = ["OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"]
+fn pem_file(
+    signal: Signal,
+    what: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<Vec<u8>>, UsageError> {
+    let named = signal
+        .variables(what)
         .into_iter()
-        .find_map(|prefix| {
-            let name = format!("{prefix}{what}");
-            env(&name).map(|path| (name, path))
-        });
+        .find_map(|name| env(&name).map(|path| (name, path)));
     let Some((name, path)) = named else {
         return Ok(None);
     };
@@ -184,9 +229,10 @@ fn pem_file(what: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Option<V
 }
 
 /// `OTEL_EXPORTER_OTLP_TRACES_TIMEOUT`, else `OTEL_EXPORTER_OTLP_TIMEOUT`, in ms.
-fn timeout(env: &dyn Fn(&str) -> Option<String>) -> Duration {
-    let millis = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"]
-        .into_iter()
+fn timeout(signal: Signal, env: &dyn Fn(&str) -> Option<String>) -> Duration {
+    let millis = signal
+        .variables("TIMEOUT")
+        .iter()
         .find_map(|name| env(name)?.parse().ok());
     millis.map_or(OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT, Duration::from_millis)
 }
@@ -222,7 +268,15 @@ mod tests {
     use super::*;
 
     fn settings(flag: Option<&str>, vars: &[(&str, &str)]) -> Result<Settings, UsageError> {
-        Settings::new(flag, &|name| {
+        settings_of(Signal::Traces, flag, vars)
+    }
+
+    fn settings_of(
+        signal: Signal,
+        flag: Option<&str>,
+        vars: &[(&str, &str)],
+    ) -> Result<Settings, UsageError> {
+        Settings::new(signal, flag, &|name| {
             vars.iter()
                 .find(|(key, _)| *key == name)
                 .map(|(_, value)| (*value).to_owned())
@@ -249,6 +303,42 @@ mod tests {
         let json = settings(None, &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]).unwrap_err();
         assert!(json.to_string().contains("use grpc or http/protobuf"));
         assert!(settings(Some("collector:4317"), &[]).is_err());
+    }
+
+    /// Scenario: metrics beside traces, with the flag, with the flag's path written out, with variables of their own.
+    /// Guarantees: each signal goes to its own path and follows its own variables before the general ones.
+    #[test]
+    fn metrics_have_their_own() {
+        let endpoint = |flag| {
+            settings_of(Signal::Metrics, Some(flag), &[])
+                .unwrap()
+                .endpoint
+                .unwrap()
+        };
+        for flag in [
+            "http://c:4318",
+            "http://c:4318/v1/traces",
+            "http://c:4318/v1/metrics",
+        ] {
+            assert_eq!(endpoint(flag), "http://c:4318/v1/metrics");
+        }
+        assert_eq!(endpoint("http://c:4317"), "http://c:4317");
+        let vars = [
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/protobuf"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "7000"),
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "9000"),
+        ];
+        let metrics = settings_of(Signal::Metrics, None, &vars).unwrap();
+        assert_eq!(
+            (metrics.protocol, metrics.timeout),
+            (Protocol::HttpBinary, Duration::from_secs(7))
+        );
+        let traces = settings(None, &vars).unwrap();
+        assert_eq!(
+            (traces.protocol, traces.timeout),
+            (Protocol::Grpc, Duration::from_secs(9))
+        );
     }
 
     /// Scenario: an endpoint with a password and a token in it.

@@ -51,6 +51,12 @@ impl Content {
         }
     }
 
+    /// Bytes of memory behind it.
+    fn held(&self) -> usize {
+        let body = self.body.as_ref().map_or(0, Vec::capacity);
+        self.header.capacity().saturating_add(body)
+    }
+
     /// Takes a header or body frame. `Some(true)`: the message is complete; `None`: the frame does not belong.
     pub(super) fn add(&mut self, item: &Item<Frame>, keep: usize) -> Option<bool> {
         let frame = &item.value;
@@ -167,11 +173,16 @@ impl Channel {
         std::mem::take(&mut self.unconfirmed).into_values().collect()
     }
 
-    pub(super) fn await_ack(&mut self, number: u64) {
+    /// Tells whether another had to be forgotten for it.
+    pub(super) fn await_ack(&mut self, number: u64) -> bool {
         self.unacked.insert(number);
-        if self.unacked.len() > KEPT {
-            self.unacked.pop_first();
-        }
+        self.unacked.len() > KEPT && self.unacked.pop_first().is_some()
+    }
+
+    /// Forgets the messages whose frames are coming in; tells how many.
+    pub(super) fn drop_contents(&mut self) -> u64 {
+        let contents = [self.sending.take(), self.receiving.take()];
+        contents.iter().flatten().count() as u64
     }
 
     /// Numbers of the deliveries that an ack or reject is about.
@@ -202,6 +213,8 @@ pub(super) struct Channels {
     consumers: Bounded<(u16, String), String>,
     /// Channels forgotten to make room.
     pub(super) evicted: u64,
+    /// Consumers forgotten to make room.
+    pub(super) consumers_evicted: u64,
 }
 
 impl Default for Channels {
@@ -210,6 +223,7 @@ impl Default for Channels {
             open: Bounded::new(CHANNELS),
             consumers: Bounded::new(CONSUMERS),
             evicted: 0,
+            consumers_evicted: 0,
         }
     }
 }
@@ -235,6 +249,7 @@ impl Channels {
     pub(super) fn forget(&mut self) {
         *self = Self {
             evicted: self.evicted,
+            consumers_evicted: self.consumers_evicted,
             ..Self::default()
         };
     }
@@ -246,8 +261,10 @@ impl Channels {
                 channel.unnamed = Some(queue.to_owned());
             }
         } else {
-            self.consumers
+            let evicted = self
+                .consumers
                 .insert((number, consumer_tag.to_owned()), queue.to_owned());
+            self.consumers_evicted += u64::from(evicted.is_some());
         }
     }
 
@@ -278,6 +295,15 @@ impl Channels {
             all.extend(unacked.into_iter().map(|tag| (number, tag)));
         }
         all
+    }
+
+    /// Bytes of memory behind the messages whose frames are coming in.
+    pub(super) fn held(&self) -> usize {
+        let contents = self
+            .open
+            .iter()
+            .flat_map(|(_, channel)| [&channel.sending, &channel.receiving]);
+        contents.flatten().map(Content::held).sum()
     }
 
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Channel> {

@@ -110,6 +110,23 @@ impl RabbitConnection {
         }));
     }
 
+    /// Bytes of memory behind what is not complete.
+    #[must_use]
+    pub(crate) fn held(&self) -> u64 {
+        let decoders = self.outgoing.held().saturating_add(self.incoming.held());
+        decoders.saturating_add(self.channels.held()) as u64
+    }
+
+    /// Drops what is not complete, as if bytes had been missed.
+    pub(crate) fn shed(&mut self, out: &mut Vec<BrokerEvent>) {
+        self.outgoing.lose_sync();
+        self.incoming.lose_sync();
+        for channel in self.channels.all() {
+            self.stats.messages_cut += channel.drop_contents();
+            unanswered(channel.lose_count(), out);
+        }
+    }
+
     /// What the connection has proved to be so far. Programs other than Celery are not told apart by what they don't
     /// send: a queue may carry a task at any time.
     #[must_use]
@@ -122,6 +139,7 @@ impl RabbitConnection {
     pub fn stats(&self) -> RabbitStats {
         RabbitStats {
             channels_evicted: self.channels.evicted,
+            consumers_evicted: self.channels.consumers_evicted,
             ..self.stats
         }
     }
@@ -365,7 +383,8 @@ impl RabbitConnection {
         }
         if let Held::Task(task) = self.read(message, context) {
             self.verdict = Verdict::Celery;
-            self.channel(number, out).await_ack(*tag);
+            let evicted = self.channel(number, out).await_ack(*tag);
+            self.stats.unacked_evicted += u64::from(evicted);
             let queue = self.channels.queue_of(number, consumer);
             let mut task = addressed(task, announced);
             task.delivery_tag = name(self.id, number, *tag);

@@ -36,4 +36,8 @@ pub struct RabbitStats {
     pub messages_returned: u64,
     /// Channels forgotten to make room.
     pub channels_evicted: u64,
+    /// Consumers forgotten to make room.
+    pub consumers_evicted: u64,
+    /// Deliveries that wait for their ack, forgotten to make room.
+    pub unacked_evicted: u64,
 }

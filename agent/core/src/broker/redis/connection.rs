@@ -171,6 +171,21 @@ impl RedisConnection {
         self.unpair(out);
     }
 
+    /// Bytes of memory behind what is not complete.
+    #[must_use]
+    pub(crate) fn held(&self) -> u64 {
+        let decoders = self.requests.held().saturating_add(self.replies.held()) as u64;
+        let transaction = self.transaction.iter().flatten().map(BrokerEvent::weight);
+        decoders.saturating_add(transaction.sum())
+    }
+
+    /// Drops what is not complete, as if bytes had been missed.
+    pub(crate) fn shed(&mut self, out: &mut Vec<BrokerEvent>) {
+        self.requests.lose_sync();
+        self.replies.lose_sync();
+        self.unpair(out);
+    }
+
     /// What the connection has proved to be so far.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
@@ -247,11 +262,9 @@ impl RedisConnection {
             }
             Meaning::Celery(events) => match &mut self.transaction {
                 Some(open) => {
-                    open.extend(
-                        events
-                            .into_iter()
-                            .take(self.waiting_cap.saturating_sub(open.len())),
-                    );
+                    let room = self.waiting_cap.saturating_sub(open.len());
+                    self.stats.transaction_dropped += events.len().saturating_sub(room) as u64;
+                    open.extend(events.into_iter().take(room));
                     Waiting::Other
                 }
                 None => {

@@ -44,4 +44,6 @@ pub struct RedisStats {
     pub results_malformed: u64,
     /// Commands beyond the limit on those in flight.
     pub in_flight_dropped: u64,
+    /// Events of a transaction beyond the limit.
+    pub transaction_dropped: u64,
 }

@@ -355,7 +355,7 @@ impl FrameDecoder {
     fn restart(&mut self) {
         self.state = State::Head;
         self.head.clear();
-        self.payload.clear();
+        self.payload = Vec::new();
         self.missing = 0;
         self.under_way = 0;
     }
@@ -414,6 +414,12 @@ impl FrameDecoder {
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.under_way
+    }
+
+    /// Bytes of memory behind it.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.head.capacity().saturating_add(self.payload.capacity())
     }
 
     /// Counters so far.

@@ -60,9 +60,8 @@ impl Bulk {
     }
 
     /// Bytes of memory behind it.
-    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
-        self.head.capacity() + self.tail.capacity()
+        self.head.capacity().saturating_add(self.tail.capacity())
     }
 
     /// Its first bytes, owned.
@@ -193,7 +192,6 @@ impl BulkReader {
     }
 
     /// Bytes of memory behind the string being read.
-    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.bulk.held()
     }

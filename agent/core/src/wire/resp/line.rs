@@ -48,7 +48,6 @@ impl LineReader {
     }
 
     /// Bytes of memory behind it.
-    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.carry.capacity()
     }

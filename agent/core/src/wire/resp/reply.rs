@@ -175,14 +175,14 @@ impl ReplyDecoder {
     }
 
     /// Bytes of memory behind it.
-    #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
-        let list = self.open.capacity() * size_of::<Open>();
-        let values = self.open.iter().map(|open| {
-            open.values.capacity() * size_of::<Value>() + open.values.iter().map(Value::held).sum::<usize>()
-        });
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let list = self.open.capacity().saturating_mul(size_of::<Open>());
+        let values = self.open.iter().map(|open| Value::all_held(&open.values));
         let pieces = self.pieces.as_ref().map_or(0, |pieces| pieces.head.capacity());
-        list + values.sum::<usize>() + pieces + self.line.held() + self.bulk.held()
+        values
+            .chain([list, pieces, self.line.held(), self.bulk.held()])
+            .fold(0, usize::saturating_add)
     }
 
     /// Out of sync: finds it again if this is the boundary that was marked.

@@ -169,11 +169,12 @@ impl RequestDecoder {
     }
 
     /// Bytes of memory behind it.
-    #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
-        let args = self.args.iter().map(Bulk::held).sum::<usize>();
-        let list = self.args.capacity() * size_of::<Bulk>();
-        args + list + self.line.held() + self.bulk.held() + self.probe.capacity()
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let list = self.args.capacity().saturating_mul(size_of::<Bulk>());
+        let args = self.args.iter().map(Bulk::held);
+        args.chain([list, self.line.held(), self.bulk.held(), self.probe.capacity()])
+            .fold(0, usize::saturating_add)
     }
 
     /// A transfer's first byte by itself: where that alone is wrong, a command may begin with it. Where a later one is, the

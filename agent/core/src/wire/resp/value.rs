@@ -74,16 +74,19 @@ impl Value {
     }
 
     /// Bytes of memory behind it.
-    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         match self {
             Self::Simple(text) | Self::Error(text) | Self::Big(text) => text.capacity(),
             Self::Bulk(bulk) | Self::Verbatim(bulk) => bulk.held(),
-            Self::Array(v) | Self::Push(v) | Self::Map(v) | Self::Set(v) => {
-                v.capacity() * size_of::<Self>() + v.iter().map(Self::held).sum::<usize>()
-            }
+            Self::Array(v) | Self::Push(v) | Self::Map(v) | Self::Set(v) => Self::all_held(v),
             _ => 0,
         }
+    }
+
+    /// The same of a list of them.
+    pub(super) fn all_held(values: &Vec<Self>) -> usize {
+        let list = values.capacity().saturating_mul(size_of::<Self>());
+        values.iter().map(Self::held).fold(list, usize::saturating_add)
     }
 
     /// An error, of either kind.
