@@ -25,6 +25,7 @@ const TRACED: Expect = Expect {
     timing: Some("pool"),
     events: true,
     clients_apart: false,
+    broker_known: true,
 };
 
 fn check(name: &str) {

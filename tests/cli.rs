@@ -133,6 +133,16 @@ fn usage_errors_are_one_line() {
         &["--broker-port", "0"],
     );
     assert_refused(
+        celeryscope().args(["run", "--tls-port", "65536"]),
+        2,
+        &["--tls-port", "65536"],
+    );
+    assert_refused(
+        celeryscope().args(["run", "--tls-process", "/usr/bin/celery"]),
+        2,
+        &["--tls-process", "process id", "name"],
+    );
+    assert_refused(
         celeryscope().arg("run").env("CELERYSCOPE_RELATION", "friend"),
         2,
         &["friend", "parent", "link"],

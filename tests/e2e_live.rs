@@ -37,6 +37,8 @@ mod rig;
 mod scenarios;
 #[path = "e2e/self_check.rs"]
 mod self_check;
+#[path = "e2e/tls/mod.rs"]
+mod tls;
 #[path = "e2e/traced.rs"]
 mod traced;
 #[path = "e2e/variants.rs"]

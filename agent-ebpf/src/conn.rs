@@ -6,7 +6,7 @@
 
 use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
-use celeryscope_common::maps::{Conn, Counter, Fd, Flow, NO_SLOT, SLOTS_PER_PROCESS, fd_key};
+use celeryscope_common::maps::{Conn, Counter, Fd, Flow, NO_SLOT, SLOTS_PER_PROCESS, fd_key, tls};
 use celeryscope_common::{Addr, Endpoint, Header, Kind, flags};
 
 use crate::maps::{CONNS, FDS, NEXT_ID, SLOTS, atomic_add, count, count_fd, op};
@@ -31,7 +31,10 @@ pub(crate) fn opened(tgid: u32, fd: u32, addr: Addr, port: u16) {
         drop_fd(tgid, fd);
     }
     let Some(id) = new_id() else { return };
-    if CONNS.insert(id, unused(id, addr, port), NOEXIST).is_err() {
+    if CONNS
+        .insert(id, unused(id, addr, port, tls::FRESH), NOEXIST)
+        .is_err()
+    {
         return count(Counter::ConnsFull, 1);
     }
     process::watch(tgid);
@@ -75,16 +78,21 @@ pub(crate) fn of_socket(sk: u64) -> Option<&'static mut Conn> {
 }
 
 #[inline(always)]
-fn adopt(sk: u64, flags: u16) -> Option<&'static mut Conn> {
+fn adopt(sk: u64, open_flags: u16) -> Option<&'static mut Conn> {
     let (addr, port) = sock::peer(sk)?;
     let addr = address::of_words(addr);
     let id = new_id()?;
-    if CONNS.insert(sk, unused(id, addr, port), 0).is_err() {
+    let tls = if open_flags & flags::MIDSTREAM != 0 {
+        tls::JOINED
+    } else {
+        tls::FRESH
+    };
+    if CONNS.insert(sk, unused(id, addr, port, tls), 0).is_err() {
         count(Counter::ConnsFull, 1);
         return None;
     }
     process::watch(filter::tgid(bpf_get_current_pid_tgid()));
-    tell_open(id, addr, port, flags);
+    tell_open(id, addr, port, open_flags);
     // SAFETY: as above.
     CONNS.get_ptr_mut(sk).map(|conn| unsafe { &mut *conn })
 }
@@ -92,6 +100,10 @@ fn adopt(sk: u64, flags: u16) -> Option<&'static mut Conn> {
 /// Bytes of a connection passed unseen, nobody knows how many: for those who read the records it is another one from here on.
 #[inline(always)]
 pub(crate) fn start_over(conn: &mut Conn) {
+    // Of one that speaks TLS no byte of what is inside was in that call.
+    if conn.tls == tls::SEALED {
+        return;
+    }
     let Some(id) = new_id() else { return };
     emit::bare(&emit::header(Kind::Close, conn.id), false);
     conn.id = id;
@@ -112,7 +124,7 @@ pub(crate) fn closing(sk: u64) {
 }
 
 #[inline(always)]
-fn unused(id: u64, addr: Addr, port: u16) -> Conn {
+pub(crate) fn unused(id: u64, addr: Addr, port: u16, tls: u8) -> Conn {
     Conn {
         id,
         tx: Flow::NONE,
@@ -120,12 +132,15 @@ fn unused(id: u64, addr: Addr, port: u16) -> Conn {
         refs: 0,
         addr,
         port,
-        reserved: [0; 6],
+        tls,
+        judged: 0,
+        unread: 0,
+        reserved: [0; 3],
     }
 }
 
 #[inline(always)]
-fn tell_open(id: u64, addr: Addr, port: u16, flags: u16) {
+pub(crate) fn tell_open(id: u64, addr: Addr, port: u16, flags: u16) {
     let endpoint = Endpoint {
         addr,
         port,
@@ -256,7 +271,7 @@ fn add_refs(conn: u64, by: u64) -> u64 {
 /// An id that was never used: the CPU's number, its count, and the thread, because another may be given the same count
 /// between the two steps (see [`add_refs`]).
 #[inline(always)]
-fn new_id() -> Option<u64> {
+pub(crate) fn new_id() -> Option<u64> {
     let next = NEXT_ID.get_ptr_mut(0)?;
     // SAFETY: an aligned word in a map element, written by atomic additions alone.
     let count = unsafe {

@@ -107,8 +107,11 @@ impl Segments {
 /// A transfer up to this size is copied whole; of a longer one [`CHUNK`] from its start and [`CHUNK`] from its end.
 const WHOLE: u64 = 65_536;
 
-/// Emits a transfer of `header.total` bytes, with `transfer` to work in. `header` has kind, ids, times and `start` set. `continues`: only the
-/// last [`CHUNK`] bytes are wanted. The last record has LAST, even where segments run out or there are too many: then
+/// Of a big message's further pieces that are no longer than [`CHUNK`], so much is copied from the end (TLS moves 16 KiB at a time).
+const PIECE_TAIL: u64 = 4096;
+
+/// Emits a transfer of `header.total` bytes, with `transfer` to work in. `header` has kind, ids, times and `start` set. `continues`: only its
+/// end is wanted. The last record has LAST, even where segments run out or there are too many: then
 /// it is one without payload.
 #[inline(always)]
 pub(crate) fn emit(transfer: &mut Transfer, header: &Header, segments: &Segments, continues: bool) {
@@ -122,6 +125,8 @@ pub(crate) fn emit(transfer: &mut Transfer, header: &Header, segments: &Segments
     transfer.len = if segments.is_buffer != 0 { total } else { 0 };
     (transfer.head, transfer.tail) = if continues && total > CHUNK {
         (0, total - CHUNK)
+    } else if continues && total > PIECE_TAIL {
+        (0, total - PIECE_TAIL)
     } else if total > WHOLE {
         (CHUNK, total - CHUNK)
     } else {

@@ -1,10 +1,11 @@
 //! Processes that are watched: those that connected to a broker, and their descendants.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::bpf_get_current_comm;
 use celeryscope_common::Kind;
 use celeryscope_common::maps::{Counter, SLOTS_PER_PROCESS};
 
-use crate::maps::{PROCS, STATUS, count, forget_calls};
+use crate::maps::{EXPECTED, PROCS, STATUS, count, forget_calls};
 use crate::{conn, emit, filter};
 
 /// The current process has to do with a broker.
@@ -40,6 +41,9 @@ pub(crate) fn forked(parent: u32, child: u32) -> bool {
 #[inline(always)]
 pub(crate) fn executed(tgid: u32) {
     if filter::process(tgid).is_none() {
+        if is_expected() {
+            emit::bare(&emit::header(Kind::Exec, 0), true);
+        }
         return;
     }
     conn::drop_all(tgid);
@@ -47,6 +51,15 @@ pub(crate) fn executed(tgid: u32) {
     // Its other threads were killed, which looked like its own end.
     let _ = STATUS.remove(tgid);
     emit::bare(&emit::header(Kind::Exec, 0), true);
+}
+
+/// Is the current process called what the user half waits for?
+#[inline(always)]
+fn is_expected() -> bool {
+    let Ok(name) = bpf_get_current_comm() else {
+        return false;
+    };
+    EXPECTED.get_ptr(name).is_some()
 }
 
 /// The current process is about to end with this wait status. The first to say so is right: what follows is the end

@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::capture::{self, LiveOptions};
 use crate::export::OutputSpec;
+use crate::host::tls::TlsProcess;
 
 /// The user asked for something that can't be: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,7 @@ pub struct UsageError(pub String);
 #[serde(rename_all = "kebab-case", default)]
 #[command(next_help_heading = "Capture")]
 pub struct CaptureArgs {
-    /// Broker port to watch; may be repeated [default: 6379, 5672]
+    /// Broker port to watch; may be repeated [default: 6379, 5672, unless --tls-port names others]
     #[arg(
         long,
         env = "CELERYSCOPE_BROKER_PORT",
@@ -39,6 +40,28 @@ pub struct CaptureArgs {
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     #[serde(deserialize_with = "one_or_many")]
     pub broker_port: Option<Vec<u16>>,
+    /// Port on which brokers speak TLS, watched as well; may be repeated [default: 6380, 5671, unless --broker-port
+    /// names others]
+    #[arg(
+        long,
+        env = "CELERYSCOPE_TLS_PORT",
+        hide_env = true,
+        value_name = "N",
+        value_delimiter = ','
+    )]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    #[serde(deserialize_with = "one_or_many")]
+    pub tls_port: Option<Vec<u16>>,
+    /// Process whose TLS is read whatever port it talks to, by its id or its name; may be repeated
+    #[arg(
+        long,
+        env = "CELERYSCOPE_TLS_PROCESS",
+        hide_env = true,
+        value_name = "PID|NAME",
+        value_delimiter = ','
+    )]
+    #[serde(deserialize_with = "one_or_many")]
+    pub tls_process: Option<Vec<TlsProcess>>,
     /// Kernel hooks to use [default: auto, the best that load]
     #[arg(long, env = "CELERYSCOPE_PROBES", hide_env = true, value_name = "KIND")]
     pub probes: Option<Probes>,
@@ -158,7 +181,7 @@ macro_rules! layered {
     };
 }
 
-layered!(CaptureArgs: broker_port, probes, ring_size, netns, kernel_log);
+layered!(CaptureArgs: broker_port, tls_port, tls_process, probes, ring_size, netns, kernel_log);
 layered!(SpanArgs: relation, span_style, capture_args);
 layered!(OutputArgs: output, otlp_endpoint, stats);
 layered!(MetricsArgs: metrics_listen);
@@ -168,8 +191,11 @@ impl CaptureArgs {
     /// The capture side's options, with defaults filled in.
     #[must_use]
     pub(crate) fn options(&self) -> LiveOptions {
+        let (ports, tls_ports) = ports(self.broker_port.as_deref(), self.tls_port.as_deref());
         LiveOptions {
-            ports: self.broker_port.clone().unwrap_or_else(|| vec![6379, 5672]),
+            ports,
+            tls_ports,
+            tls_processes: self.tls_process.clone().unwrap_or_default(),
             ring_bytes: self.ring_size.map_or(16 << 20, |size| size.0),
             own_netns: self.netns == Some(Netns::Own),
             kernel_log: self.kernel_log.unwrap_or(false),
@@ -181,6 +207,22 @@ impl CaptureArgs {
             },
         }
     }
+}
+
+/// All ports to watch, and those of them on which TLS is spoken. Who names ports of either kind wants exactly those, so
+/// the defaults hold only where none is named.
+fn ports(broker: Option<&[u16]>, tls: Option<&[u16]>) -> (Vec<u16>, Vec<u16>) {
+    let (broker, tls) = match (broker, tls) {
+        (None, None) => (&[6379, 5672][..], &[6380, 5671][..]),
+        (broker, tls) => (broker.unwrap_or_default(), tls.unwrap_or_default()),
+    };
+    let mut all = Vec::new();
+    for port in broker.iter().chain(tls) {
+        if !all.contains(port) {
+            all.push(*port);
+        }
+    }
+    (all, tls.to_vec())
 }
 
 impl SpanArgs {
@@ -452,6 +494,43 @@ mod tests {
         assert_eq!(output.output, Some(vec![OutputSpec::Tree]));
     }
 
+    /// Scenario: ports of either kind, both, none, and one that is named as both.
+    /// Guarantees: named ports are all that are watched, each once; the defaults hold where none is named.
+    #[test]
+    fn named_ports_replace_the_defaults() {
+        assert_eq!(
+            ports(None, None),
+            (vec![6379, 5672, 6380, 5671], vec![6380, 5671])
+        );
+        assert_eq!(ports(Some(&[6380]), None), (vec![6380], vec![]));
+        assert_eq!(ports(None, Some(&[7000])), (vec![7000], vec![7000]));
+        assert_eq!(
+            ports(Some(&[1, 2, 1]), Some(&[2, 3])),
+            (vec![1, 2, 3], vec![2, 3])
+        );
+    }
+
+    /// Scenario: processes in the file by number and by name; a list with something else in it.
+    /// Guarantees: both forms are read; the error names the key and says what it takes.
+    #[test]
+    fn processes_by_id_or_name() {
+        let read = |text| CaptureArgs::default().or_file(&file(text));
+        let options = read("tls-process = [17, \"18\", \"celery\"]\ntls-port = 7000")
+            .unwrap()
+            .options();
+        assert_eq!(
+            options.tls_processes,
+            [
+                TlsProcess::Pid(17),
+                TlsProcess::Pid(18),
+                TlsProcess::Named("celery".to_owned())
+            ]
+        );
+        assert_eq!((options.ports, options.tls_ports), (vec![7000], vec![7000]));
+        let error = read("tls-process = [true]").unwrap_err().to_string();
+        assert!(error.contains("key `tls-process`: give a process id"), "{error}");
+    }
+
     /// Scenario: a key of the file has a value it can't take.
     /// Guarantees: the error names the file and the key.
     #[test]
@@ -476,9 +555,9 @@ mod tests {
             "{error}"
         );
         let one = CaptureArgs::default()
-            .or_file(&file("broker-port = 6380"))
+            .or_file(&file("broker-port = 6390"))
             .unwrap();
-        assert_eq!(one.broker_port, Some(vec![6380]));
+        assert_eq!(one.broker_port, Some(vec![6390]));
     }
 
     /// Scenario: sizes and times as people write them, right and wrong.

@@ -158,6 +158,45 @@ fn an_agent_that_comes_in_the_middle_makes_nothing_up() {
     );
 }
 
+/// Scenario: every connection is one of TLS: sealed bytes pass both ways, of which a few are told, then it turns out to speak TLS.
+/// Guarantees: the spans are those of the plain run, as if the sealed bytes had never been told.
+#[test]
+fn what_is_inside_tls_is_what_counts() {
+    let mut random = Random(0x715);
+    for name in ["redis-chain", "redis-retry", "rabbitmq-chain", "rabbitmq-retry"] {
+        let fixture = Fixture::load(name);
+        let whole = replay(&fixture.records);
+        let mut records = Vec::new();
+        for record in &fixture.records {
+            records.push(record.clone());
+            if record.kind != Kind::Open {
+                continue;
+            }
+            for kind in [Kind::Send, Kind::Recv] {
+                let payload = random.bytes(517);
+                let header = Header {
+                    total: payload.len() as u32,
+                    flags: flags::LAST,
+                    ..record.header
+                };
+                records.push(Owned {
+                    kind,
+                    header,
+                    payload,
+                });
+            }
+            records.push(Owned {
+                kind: Kind::Tls,
+                payload: Vec::new(),
+                ..record.clone()
+            });
+        }
+        same(&whole, &records, name);
+        let tls = replay(&records).stats.connections_tls;
+        assert_eq!(tls, whole.stats.connections, "{name}");
+    }
+}
+
 /// Attributes that depend on what was seen.
 const EVIDENCE: [&str; 3] = ["celery.timing", "celery.queue_time", "messaging.destination.name"];
 

@@ -7,9 +7,10 @@ use celeryscope_core::{Span, SpanKind};
 
 use crate::check;
 use crate::on_brokers::on_brokers;
+use crate::rig::loopback::Family;
 use crate::rig::report::{Spread, table};
 use crate::rig::worker::Options;
-use crate::rig::{Agent, Broker, Publisher, Scene, Worker};
+use crate::rig::{Agent, Broker, Publisher, Scene, Way, Worker};
 use crate::support::compare::{Expect, int, text};
 use crate::support::truth::Truth;
 
@@ -70,17 +71,17 @@ fn errors_by_evidence(spans: &[Span], truth: &Truth) -> BTreeMap<(&'static str, 
 }
 
 /// Settings of a worker, and the evidence of starts that there must be with them.
-struct Case {
+pub(crate) struct Case {
     settings: &'static str,
     events: bool,
     start: Option<&'static str>,
 }
 
-const PLAIN: &str = "{}";
-const LATE: &str = r#"{"task_acks_late": true}"#;
-const STARTED: &str = r#"{"task_track_started": true, "task_acks_late": true}"#;
+pub(crate) const PLAIN: &str = "{}";
+pub(crate) const LATE: &str = r#"{"task_acks_late": true}"#;
+pub(crate) const STARTED: &str = r#"{"task_track_started": true, "task_acks_late": true}"#;
 
-fn case(settings: &'static str, events: bool, start: Option<&'static str>) -> Case {
+pub(crate) fn case(settings: &'static str, events: bool, start: Option<&'static str>) -> Case {
     Case {
         settings,
         events,
@@ -91,13 +92,15 @@ fn case(settings: &'static str, events: bool, start: Option<&'static str>) -> Ca
 /// Times are those of a machine that does other work, too: a case whose times are too far off is played again, all of it.
 const TRIES: usize = 3;
 
-fn run(broker: Broker, pool: &'static str, cases: &[Case]) {
+/// Plays each case, one after the other.
+pub(crate) fn run(way: impl Into<Way>, broker: Broker, pool: &'static str, cases: &[Case]) {
+    let way = way.into();
     let mut rows = Vec::new();
     // Without results only events tell how a run ends that no pipe shows.
     for case in cases.iter().filter(|case| broker.has_results() || case.events) {
         let mut late = Vec::new();
         for _ in 0..TRIES {
-            let Some((played, off)) = play(broker, pool, case) else {
+            let Some((played, off)) = play(way, broker, pool, case) else {
                 return;
             };
             rows.extend(played);
@@ -116,9 +119,14 @@ fn run(broker: Broker, pool: &'static str, cases: &[Case]) {
 }
 
 /// One case: rows of the table, and which times are not near. None where live tests are not asked for.
-fn play(broker: Broker, pool: &'static str, case: &Case) -> Option<(Vec<Vec<String>>, Vec<String>)> {
-    let scene = Scene::set_on(broker, pool, "pools")?.with_settings(case.settings);
-    let agent = Agent::start(scene.folder(), "agent", &scene.ports(), &["--stats"]);
+fn play(
+    way: Way,
+    broker: Broker,
+    pool: &'static str,
+    case: &Case,
+) -> Option<(Vec<Vec<String>>, Vec<String>)> {
+    let scene = Scene::set_over(way, broker, pool, "pools")?.with_settings(case.settings);
+    let agent = Agent::watch(&scene, "agent");
     let options = Options {
         events: case.events,
         arguments: vec!["--pool", pool],
@@ -172,6 +180,7 @@ fn threads(broker: Broker) {
     // A result to the client is often sent before the main thread's ack.
     let early_ack = (broker != Broker::RabbitMqRpc).then_some("ack");
     run(
+        Family::V4,
         broker,
         "threads",
         &[
@@ -187,6 +196,7 @@ on_brokers!(threads: redis, rabbitmq, rabbitmq_rpc, rabbitmq_without_results);
 /// Guarantees: as above; where nothing tells the start, `celery.timing` does not pretend.
 fn gevent(broker: Broker) {
     run(
+        Family::V4,
         broker,
         "gevent",
         &[
@@ -203,6 +213,7 @@ on_brokers!(gevent: redis, rabbitmq);
 /// Guarantees: as with threads.
 fn eventlet(broker: Broker) {
     run(
+        Family::V4,
         broker,
         "eventlet",
         &[
@@ -218,6 +229,7 @@ on_brokers!(eventlet: redis, rabbitmq);
 /// Guarantees: as with threads.
 fn solo(broker: Broker) {
     run(
+        Family::V4,
         broker,
         "solo",
         &[

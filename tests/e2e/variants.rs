@@ -8,7 +8,7 @@ use crate::rig::agent::Left;
 use crate::rig::loopback::{Family, free_port};
 use crate::rig::report::say;
 use crate::rig::worker::Options;
-use crate::rig::{Agent, Broker, Publisher, Scene, Worker};
+use crate::rig::{Agent, Broker, Publisher, Scene, Way, Worker};
 
 pub(crate) const SET: &[&str] = &[
     "simple 3",
@@ -38,13 +38,16 @@ fn run_on(broker: Broker, name: &str, environment: &str, family: Family, comes: 
     }
 }
 
-/// A stage over this loopback address; `None`, with a line that says why, where there is none or live tests are not asked for.
-pub(crate) fn stage(broker: Broker, name: &str, environment: &str, family: Family) -> Option<Scene> {
+/// A stage that is reached this way; `None`, with a line that says why, where its loopback address is not there or live tests are
+/// not asked for.
+pub(crate) fn stage(broker: Broker, name: &str, environment: &str, way: impl Into<Way>) -> Option<Scene> {
+    let way = way.into();
+    let family = way.family;
     if !family.is_there() {
         say(&format!("{name}: skipped: this host has no {family:?} loopback"));
         return None;
     }
-    Scene::set_over(family, broker, name, environment)
+    Scene::set_over(way, broker, name, environment)
 }
 
 /// Plays the scenarios with an agent that comes first or last, and compares every span.

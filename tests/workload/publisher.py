@@ -6,6 +6,7 @@ keeps its broker connections between lines, as a web server does.
 
 import os
 import sys
+import threading
 import time
 
 from celery import chain, chord, group
@@ -133,6 +134,19 @@ def channels(n="12"):
         producers = [app.amqp.Producer(connection.channel()) for _ in range(3)]
         for i in range(int(n)):
             add.apply_async((i, 1), producer=producers[i % 3])
+
+
+def weighing(text):
+    size.delay(text)
+
+
+def threaded(threads="4", n="5"):
+    """Publishes from several threads at a time."""
+    several = [threading.Thread(target=simple, args=(n,)) for _ in range(int(threads))]
+    for thread in several:
+        thread.start()
+    for thread in several:
+        thread.join()
 
 
 def requeues():

@@ -72,10 +72,28 @@ pub struct Conn {
     pub refs: u64,
     /// The broker's address.
     pub addr: Addr,
-    /// The broker's port, host order.
+    /// The broker's port, host order; 0 where it is not known.
     pub port: u16,
+    /// See [`tls`].
+    pub tls: u8,
+    /// Transfers looked at so far to tell.
+    pub judged: u8,
+    /// 1 when data was written to a TLS connection that no probe on a TLS library saw: what passes unseen is a gap.
+    pub unread: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 3],
+}
+
+/// Values of [`Conn::tls`].
+pub mod tls {
+    /// Not known: the first that is sent tells.
+    pub const FRESH: u8 = 0;
+    /// Its bytes are what they are.
+    pub const PLAIN: u8 = 1;
+    /// It speaks TLS: its bytes are not told, only what the TLS library's calls move.
+    pub const SEALED: u8 = 2;
+    /// Not known, and it is older than the agent: whatever transfer begins with a TLS record tells.
+    pub const JOINED: u8 = 3;
 }
 
 /// One direction of a connection.
@@ -111,6 +129,14 @@ impl Flow {
     };
 }
 
+/// Bits of the cookie by which `ssl_enter` knows the function that it is at.
+pub mod ssl {
+    /// It writes; else it reads.
+    pub const WRITES: u64 = 1;
+    /// It puts the number of bytes where its fourth argument says; else it returns it.
+    pub const EXTENDED: u64 = 2;
+}
+
 /// What the kernel half counts. The discriminant is the slot in its per-CPU array; the first 16 are records lost,
 /// by [`Kind`](crate::Kind).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,11 +162,15 @@ pub enum Counter {
     MissedBytes = 24,
     /// Calls whose return no probe saw: their bytes are in a gap.
     ReturnsMissed = 25,
+    /// Bytes of TLS connections that moved in no call of a TLS library that was seen.
+    SealedBytes = 26,
+    /// Those of them that were data, not handshakes: what was inside is a gap.
+    UnreadBytes = 27,
 }
 
 impl Counter {
     /// Slots in the per-CPU array.
-    pub const SLOTS: usize = 26;
+    pub const SLOTS: usize = 28;
 
     /// Name and meaning of each slot; those without a name are not used.
     pub const NAMES: [(&'static str, &'static str); Self::SLOTS] = [
@@ -163,7 +193,7 @@ impl Counter {
         ("", ""),
         ("", ""),
         ("", ""),
-        ("", ""),
+        ("lost_tls", "Tls records lost: the ring buffer was full"),
         ("", ""),
         ("", ""),
         ("conns_full", "connections not seen: too many at once"),
@@ -184,6 +214,14 @@ impl Counter {
         (
             "returns_missed",
             "calls left out because the kernel passed over the probe of their return",
+        ),
+        (
+            "tls_sealed_bytes",
+            "bytes of TLS connections that moved outside the watched calls: handshakes, and all where the TLS library is not covered",
+        ),
+        (
+            "tls_unread_bytes",
+            "those of them that were data: written before the TLS library was covered, or read from memory (asyncio)",
         ),
     ];
 }

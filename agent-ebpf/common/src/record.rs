@@ -36,6 +36,9 @@ pub enum Kind {
     Clock = 11,
     /// Records were lost since the last such record: `conn` is how many. No payload.
     Lost = 12,
+    /// `conn` speaks TLS: transfers told of it from here on are those of what is inside, and what was told of it before is
+    /// nothing. `pid` is who used it. No payload.
+    Tls = 13,
 }
 
 impl Kind {
@@ -55,6 +58,7 @@ impl Kind {
             10 => Self::Process,
             11 => Self::Clock,
             12 => Self::Lost,
+            13 => Self::Tls,
             _ => return None,
         })
     }
@@ -64,7 +68,7 @@ impl Kind {
 pub mod flags {
     /// Last record of its transfer.
     pub const LAST: u16 = 1;
-    /// `Open`: the connection is older than the agent; its streams start in the middle.
+    /// `Open`, `Tls`: the connection is older than the agent; its streams start in the middle.
     pub const MIDSTREAM: u16 = 2;
 }
 

@@ -49,6 +49,8 @@ twice! {
         let sk = ctx.arg::<u64>(0);
         if is_watched(sk) {
             tcp::enter_send::<AGAIN>(sk, ctx.arg(1));
+        } else {
+            tcp::elsewhere();
         }
         0
     }
@@ -71,6 +73,8 @@ twice! {
         let sk = ctx.arg::<u64>(0);
         if is_watched(sk) {
             tcp::enter_recv::<AGAIN>(sk, ctx.arg(1), ctx.arg(3));
+        } else {
+            tcp::elsewhere();
         }
         0
     }
@@ -83,6 +87,8 @@ twice! {
         let sk = ctx.arg::<u64>(0);
         if is_watched(sk) {
             tcp::enter_recv::<AGAIN>(sk, ctx.arg(1), ctx.arg(4));
+        } else {
+            tcp::elsewhere();
         }
         0
     }

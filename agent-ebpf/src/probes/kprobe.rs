@@ -43,6 +43,8 @@ pub(crate) fn kprobe_sendmsg(ctx: ProbeContext) -> u32 {
     if sock::is_watched(sk) {
         tcp::enter_send::<false>(sk, arg(&ctx, 1));
         keep_segments();
+    } else {
+        tcp::elsewhere();
     }
     0
 }
@@ -68,6 +70,8 @@ fn recv(ctx: &ProbeContext, flags: usize) {
     if sock::is_watched(sk) {
         tcp::enter_recv::<false>(sk, arg(ctx, 1), arg(ctx, flags) as u32);
         keep_segments();
+    } else {
+        tcp::elsewhere();
     }
 }
 

@@ -2,10 +2,10 @@
 //! No descriptor is followed: whoever uses a socket is seen, however it came by it.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use celeryscope_common::maps::{Conn, Counter};
+use celeryscope_common::maps::{Conn, Counter, tls};
 
 use super::transfer::{flows, has_pool};
-use super::{NOT_STREAM, pipe, transfer};
+use super::{NOT_STREAM, pipe, ssl, transfer};
 use crate::maps::{CONNS, Call, begin, call_of, count, just_noted, mark, op};
 use crate::{conn, filter, process, sock};
 
@@ -48,17 +48,25 @@ fn enter<const AGAIN: bool>(sk: u64, msg: u64, op: u32) -> Option<()> {
 /// to a broker don't do that), what it has moved so far is no loss.
 #[inline(always)]
 fn skip_missed(conn: &mut Conn, op: u32, seq: u32, thread: u32) {
+    let sealed = conn.tls == tls::SEALED;
     let (flow, _) = flows(conn, op);
     let alone = flow.thread == 0 || flow.thread == thread;
     if flow.known == 0 || alone {
         let missed = seq.wrapping_sub(flow.seq);
         if flow.known != 0 && missed != 0 && missed < 1 << 31 {
             count(Counter::MissedBytes, u64::from(missed));
-            flow.bytes += u64::from(missed);
+            // What moves inside TLS is counted where it does.
+            flow.bytes += if sealed { 0 } else { u64::from(missed) };
         }
         flow.seq = seq;
     }
     (flow.known, flow.thread) = (1, thread);
+}
+
+/// A function begins on a socket that is not watched.
+#[inline(always)]
+pub(super) fn elsewhere() {
+    ssl::elsewhere(bpf_get_current_pid_tgid());
 }
 
 /// A call that was noted has returned, if TCP's sequence numbers agree: otherwise this is another call's return, whose entry no

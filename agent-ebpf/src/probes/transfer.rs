@@ -3,10 +3,10 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user};
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
-use celeryscope_common::maps::{Conn, Counter, Flow, process};
+use celeryscope_common::maps::{Conn, Counter, Flow, process, tls};
 use celeryscope_common::{Header, Kind};
 
-use super::pipe;
+use super::{pipe, ssl};
 use crate::iter::{self, Segments};
 use crate::maps::{CONNS, Call, IGNORED, begin, call_of, count, end, mark, noted_call, op, shape, take_call};
 use crate::{conn, emit, filter};
@@ -38,7 +38,7 @@ pub(super) fn enter<const AGAIN: bool>(args: &Args, pipes: bool) {
     let conn = match filter::descriptor(tgid, args.fd) {
         Some(known) => known.conn,
         None if pipes && has_pool(tgid) => 0,
-        None => return,
+        None => return ssl::elsewhere(pid_tgid),
     };
     let Some(call) = call_of(pid_tgid) else {
         return;
@@ -100,9 +100,18 @@ fn try_exit(ctx: &TracePointContext) -> Option<()> {
     tell(conn, call, op, moved)
 }
 
-/// Tells what a call has moved.
+/// Tells what a socket call has moved, unless it is sealed.
 #[inline(always)]
 pub(super) fn tell(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) -> Option<()> {
+    if conn.tls != tls::PLAIN && ssl::seals(conn, call, op, moved) {
+        return None;
+    }
+    tell_bytes(conn, call, op, moved)
+}
+
+/// Tells what a call has moved.
+#[inline(always)]
+pub(super) fn tell_bytes(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) -> Option<()> {
     let (segments, asked) = segments(call, moved)?;
     let (kind, start, continues) = account(conn, op, moved, asked);
     if IGNORED.get_ptr(conn.id).is_some() {

@@ -18,7 +18,7 @@ pub(crate) struct Connection {
     /// What the capture side was last told.
     pub(crate) told: Verdict,
     /// When it was opened; `None` when it is older than the capture.
-    opened: Option<Mono>,
+    pub(crate) opened: Option<Mono>,
     /// Bytes of memory behind what is not complete, when that was last looked at.
     pub(crate) held: u64,
     speaker: Speaker,

@@ -122,7 +122,9 @@ impl Pipeline {
                     );
                     let older = record.header.flags & flags::MIDSTREAM != 0;
                     let opened = (!older).then_some(Mono(record.header.enter));
-                    self.open(record.header.conn, Some(server), opened);
+                    // Of what a TLS session carries that nobody knows a socket of, the broker's address is not known.
+                    let server = (endpoint.port != 0).then_some(server);
+                    self.open(record.header.conn, server, opened);
                 }
                 None => self.past.records_rejected += 1,
             },
@@ -132,6 +134,11 @@ impl Pipeline {
                     self.past.connections_closed += 1;
                     self.retire(record.header.conn, connection);
                 }
+            }
+            Kind::Tls => {
+                self.past.records_control += 1;
+                self.past.connections_tls += 1;
+                self.unsealed(record.header.conn, record.header.flags & flags::MIDSTREAM != 0);
             }
             Kind::Clock => {
                 self.past.records_control += 1;
@@ -216,10 +223,25 @@ impl Pipeline {
 
     fn open(&mut self, conn: u64, server: Option<Server>, opened: Option<Mono>) {
         self.past.connections += 1;
-        let connection = Connection::new(server, opened);
+        self.past.connections_closed += u64::from(self.connections.contains(&conn));
+        self.put(conn, Connection::new(server, opened));
+    }
+
+    /// What comes now is what is inside TLS; what came before was sealed and told nothing.
+    fn unsealed(&mut self, conn: u64, midstream: bool) {
+        let (server, opened) = match self.connections.get(&conn) {
+            Some(connection) => (connection.server, connection.opened.filter(|_| !midstream)),
+            None => {
+                self.past.connections += 1;
+                (None, None)
+            }
+        };
+        self.put(conn, Connection::new(server, opened));
+    }
+
+    fn put(&mut self, conn: u64, connection: Connection) {
         // A connection that is opened again under its id was closed unseen.
         if let Some(old) = self.connections.remove(&conn) {
-            self.past.connections_closed += 1;
             self.retire(conn, old);
         }
         if let Some((old, connection)) = self.connections.insert(conn, connection) {

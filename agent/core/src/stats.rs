@@ -79,6 +79,8 @@ counters! {
     connections_ignored "{connection}",
     /// Connections that speak AMQP.
     connections_amqp "{connection}",
+    /// Connections that speak TLS.
+    connections_tls "{connection}",
 
     /// Captured bytes of connections.
     stream_bytes "By",

@@ -192,13 +192,13 @@ fn check_fields(tracefs: &Path, backend: Backend) -> Result<()> {
     Ok(())
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
     ebpf.program_mut(name)
         .with_context(|| format!("the BPF object has no program {name}: it does not belong to this build"))
 }
 
 /// One line, with the verifier's last words instead of all of them.
-fn refusal(program: &str, error: &ProgramError) -> String {
+pub(super) fn refusal(program: &str, error: &ProgramError) -> String {
     if let ProgramError::LoadError {
         io_error,
         verifier_log,
@@ -230,7 +230,7 @@ fn hint(error: &std::io::Error) -> Option<String> {
     Some(format!(" ({meaning})"))
 }
 
-fn attach_refusal(error: &ProgramError) -> String {
+pub(super) fn attach_refusal(error: &ProgramError) -> String {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = source {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {

@@ -75,6 +75,28 @@ pub(super) static OWN: &[Metric] = &[
     ),
 ];
 
+/// What the part that reads TLS libraries counts.
+pub(super) static TLS: &[Metric] = &[
+    own(
+        "tls_processes",
+        "processes whose TLS library is or was read",
+        "{process}",
+        MetricKind::Counter,
+    ),
+    own(
+        "tls_processes_not_covered",
+        "times a process talked TLS to a broker and no library of it could be read",
+        "{process}",
+        MetricKind::Counter,
+    ),
+    own(
+        "tls_orders_dropped",
+        "processes not looked at for TLS: too many at once",
+        "{process}",
+        MetricKind::Counter,
+    ),
+];
+
 /// The kernel half's slots; those without a name are not used.
 pub(super) static KERNEL: LazyLock<[Metric; Counter::SLOTS]> = LazyLock::new(|| {
     Counter::NAMES.map(|(name, meaning)| own(name, meaning, unit(name), MetricKind::Counter))
@@ -83,7 +105,7 @@ pub(super) static KERNEL: LazyLock<[Metric; Counter::SLOTS]> = LazyLock::new(|| 
 /// All, in order.
 pub(crate) fn metrics() -> impl Iterator<Item = &'static Metric> {
     let kernel = KERNEL.iter().filter(|metric| !metric.name.is_empty());
-    OWN.iter().chain(kernel)
+    OWN.iter().chain(TLS).chain(kernel)
 }
 
 fn unit(name: &str) -> &'static str {

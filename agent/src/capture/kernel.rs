@@ -1,6 +1,7 @@
 //! The kernel half in the kernel: its maps by name and type.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
@@ -14,6 +15,7 @@ use super::attach::State;
 use super::btf::Btf;
 use super::hints::FdHints;
 use super::plan::Backend;
+use super::tls::{Multi, UserProbes};
 use super::{attach, layout, object, privileges};
 
 /// Most elements that a pass over a map visits, should it change so fast that the pass starts over again and again.
@@ -35,7 +37,7 @@ unsafe impl aya::Pod for Shared<Layout> {}
 /// The loaded kernel half. Dropping it detaches and unloads everything.
 pub(super) struct Kernel {
     /// Keeps programs and links.
-    ebpf: Ebpf,
+    ebpf: Arc<Mutex<Ebpf>>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     conns: HashMap<MapData, u64, Shared<Conn>>,
     fds: HashMap<MapData, u64, Shared<Fd>>,
@@ -47,8 +49,8 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Loads and attaches. The ring is given apart, so that its records can be read while the maps are changed; with it
-    /// what came of each row of the back end's plan.
+    /// Loads and attaches. The ring is given apart, so that its records can be read while the maps are changed, and what goes to
+    /// another thread; with them what came of each row of the back end's plan.
     ///
     /// # Errors
     /// When the kernel refuses; says what and why.
@@ -57,7 +59,7 @@ impl Kernel {
         ports: &[u16],
         ring_bytes: u32,
         log: bool,
-    ) -> Result<(Self, RingBuf<MapData>, Vec<State>)> {
+    ) -> Result<(Self, UserProbes, RingBuf<MapData>, Vec<State>)> {
         privileges::lift_memlock();
         let types = backend.knows_sockets().then(Btf::of_kernel).transpose()?;
         let layout = types.as_ref().map(layout::of).transpose()?;
@@ -75,6 +77,7 @@ impl Kernel {
             .load(object::BYTES)
             .context("cannot load the BPF object")?;
         watch_ports(&mut ebpf, ports)?;
+        let multi = Multi::load(&ebpf)?;
         let log = if log {
             Some(EbpfLogger::init(&mut ebpf).context("cannot read the kernel half's log")?)
         } else {
@@ -86,6 +89,9 @@ impl Kernel {
         let (slots, procs) = (map(&mut ebpf, "SLOTS")?, map(&mut ebpf, "PROCS")?);
         let (ignored, counters) = (map(&mut ebpf, "IGNORED")?, map(&mut ebpf, "COUNTERS")?);
         let states = attach::attach(&mut ebpf, backend, types.as_ref())?;
+        let expected = map(&mut ebpf, "EXPECTED")?;
+        let ebpf = Arc::new(Mutex::new(ebpf));
+        let user_probes = UserProbes::new(Arc::clone(&ebpf), multi, expected);
         let kernel = Self {
             ebpf,
             log,
@@ -97,7 +103,7 @@ impl Kernel {
             ignored,
             counters,
         };
-        Ok((kernel, ring, states))
+        Ok((kernel, user_probes, ring, states))
     }
 
     /// Hands what the kernel half logged to our own log.
@@ -123,7 +129,8 @@ impl Kernel {
     /// How often the kernel did not run a program of ours because it, or one like it, was still running on the processor. Where
     /// there are two copies the other may have run. 0 before Linux 5.12, which does not tell.
     pub(super) fn passed_over(&self) -> u64 {
-        let descriptors = self.ebpf.programs().filter_map(|(_, program)| {
+        let ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        let descriptors = ebpf.programs().filter_map(|(_, program)| {
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
         });

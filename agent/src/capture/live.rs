@@ -24,7 +24,9 @@ use super::netns::Netns;
 use super::notes::Notes;
 use super::plan::Backend;
 use super::scan::{Found, Scanner};
+use super::tls::{Tls, UserProbes};
 use crate::host::proc;
+use crate::host::tls::TlsProcess;
 use crate::metrics::Reading;
 
 /// The ring is drained at least this often: nearly all records are put there without waking the reader.
@@ -41,6 +43,10 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 pub(crate) struct LiveOptions {
     /// Remote ports to watch; 1 to 64 of them.
     pub(crate) ports: Vec<u16>,
+    /// Those of them on which TLS is spoken.
+    pub(crate) tls_ports: Vec<u16>,
+    /// Processes whose TLS is read whatever port they talk to.
+    pub(crate) tls_processes: Vec<TlsProcess>,
     /// Size of the ring buffer; rounded up to a power of two between 64 KiB and 1 GiB.
     pub(crate) ring_bytes: u32,
     /// Only processes in the agent's own network namespace.
@@ -84,6 +90,8 @@ pub(crate) struct Attached {
 
 /// A running capture. Dropping it detaches everything.
 pub(crate) struct Live {
+    // Dropped first: it lets go of what the kernel half's programs are attached to.
+    tls: Tls,
     kernel: Kernel,
     ring: RingBuf<MapData>,
     waiter: Waiter,
@@ -138,6 +146,7 @@ impl Live {
         let netns = options.own_netns.then(own).transpose()?;
         let Loaded {
             mut kernel,
+            user_probes,
             ring,
             backend,
             hooks,
@@ -147,6 +156,11 @@ impl Live {
         let mut pids = proc::pids(proc_root);
         pids.retain(|pid| netns.as_ref().is_none_or(|netns| netns.holds(*pid)));
         let found = scanner.adopt(&mut kernel, &pids);
+        let tls = Tls::start(proc_root, &options.tls_ports, &options.tls_processes, user_probes)?;
+        for found in found.iter().filter(|found| tls.is_tls(found.port())) {
+            found.holders().iter().for_each(|pid| tls.cover(*pid));
+        }
+        tls.settle();
         let processes: HashSet<u32> = found.iter().flat_map(Found::holders).copied().collect();
         let attached = Attached {
             backend,
@@ -163,6 +177,7 @@ impl Live {
             scanner,
             notes: Notes::default(),
             netns,
+            tls,
             clocks: Clocks::default(),
             attached,
             ring_bytes: kernel::ring_size(options.ring_bytes) as usize,
@@ -236,6 +251,7 @@ impl Live {
                 continue;
             };
             let (kind, pid, conn) = (record.kind, record.header.pid, record.header.conn);
+            let port = record.endpoint().map_or(0, |endpoint| endpoint.port);
             let foreign = self.netns.as_mut().is_some_and(|netns| netns.leaves_out(&record));
             if !foreign {
                 self.notes.pass(&self.proc_root, &record, &mut sink);
@@ -245,8 +261,12 @@ impl Live {
                 ignore(&mut self.ignored, &mut self.kernel, conn);
             }
             match kind {
-                Kind::Open if foreign => {}
+                Kind::Open | Kind::Tls if foreign => {}
+                Kind::Tls => self.tls.cover(pid),
                 Kind::Open => {
+                    if self.tls.is_tls(port) {
+                        self.tls.cover(pid);
+                    }
                     self.scanner.watch_workers(&mut self.kernel, &[pid]);
                     for pid in self.scanner.children() {
                         self.notes.introduce(&self.proc_root, pid, &mut sink);
@@ -257,14 +277,30 @@ impl Live {
                     if self.netns.as_mut().is_some_and(|netns| netns.is_foreign(pid)) {
                         continue;
                     }
+                    self.tls.executed(pid);
+                    if self.kernel.process(pid).is_none() {
+                        // Told for the sake of TLS alone.
+                        continue;
+                    }
                     let found = self.scanner.adopt(&mut self.kernel, &[pid]);
+                    if found.iter().any(|found| self.tls.is_tls(found.port())) {
+                        self.tls.cover(pid);
+                    }
                     if !self.attached.backend.knows_sockets() {
                         for found in found {
                             self.notes.pass(&self.proc_root, &found.record(), &mut sink);
                         }
                     }
                 }
-                Kind::Exit => self.scanner.forget(pid),
+                Kind::Exit => {
+                    self.scanner.forget(pid);
+                    self.tls.gone(pid);
+                }
+                Kind::Fork if !foreign => {
+                    if let Ok(child) = u32::try_from(conn) {
+                        self.tls.forked(pid, child);
+                    }
+                }
                 Kind::Close if self.ignored.remove(conn) => self.kernel.ignore(conn, false),
                 _ => {}
             }
@@ -326,6 +362,7 @@ impl Live {
         counters::OWN
             .iter()
             .zip(own)
+            .chain(counters::TLS.iter().zip(self.tls.counters()))
             .chain(named)
             .map(|(metric, value)| Reading::new(metric, value))
             .collect()
@@ -335,6 +372,7 @@ impl Live {
 /// The kernel half, running.
 struct Loaded {
     kernel: Kernel,
+    user_probes: UserProbes,
     ring: RingBuf<MapData>,
     backend: Backend,
     hooks: Vec<State>,
@@ -360,9 +398,10 @@ impl Loaded {
                 Kernel::load(backend, &options.ports, options.ring_bytes, options.kernel_log)
             };
             match load() {
-                Ok((kernel, ring, hooks)) => {
+                Ok((kernel, user_probes, ring, hooks)) => {
                     return Ok(Self {
                         kernel,
+                        user_probes,
                         ring,
                         backend,
                         hooks,

@@ -23,6 +23,7 @@ mod privileges;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod tls;
 pub(crate) mod tracefs;
 
 pub(crate) use btf::PATH as BTF;

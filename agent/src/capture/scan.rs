@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use celeryscope_common::maps::{Conn, SCANNED_ID, process};
+use celeryscope_common::maps::{Conn, SCANNED_ID, process, tls};
 use celeryscope_common::{Endpoint, Header, Kind, Record, flags};
 
 use super::clock;
@@ -32,6 +32,7 @@ pub(super) struct Scanner {
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     header: Header,
+    port: u16,
     endpoint: [u8; Endpoint::SIZE],
     /// The processes that hold it, the first of which is the header's.
     holders: Vec<u32>,
@@ -40,6 +41,11 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn record(&self) -> Record<'_> {
         Record::new(Kind::Open, self.header, &self.endpoint)
+    }
+
+    /// The broker's port.
+    pub(super) fn port(&self) -> u16 {
+        self.port
     }
 
     /// The processes that hold it.
@@ -105,6 +111,7 @@ impl Scanner {
             refs: holders.len() as u64,
             addr: first.peer.addr,
             port: first.peer.port,
+            tls: tls::JOINED,
             ..Conn::default()
         };
         if !kernel.add_conn(conn) {
@@ -145,6 +152,7 @@ impl Scanner {
                 conn: id,
                 ..Header::default()
             },
+            port: first.peer.port,
             endpoint: Endpoint {
                 addr: first.peer.addr,
                 port: first.peer.port,

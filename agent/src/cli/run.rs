@@ -30,7 +30,7 @@ OTEL_METRIC_EXPORT_INTERVAL (60000 ms) say.
 
 Examples:
   celeryscope run
-  celeryscope run --broker-port 6380 --output tree --output otlp-json=spans.jsonl
+  celeryscope run --broker-port 6390 --output tree --output otlp-json=spans.jsonl
   OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317 celeryscope run --span-style contrib";
 
 /// Watch this host and export spans until Ctrl-C

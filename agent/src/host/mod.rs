@@ -7,6 +7,7 @@ pub(crate) mod celery;
 pub(crate) mod proc;
 pub(crate) mod resource;
 pub(crate) mod sockets;
+pub(crate) mod tls;
 
 #[cfg(test)]
 pub(crate) mod fake;

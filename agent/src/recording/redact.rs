@@ -11,7 +11,7 @@
 //!   and properties as of envelopes, of custom headers their names. The answers of SASL, other methods' arguments and
 //!   bodies are masked; of bodies that are JSON objects the same is shown as of JSON in Redis.
 //! - **Pool pipes** ([`pickle`]): of `TASK` the listed headers, of `READY` outcome, exception class and runtime.
-//! - **Anything else** (TLS without its keys, a stream entered in the middle): all of it, until it is proven to be
+//! - **Anything else** (sealed by TLS, a stream entered in the middle): all of it, until it is proven to be
 //!   one of the above.
 //!
 //! Values may be cut anywhere and bytes may be missing, so the machines work byte by byte and decide on what came
@@ -57,10 +57,10 @@ impl Redactor {
                 let ends = record.header.flags & flags::LAST != 0;
                 pickle::mask_answer(&mut self.masked, record.header.at == 0, ends);
             }
-            Kind::Open | Kind::Close => {
-                // A new generation: nothing that was known of the id holds.
+            Kind::Open | Kind::Close | Kind::Tls => {
+                // A new generation, or what is inside TLS: nothing that was known of the id holds.
                 self.conversations.remove(&conn);
-                if record.kind == Kind::Open && self.conversations.len() < CONNECTIONS {
+                if record.kind != Kind::Close && self.conversations.len() < CONNECTIONS {
                     let fresh = record.header.flags & flags::MIDSTREAM == 0;
                     self.conversations.insert(conn, Conversation::new(fresh));
                 }

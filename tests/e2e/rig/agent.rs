@@ -9,6 +9,7 @@ use celeryscope_core::Span;
 use super::hosts::Host;
 use super::patience::patient;
 use super::process::{Process, Usage, within};
+use super::scene::Scene;
 use super::spans;
 
 /// A running `celeryscope run`.
@@ -36,6 +37,21 @@ impl Agent {
     /// Watches `ports`, writing spans to a file; returns when it is ready.
     pub(crate) fn start(folder: &Path, name: &str, ports: &[u16], more: &[&str]) -> Self {
         or_panic(Self::try_start(folder, name, ports, more))
+    }
+
+    /// Watches a stage's ports, and is told where TLS is spoken there.
+    pub(crate) fn watch(scene: &Scene, name: &str) -> Self {
+        let ports = scene.ports();
+        let mut more = vec!["--stats".to_owned()];
+        if scene.identity().is_some() {
+            more.extend(
+                ports
+                    .iter()
+                    .flat_map(|port| ["--tls-port".to_owned(), port.to_string()]),
+            );
+        }
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        Self::start(scene.folder(), name, &ports, &more)
     }
 
     /// The same where an agent that does not get ready is the caller's to tell: why not.

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::loopback::Family;
 use super::rabbitmq::RabbitMq;
-use super::redis::Redis;
+use super::redis::{Guard, Redis};
+use super::tls::Identity;
+use super::way::Way;
 
 /// Broker and result backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,15 +83,25 @@ pub(crate) struct Servers {
     pub(crate) rabbitmq: Option<RabbitMq>,
     pub(crate) redis: Option<Redis>,
     broker: Broker,
+    way: Way,
+    /// Where they speak TLS.
+    identity: Option<Identity>,
 }
 
 impl Servers {
     /// Starts them and waits until they answer.
-    pub(crate) fn start(broker: Broker, folder: &Path) -> Self {
+    pub(crate) fn start(broker: Broker, way: Way, folder: &Path) -> Self {
+        let identity = way.tls.map(|tls| Identity::make(tls, folder));
+        let guard = Guard {
+            identity: identity.clone(),
+            password: way.password,
+        };
         Self {
-            rabbitmq: (broker != Broker::Redis).then(|| RabbitMq::start(folder)),
-            redis: broker.joins().then(|| Redis::start(folder)),
+            rabbitmq: (broker != Broker::Redis).then(|| RabbitMq::start(folder, identity.as_ref())),
+            redis: broker.joins().then(|| Redis::start(folder, guard)),
             broker,
+            way,
+            identity,
         }
     }
 
@@ -104,8 +115,29 @@ impl Servers {
         rabbitmq.chain(self.redis.iter().map(Redis::port)).collect()
     }
 
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Kills the one that carries the tasks.
+    pub(crate) fn kill_broker(&mut self) {
+        match (&mut self.rabbitmq, &mut self.redis) {
+            (Some(rabbitmq), _) => rabbitmq.kill(),
+            (None, redis) => redis.iter_mut().for_each(Redis::kill),
+        }
+    }
+
+    /// Starts that one again, on its port.
+    pub(crate) fn start_broker_again(&mut self) {
+        match (&mut self.rabbitmq, &mut self.redis) {
+            (Some(rabbitmq), _) => rabbitmq.start_again(),
+            (None, redis) => redis.iter_mut().for_each(Redis::start_again),
+        }
+    }
+
     /// URLs of broker and backend.
-    pub(crate) fn urls(&self, family: Family) -> (String, String) {
+    pub(crate) fn urls(&self) -> (String, String) {
+        let family = self.way.family;
         let redis = self.redis.as_ref().map(|redis| redis.url(family));
         let broker = self.rabbitmq.as_ref().map(|rabbitmq| rabbitmq.url(family));
         let backend = match self.broker {

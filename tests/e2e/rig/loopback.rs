@@ -1,10 +1,11 @@
 //! Loopback addresses and free ports: where servers of a test listen.
 
-use std::io::{Error, ErrorKind, Read, Write};
+use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use super::patience::patient;
+use super::tls::{Duplex, Identity};
 
 /// The loopback address by which programs reach a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,16 +42,27 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().expect("the port of a listener").port()
 }
 
-/// Asks the server on 127.0.0.1 and `port`, and compares the beginning of its answer.
-pub(crate) fn answers(port: u16, question: &[u8], answer: &[u8]) -> std::io::Result<()> {
+/// Asks the server on 127.0.0.1 and `port`, over TLS where it has an identity, and compares the beginning of its answer.
+pub(crate) fn answers(
+    port: u16,
+    identity: Option<&Identity>,
+    question: &[u8],
+    answer: &[u8],
+) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
     stream.set_read_timeout(Some(patient(Duration::from_secs(1))))?;
-    stream.write_all(question)?;
-    let mut got = vec![0; answer.len()];
-    stream.read_exact(&mut got)?;
-    if got == answer {
-        Ok(())
-    } else {
-        Err(Error::from(ErrorKind::InvalidData))
+    let exchange = |stream: &mut dyn Duplex| {
+        stream.write_all(question)?;
+        let mut got = vec![0; answer.len()];
+        stream.read_exact(&mut got)?;
+        if got == answer {
+            Ok(())
+        } else {
+            Err(Error::from(ErrorKind::InvalidData))
+        }
+    };
+    match identity {
+        Some(identity) => identity.within(stream, exchange),
+        None => exchange(&mut stream),
     }
 }

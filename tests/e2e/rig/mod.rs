@@ -17,11 +17,15 @@ pub(crate) mod redis;
 pub(crate) mod report;
 pub(crate) mod scene;
 pub(crate) mod spans;
+pub(crate) mod tls;
 pub(crate) mod truth;
+pub(crate) mod way;
 pub(crate) mod worker;
 
 pub(crate) use agent::Agent;
 pub(crate) use broker::Broker;
 pub(crate) use publisher::Publisher;
 pub(crate) use scene::Scene;
+pub(crate) use tls::Tls;
+pub(crate) use way::Way;
 pub(crate) use worker::Worker;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::erlang::Shortcuts;
 use super::loopback::{Family, answers, free_port};
 use super::process::{Process, wait_for};
+use super::tls::{Identity, Tls};
 
 /// Debian's script that runs the server as who calls it; the one on the PATH changes to a user of its own.
 const DEBIANS: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -25,20 +26,23 @@ pub(crate) struct RabbitMq {
     node: Option<Process>,
     _port_mapper: Process,
     port: u16,
+    identity: Option<Identity>,
     command: Command,
     folder: PathBuf,
 }
 
 impl RabbitMq {
-    /// Starts it and waits until it answers.
-    pub(crate) fn start(folder: &Path) -> Self {
+    /// Starts it and waits until it answers; with an identity it speaks TLS only.
+    pub(crate) fn start(folder: &Path, identity: Option<&Identity>) -> Self {
         let [port, distribution, mapper] = [free_port(), free_port(), free_port()];
         let data = folder.join(format!("rabbitmq-{port}"));
         std::fs::create_dir_all(&data).expect("a folder for RabbitMQ");
-        let mut settings = format!("listeners.tcp.1 = 127.0.0.1:{port}\n");
+        let protocol = identity.map_or("tcp", |_| "ssl");
+        let mut settings = format!("listeners.{protocol}.1 = 127.0.0.1:{port}\n");
         if Family::V6.is_there() {
-            settings += &format!("listeners.tcp.2 = ::1:{port}\n");
+            settings += &format!("listeners.{protocol}.2 = ::1:{port}\n");
         }
+        settings += &identity.map(tls_settings).unwrap_or_default();
         settings += "log.console = true\nlog.console.level = warning\nlog.file = false\n";
         std::fs::write(data.join("rabbitmq.conf"), settings).expect("RabbitMQ's settings");
         std::fs::write(data.join("plugins"), "[].\n").expect("RabbitMQ's plug-ins");
@@ -82,6 +86,7 @@ impl RabbitMq {
             node: None,
             _port_mapper: port_mapper,
             port,
+            identity: identity.cloned(),
             command,
             folder: folder.to_owned(),
         };
@@ -97,7 +102,7 @@ impl RabbitMq {
             .insert(Process::spawn(&name, &self.command, &self.folder, None));
         wait_for("an answer of rabbitmq-server", Duration::from_secs(60), || {
             assert!(node.ended().is_none(), "RabbitMQ ended at once: {}", node.log());
-            answers(self.port, HEADER, METHOD_ON_CHANNEL_0).ok()
+            answers(self.port, self.identity.as_ref(), HEADER, METHOD_ON_CHANNEL_0).ok()
         });
     }
 
@@ -109,13 +114,42 @@ impl RabbitMq {
         assert!(status.is_some(), "RabbitMQ did not end: {}", node.log());
     }
 
+    /// Ends it as the kernel does when memory is short, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        let mut node = self.node.take().expect("a node that runs");
+        node.signal("KILL");
+        let status = node.wait(Duration::from_secs(10));
+        assert!(status.is_some(), "RabbitMQ outlived SIGKILL");
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     pub(crate) fn url(&self, family: Family) -> String {
-        format!("amqp://{}:{}//", family.host(), self.port)
+        let scheme = self.identity.as_ref().map_or("amqp", |_| "amqps");
+        format!("{scheme}://{}:{}//", family.host(), self.port)
     }
+}
+
+/// Lines of RabbitMQ's settings that put TLS in the place of plain connections.
+fn tls_settings(identity: &Identity) -> String {
+    let version = match identity.tls {
+        Tls::V12 => "tlsv1.2",
+        Tls::V13 => "tlsv1.3",
+    };
+    format!(
+        "listeners.tcp = none\n\
+         ssl_options.cacertfile = {}\n\
+         ssl_options.certfile = {}\n\
+         ssl_options.keyfile = {}\n\
+         ssl_options.verify = verify_none\n\
+         ssl_options.fail_if_no_peer_cert = false\n\
+         ssl_options.versions.1 = {version}\n",
+        identity.authority.display(),
+        identity.certificate.display(),
+        identity.key.display(),
+    )
 }
 
 impl Drop for RabbitMq {

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde_json::{Map, Value};
+
 use super::broker::{Broker, Servers};
 use super::hosts::Host;
 use super::loopback::Family;
@@ -14,7 +16,9 @@ use super::patience::patient;
 use super::process::GLANCE;
 use super::rabbitmq::RabbitMq;
 use super::redis::Redis;
+use super::tls::Identity;
 use super::truth::TruthLog;
+use super::way::Way;
 use crate::support::truth::Truth;
 use crate::venv;
 
@@ -23,11 +27,12 @@ use crate::venv;
 pub(crate) struct Scene {
     // Dropped in this order: the servers first, the folder's removal is last.
     servers: Servers,
-    venv: PathBuf,
-    family: Family,
+    environment: PathBuf,
+    /// Another Python than the environment's own.
+    python: Option<PathBuf>,
     name: String,
     truth: RefCell<TruthLog>,
-    settings: String,
+    settings: Map<String, Value>,
     host: Option<Host>,
     folder: Folder,
     _alone: MutexGuard<'static, ()>,
@@ -49,8 +54,13 @@ impl Scene {
         Self::set_over(Family::V4, broker, name, environment)
     }
 
-    /// The same over the given loopback address.
-    pub(crate) fn set_over(family: Family, broker: Broker, name: &str, environment: &str) -> Option<Self> {
+    /// The same over a loopback address, a version of TLS, or both.
+    pub(crate) fn set_over(
+        way: impl Into<Way>,
+        broker: Broker,
+        name: &str,
+        environment: &str,
+    ) -> Option<Self> {
         let alone = live(name)?;
         venv::ensure(&[environment]).unwrap_or_else(|e| panic!("{e:#}"));
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -62,13 +72,16 @@ impl Scene {
         );
         let folder = Folder(std::env::temp_dir().join("celeryscope-e2e").join(&unique));
         std::fs::create_dir_all(folder.0.join("truth")).expect("a temporary folder");
+        let environment = venv::path(environment).unwrap_or_else(|e| panic!("{e:#}"));
+        let servers = Servers::start(broker, way.into(), &folder.0);
+        let settings = servers.identity().map(|identity| identity.settings(broker));
         Some(Self {
-            servers: Servers::start(broker, &folder.0),
-            venv: venv::path(environment).unwrap_or_else(|e| panic!("{e:#}")),
-            family,
+            settings: settings.map_or_else(Map::new, object),
+            servers,
+            environment,
+            python: None,
             name: unique,
             truth: RefCell::new(TruthLog::new(&folder.0.join("truth"))),
-            settings: "{}".to_owned(),
             host: None,
             folder,
             _alone: alone,
@@ -82,7 +95,14 @@ impl Scene {
 
     /// The same with settings of the application, a JSON object with Celery's names, for every program started later.
     pub(crate) fn with_settings(mut self, settings: &str) -> Self {
-        settings.clone_into(&mut self.settings);
+        let settings = serde_json::from_str(settings).unwrap_or_else(|e| panic!("{e}: {settings}"));
+        self.settings.extend(object(settings));
+        self
+    }
+
+    /// The same with another Python for every program started later.
+    pub(crate) fn with_python(mut self, python: &Path) -> Self {
+        self.python = Some(python.to_owned());
         self
     }
 
@@ -109,6 +129,15 @@ impl Scene {
         self.servers.redis.as_ref().expect("a stage with Redis")
     }
 
+    /// What its servers show to clients, where they speak TLS.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.servers.identity()
+    }
+
+    pub(crate) fn servers(&mut self) -> &mut Servers {
+        &mut self.servers
+    }
+
     pub(crate) fn rabbitmq(&mut self) -> &mut RabbitMq {
         self.servers.rabbitmq.as_mut().expect("a stage with RabbitMQ")
     }
@@ -125,22 +154,37 @@ impl Scene {
 
     /// The environment's Python with the workload on its path, told where broker, backend and truth are.
     pub(crate) fn python(&self) -> Command {
-        let python = self.venv.join("bin/python");
+        match &self.python {
+            Some(python) => self.python_at(python),
+            None => self.python_at(&self.environment.join("bin/python")),
+        }
+    }
+
+    /// Another Python with the environment's packages, told the same.
+    pub(crate) fn python_at(&self, program: &Path) -> Command {
         let mut python = match &self.host {
-            Some(host) => host.command(python),
-            None => Command::new(python),
+            Some(host) => host.command(program),
+            None => Command::new(program),
         };
-        let (broker, backend) = self.servers.urls(self.family);
+        let (broker, backend) = self.servers.urls();
+        let mut path = workload().into_os_string();
+        if !program.starts_with(&self.environment) {
+            path.push(":");
+            path.push(packages(&self.environment));
+        }
         python
             .current_dir(self.folder())
-            .env("PYTHONPATH", workload())
+            .env("PYTHONPATH", path)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PYTHONWARNINGS", "ignore")
             // A worker that takes pickle refuses to run as root, which these tests need to be.
             .env("C_FORCE_ROOT", "1")
             .env("WORKLOAD_BROKER", broker)
             .env("WORKLOAD_BACKEND", backend)
-            .env("WORKLOAD_CONFIG", &self.settings)
+            .env(
+                "WORKLOAD_CONFIG",
+                Value::Object(self.settings.clone()).to_string(),
+            )
             .env("WORKLOAD_TRUTH_DIR", self.folder().join("truth"));
         python
     }
@@ -181,6 +225,20 @@ impl Scene {
         let mut truth = Truth::load(&path);
         truth.broker_port = Some(self.port());
         truth
+    }
+}
+
+/// Where an environment keeps what was installed into it.
+pub(crate) fn packages(environment: &Path) -> PathBuf {
+    let versions = std::fs::read_dir(environment.join("lib")).expect("an environment's lib");
+    let version = versions.flatten().next().expect("a version of Python in it");
+    version.path().join("site-packages")
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        other => panic!("settings are a JSON object, not {other}"),
     }
 }
 

@@ -51,7 +51,13 @@ impl TruthLog {
 
     /// Forgets the tasks of the past, not the processes.
     pub(crate) fn forget_tasks(&mut self) {
-        self.lines.retain(|line| line["id"].is_null());
+        self.forget_tasks_but(&HashSet::new());
+    }
+
+    /// The same, but for these.
+    pub(crate) fn forget_tasks_but(&mut self, kept: &HashSet<String>) {
+        let stays = |line: &Value| line["id"].as_str().is_none_or(|id| kept.contains(id));
+        self.lines.retain(stays);
     }
 
     /// Ids of all messages that were sent.

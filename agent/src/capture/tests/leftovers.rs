@@ -55,6 +55,8 @@ fn round(probes: Probes, leftovers: &mut Leftovers) -> Vec<JoinHandle<()>> {
             Live::start(&LiveOptions {
                 own_netns: false,
                 ports: vec![1],
+                tls_ports: Vec::new(),
+                tls_processes: Vec::new(),
                 ring_bytes: 1 << 16,
                 kernel_log: false,
                 probes,

@@ -201,6 +201,8 @@ impl Capture {
         let live = Live::start(&LiveOptions {
             own_netns: false,
             ports: vec![port],
+            tls_ports: Vec::new(),
+            tls_processes: Vec::new(),
             ring_bytes,
             kernel_log: false,
             probes: probes(),

@@ -2,8 +2,9 @@
 //! enough.
 
 mod plan;
+mod tls;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -17,7 +18,7 @@ use super::ConfigArgs;
 use crate::capture::attach::LOCKDOWN;
 use crate::capture::{self, Live, LiveOptions, kernel_release, tracefs};
 use crate::config::CaptureArgs;
-use crate::host::sockets::Tables;
+use crate::host::sockets::{Peer, Tables};
 use crate::host::{celery, proc, resource};
 
 /// Most names in one line.
@@ -58,11 +59,8 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let wanted = file.group::<ReportArgs>()?;
     let json = args.report.json.or(wanted.json);
     let verbose = args.report.verbose.or(wanted.verbose).unwrap_or(false);
-    let (findings, rows) = examine(&options);
-    let report = Report {
-        plan: verbose.then_some(rows),
-        ..Report::new(findings)
-    };
+    let mut report = examine(&options);
+    report.plan.take_if(|_| !verbose);
     let mut out = std::io::stdout().lock();
     if json.unwrap_or(false) {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
@@ -120,6 +118,9 @@ impl Finding {
 struct Report {
     works: bool,
     findings: Vec<Finding>,
+    /// Processes that speak TLS to a broker, or are named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls: Vec<tls::Process>,
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<Vec<plan::Row>>,
 }
@@ -129,6 +130,7 @@ impl Report {
         Self {
             works: findings.iter().all(|finding| finding.level != Level::Fail),
             findings,
+            tls: Vec::new(),
             plan: None,
         }
     }
@@ -172,7 +174,7 @@ impl Report {
     }
 }
 
-fn examine(options: &LiveOptions) -> (Vec<Finding>, Vec<plan::Row>) {
+fn examine(options: &LiveOptions) -> Report {
     let proc_root = Path::new("/proc");
     // First: it may mount tracefs.
     let (tried, rows) = try_capture(options);
@@ -185,9 +187,17 @@ fn examine(options: &LiveOptions) -> (Vec<Finding>, Vec<plan::Row>) {
         object(),
     ];
     findings.extend(tried);
-    findings.push(connections(proc_root, options));
+    let clients = clients(proc_root, options);
+    findings.push(connections(proc_root, &clients));
+    let tls = tls::processes(proc_root, options, &clients);
+    findings.extend(tls::findings(&tls));
+    findings.extend(tls::unmatched(&options.tls_processes, &tls));
     findings.push(workers(proc_root));
-    (findings, rows)
+    Report {
+        tls,
+        plan: Some(rows),
+        ..Report::new(findings)
+    }
 }
 
 fn kernel(release: &str) -> Finding {
@@ -290,17 +300,26 @@ fn try_capture(options: &LiveOptions) -> (Vec<Finding>, Vec<plan::Row>) {
     (findings, plan::rows(Some((attached.backend, &attached.hooks))))
 }
 
-fn connections(proc_root: &Path, options: &LiveOptions) -> Finding {
+/// The processes with connections to watched ports, and the far ends of these.
+type Clients = BTreeMap<u32, Vec<Peer>>;
+
+fn clients(proc_root: &Path, options: &LiveOptions) -> Clients {
     let ports: HashSet<u16> = options.ports.iter().copied().collect();
     let mut tables = Tables::new(proc_root, &ports);
-    let mut pids = proc::pids(proc_root);
-    pids.sort_unstable();
-    let holders: Vec<String> = pids
+    let held = proc::pids(proc_root)
         .into_iter()
-        .filter_map(|pid| {
-            let held = tables.held_by(pid).len();
-            (held > 0).then(|| format!("{} ({held} open)", name(proc_root, pid)))
-        })
+        .flat_map(|pid| tables.held_by(pid));
+    let mut clients = Clients::new();
+    for held in held {
+        clients.entry(held.pid).or_default().push(held.peer);
+    }
+    clients
+}
+
+fn connections(proc_root: &Path, clients: &Clients) -> Finding {
+    let holders: Vec<String> = clients
+        .iter()
+        .map(|(pid, held)| format!("{} ({} open)", name(proc_root, *pid), held.len()))
         .collect();
     if holders.is_empty() {
         return Finding::new(
@@ -308,7 +327,7 @@ fn connections(proc_root: &Path, options: &LiveOptions) -> Finding {
             Level::Note,
             "no process has an open connection to a watched port",
         )
-        .advice("start one, or name the broker's port with --broker-port");
+        .advice("start one, or name the broker's port with --broker-port or --tls-port");
     }
     Finding::new("broker clients", Level::Ok, list(&holders))
 }
