@@ -87,6 +87,7 @@ fn hostile() -> Vec<Owned> {
                     .iter_mut()
                     .for_each(|byte| *byte ^= dice.roll(256) as u8),
                 3 => record.payload.truncate(record.payload.len() / 2),
+                4 if matches!(record.kind, Kind::Send | Kind::Recv) => all.push(unsealed(&record)),
                 _ => {}
             }
             all.push(record);
@@ -96,6 +97,15 @@ fn hostile() -> Vec<Owned> {
         }
     }
     all
+}
+
+/// The connection turns out to speak TLS.
+fn unsealed(record: &Owned) -> Owned {
+    Owned {
+        kind: Kind::Tls,
+        header: record.header,
+        payload: Vec::new(),
+    }
 }
 
 /// A child that is never heard of.
