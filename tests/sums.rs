@@ -1,9 +1,12 @@
 //! Bounded everything, with counters that add up: the core under more than it may hold.
 
+#[path = "../fuzz/src/core/invariants.rs"]
+mod invariants;
 mod support;
 
 use celeryscope_core::common::{Header, Kind, Record};
-use celeryscope_core::{Config, Held, Limits, Output, Pipeline, SpanKind, Stats};
+use celeryscope_core::{Config, Limits, Pipeline, Stats};
+use invariants::{Put, holds, over};
 use support::fixture::{Fixture, Owned};
 
 /// Runs of real workers at the same time, each on connections and in processes of its own.
@@ -123,107 +126,25 @@ fn fork(dice: &mut Dice) -> Owned {
     }
 }
 
-/// Every sum that stats.rs claims, and every cap.
-fn holds(stats: &Stats, held: &Held, put: (u64, u64), at: usize) {
-    let sum = |what: &str, left: u64, right: u64| {
-        assert_eq!(left, right, "{what}, after record {at}: {stats:#?} {held:#?}");
-    };
-    let kinds = [
-        stats.records_transfer,
-        stats.records_pipe,
-        stats.records_process,
-        stats.records_control,
-        stats.records_rejected,
-    ];
-    sum("records", stats.records, kinds.iter().sum());
-    let gone = stats.connections_closed + stats.connections_evicted;
-    sum("connections", stats.connections, gone + held.connections_held);
-    sum(
-        "RESP",
-        stats.resp_bytes + stats.resp_gap_bytes,
-        stats.resp_item_bytes
-            + stats.resp_skipped_bytes
-            + stats.resp_unfinished_bytes
-            + held.resp_pending_bytes,
-    );
-    sum(
-        "AMQP",
-        stats.amqp_bytes + stats.amqp_gap_bytes,
-        stats.amqp_frame_bytes
-            + stats.amqp_skipped_bytes
-            + stats.amqp_unfinished_bytes
-            + held.amqp_pending_bytes,
-    );
-    sum("bytes", stats.stream_bytes, stats.resp_bytes + stats.amqp_bytes);
-    let gaps = stats.resp_gap_bytes + stats.amqp_gap_bytes;
-    sum("bytes in gaps", stats.stream_gap_bytes, gaps);
-    let over = stats.runs + stats.attempts_unstarted;
-    sum("attempts", stats.attempts, over + held.attempts_held);
-    let publishes = stats.publishes - held.publishes_held;
-    sum("publishes", publishes, put.0);
-    sum("runs", stats.runs, put.1);
-    sum("spans", stats.spans, publishes + stats.runs);
-
-    for (what, held, limit) in [
-        ("connections", held.connections_held, held.connections_limit),
-        ("attempts", held.attempts_held, held.attempts_limit),
-        ("publishes", held.publishes_held, held.publishes_limit),
-        ("tasks", held.tasks_held, held.tasks_limit),
-        ("groups", held.groups_held, held.groups_limit),
-        ("processes", held.processes_held, held.processes_limit),
-        ("forks", held.forks_held, held.processes_limit),
-        (
-            "bytes of messages",
-            held.message_bytes_held,
-            held.message_bytes_limit,
-        ),
-        (
-            "bytes of streams",
-            held.stream_bytes_held,
-            held.stream_bytes_limit,
-        ),
-        // One each, and never one of what is gone.
-        (
-            "timers",
-            held.timers_held,
-            held.attempts_held + held.publishes_held,
-        ),
-    ] {
-        assert!(held <= limit, "{what}: {held} of {limit}, after record {at}");
-    }
-}
-
 /// Feeds the records and looks at every sum on the way and at the end; gives the counters.
 fn feed(records: &[Owned], limits: Limits) -> Stats {
     let mut pipeline = Pipeline::new(Config {
         limits,
         ..Config::default()
     });
-    let mut put = (0, 0);
-    let drain = |pipeline: &mut Pipeline, put: &mut (u64, u64)| {
-        while let Some(output) = pipeline.poll() {
-            if let Output::Span(span) = output {
-                match span.kind {
-                    SpanKind::Publish => put.0 += 1,
-                    SpanKind::Run => put.1 += 1,
-                }
-            }
-        }
-    };
+    let mut put = Put::default();
     for (at, record) in records.iter().enumerate() {
         pipeline.feed(&Record::new(record.kind, record.header, &record.payload));
-        drain(&mut pipeline, &mut put);
+        put.drain(&mut pipeline);
         if at % 37 == 0 {
-            holds(&pipeline.stats(), &pipeline.held(), put, at);
+            let when = format!("after record {at}");
+            holds(&pipeline.stats(), &pipeline.held(), put, &when);
         }
     }
     pipeline.finish();
-    drain(&mut pipeline, &mut put);
-    let (stats, held) = (pipeline.stats(), pipeline.held());
-    holds(&stats, &held, put, records.len());
-    let left = [held.connections_held, held.attempts_held, held.publishes_held];
-    assert_eq!((left, held.message_bytes_held), ([0; 3], 0), "all is put out");
-    assert_eq!(held.stream_bytes_held, 0, "all is given back");
+    put.drain(&mut pipeline);
+    let stats = pipeline.stats();
+    over(&stats, &pipeline.held(), put);
     stats
 }
 

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| celeryscope_fuzz::pool(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| celeryscope_fuzz::core::pool(data));

@@ -2,6 +2,7 @@
 //! counted, but never make one up.
 
 mod loss;
+mod order;
 mod pieces;
 mod rabbitmq;
 mod redis;

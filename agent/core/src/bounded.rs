@@ -68,6 +68,22 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         self.next
     }
 
+    /// Whether the next new key's entry costs another's.
+    pub(crate) fn is_full(&self) -> bool {
+        self.map.len() >= self.cap
+    }
+
+    /// Removes the oldest entry of which this is true.
+    pub(crate) fn pop_oldest_that(&mut self, is_so: impl Fn(&V) -> bool) -> Option<(K, V)> {
+        let fits = |(number, key): &&(u64, K)| {
+            let entry = self.map.get(key).filter(|(n, _)| n == number);
+            entry.is_some_and(|(_, value)| is_so(value))
+        };
+        let key = self.order.iter().find(fits).map(|(_, key)| key.clone())?;
+        let value = self.remove(&key)?;
+        Some((key, value))
+    }
+
     /// Removes the oldest entry.
     pub(crate) fn pop_oldest(&mut self) -> Option<(K, V)> {
         while let Some((number, key)) = self.order.pop_front() {
@@ -120,11 +136,6 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         self.map.iter_mut().map(|(key, (_, value))| (key, value))
     }
 
-    /// Values in no order.
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.map.values_mut().map(|(_, value)| value)
-    }
-
     /// Keys, oldest first.
     pub(crate) fn keys_by_age(&self) -> Vec<K> {
         let live = |(number, key): &&(u64, K)| self.map.get(key).is_some_and(|(n, _)| n == number);
@@ -139,6 +150,20 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Scenario: a full map, of which the oldest that fits a description has to go.
+    /// Guarantees: that one goes, stale order entries of its key notwithstanding; where none fits, none.
+    #[test]
+    fn evicts_the_oldest_that_fits() {
+        let mut map = Bounded::new(3);
+        for (key, value) in [("a", 2), ("b", 1), ("c", 2), ("b", 2), ("d", 2)] {
+            map.insert(key, value);
+        }
+        assert!(map.is_full());
+        assert_eq!(map.pop_oldest_that(|value| *value == 1), None);
+        assert_eq!(map.pop_oldest_that(|value| *value == 2), Some(("c", 2)));
+        assert_eq!(map.keys_by_age(), ["b", "d"]);
+    }
 
     /// Scenario: inserts beyond the cap, with removals and replacements in between.
     /// Guarantees: the oldest goes, a replaced key counts as young, stale order entries don't pile up.

@@ -242,8 +242,17 @@ impl Pipeline {
         self.insert(conn, connection);
     }
 
+    /// Where there is no room, a connection that has not proved to be Celery's goes before one that has: whoever opens
+    /// connections to a broker's port by the thousand must not cost those that are there a span.
     fn insert(&mut self, conn: u64, connection: Connection) {
-        if let Some((old, connection)) = self.connections.insert(conn, connection) {
+        let stranger = |connection: &Connection| connection.told != Verdict::Celery;
+        let gone = if self.connections.is_full() {
+            self.connections.pop_oldest_that(stranger)
+        } else {
+            None
+        };
+        let oldest = self.connections.insert(conn, connection);
+        for (old, connection) in gone.into_iter().chain(oldest) {
             self.past.connections_evicted += 1;
             self.retire(old, connection);
         }
@@ -290,7 +299,9 @@ impl Pipeline {
     /// complete, and finds its sync again as after a gap.
     fn shed(&mut self) {
         while self.stream_bytes > self.config.limits.stream_bytes {
-            let Some((conn, connection)) = self.connections.iter_mut().max_by_key(|(_, c)| c.held) else {
+            // Of several that hold as much the youngest, so that a replay does the same.
+            let most = self.connections.iter_mut().max_by_key(|(conn, c)| (c.held, **conn));
+            let Some((conn, connection)) = most else {
                 return;
             };
             let mut events = Vec::new();

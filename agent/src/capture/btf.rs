@@ -14,6 +14,8 @@ pub(crate) const PATH: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
 /// Anonymous structures within each other that are searched for a member.
 const NESTING: u32 = 8;
+/// Members looked at for one; the largest structure has some hundreds.
+const MEMBERS: u32 = 100_000;
 
 /// `kind` of a type.
 mod kind {
@@ -76,7 +78,7 @@ impl Btf {
 
     /// # Errors
     /// Names what is wrong with the bytes.
-    fn parse(bytes: Vec<u8>) -> Result<Self> {
+    pub(crate) fn parse(bytes: Vec<u8>) -> Result<Self> {
         let word = |at: usize| word(&bytes, at).context("cut short");
         if bytes.get(..2) != Some(&MAGIC.to_ne_bytes()) {
             bail!("no BTF of this byte order");
@@ -118,12 +120,13 @@ impl Btf {
         let mut id = self
             .find(structure, &[kind::STRUCT])
             .with_context(|| format!("the kernel has no struct {structure}"))?;
-        let mut bits = 0;
+        let (mut bits, mut left) = (0_u32, MEMBERS);
         for name in path.split('.') {
-            let (at, of) = self
-                .member(id, name, NESTING)
+            let (total, of) = self
+                .member(id, name, NESTING, &mut left)
+                .and_then(|(at, of)| Some((bits.checked_add(at)?, of)))
                 .with_context(|| format!("the kernel's struct {structure} has no member {path}"))?;
-            bits += at;
+            bits = total;
             id = of;
         }
         if bits % 8 != 0 {
@@ -162,20 +165,21 @@ impl Btf {
         (1..u32::try_from(self.types.len()).ok()?).find(is_it)
     }
 
-    /// Offset in bits and type of a member, looked for in anonymous members as well.
-    fn member(&self, id: u32, name: &str, nesting: u32) -> Option<(u32, u32)> {
+    /// Offset in bits and type of a member, looked for in anonymous members as well, among no more than `left`.
+    fn member(&self, id: u32, name: &str, nesting: u32, left: &mut u32) -> Option<(u32, u32)> {
         let found = self.get(id)?;
         if !matches!(found.kind(), kind::STRUCT | kind::UNION) {
             return None;
         }
         let bit_fields = found.info >> 31 == 1;
         (0..found.len()).find_map(|n| {
+            *left = left.checked_sub(1)?;
             let at = found.rest + 12 * n;
             let (of, offset) = (word(&self.bytes, at + 4)?, word(&self.bytes, at + 8)?);
             let offset = if bit_fields { offset & 0x00ff_ffff } else { offset };
             match self.name_at(at)? {
                 "" if nesting > 0 => {
-                    let (inner, of) = self.member(of, name, nesting - 1)?;
+                    let (inner, of) = self.member(of, name, nesting - 1, left)?;
                     Some((offset.checked_add(inner)?, of))
                 }
                 found if found == name => Some((offset, of)),
@@ -341,7 +345,7 @@ pub(super) mod tests {
         );
     }
 
-    /// Scenario: BTF that is cut anywhere, has any byte changed, or contains itself.
+    /// Scenario: BTF that is cut anywhere, has any byte changed, contains itself a thousand times, or has absurd offsets.
     /// Guarantees: an error or an answer, never a panic or an endless search.
     #[test]
     fn hostile_bytes() {
@@ -364,8 +368,12 @@ pub(super) mod tests {
             }
         }
         let mut builder = Builder::default();
-        builder.structure("loop", &[("", 0, 1), ("", 0, 1)]);
+        builder.structure("loop", &[("", 0, 1); 1000]);
         assert!(builder.btf().offset("loop", "x").is_err());
+        // Offsets whose sum has no room.
+        let mut builder = Builder::default();
+        builder.structure("far", &[("far", u32::MAX / 8, 1)]);
+        assert!(builder.btf().offset("far", "far.far").is_err());
     }
 
     /// Scenario: the kernel that the test runs on, where it tells its types.

@@ -58,13 +58,19 @@ impl Engine {
             let begun = a.began.is_some_and(|(_, timing)| timing == Timing::Ack);
             a.leader == leader && a.runner.is_none() && a.start.is_none() && a.end.is_none() && begun
         };
-        let ids: Vec<AttemptId> = self.attempts.iter().filter(by_ack).map(|(id, _)| *id).collect();
-        for id in ids {
+        for id in self.attempts_that(by_ack) {
             if let Some(attempt) = self.attempts.get_mut(&id) {
                 attempt.began = None;
             }
             self.set_deadline(id, now + self.config.limits.run_wait);
         }
+    }
+
+    /// The attempts of which this is true, oldest first: a replay must say the same in the same order.
+    fn attempts_that(&self, is_so: impl FnMut(&(&AttemptId, &Attempt)) -> bool) -> Vec<AttemptId> {
+        let mut ids: Vec<AttemptId> = self.attempts.iter().filter(is_so).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// The attempt behind a child's job number.
@@ -228,8 +234,7 @@ impl Engine {
             let in_child = a.runner.is_some_and(|(runner, _)| runner != pid);
             a.leader == pid && (!in_child || a.end.is_some())
         };
-        let ids: Vec<AttemptId> = self.attempts.iter().filter(over).map(|(id, _)| *id).collect();
-        for id in ids {
+        for id in self.attempts_that(over) {
             if let Some(attempt) = self.attempts.get_mut(&id)
                 && attempt.began.is_some()
                 && attempt.end.is_none()

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,11 @@ pub(super) struct Mapped {
 
 /// The files whose code `pid` has mapped, each once, in the order of their addresses.
 pub(super) fn executables(proc_root: &Path, pid: u32) -> io::Result<Vec<Mapped>> {
-    let maps = File::open(proc_root.join(pid.to_string()).join("maps"))?;
+    listed(File::open(proc_root.join(pid.to_string()).join("maps"))?)
+}
+
+/// Those that `maps` lists.
+pub(super) fn listed(maps: impl Read) -> io::Result<Vec<Mapped>> {
     let mut found: Vec<Mapped> = Vec::new();
     let mut lines = BufReader::with_capacity(64 << 10, maps.take(LIMIT));
     let mut line = Vec::new();

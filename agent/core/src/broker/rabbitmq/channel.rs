@@ -288,7 +288,8 @@ impl Channels {
 
     /// Channel and number of every delivery that was not acked; they are forgotten.
     pub(super) fn given_back(&mut self) -> Vec<(u16, u64)> {
-        let numbers: Vec<u16> = self.open.iter().map(|(number, _)| *number).collect();
+        let mut numbers: Vec<u16> = self.open.iter().map(|(number, _)| *number).collect();
+        numbers.sort_unstable();
         let mut all = Vec::new();
         for number in numbers {
             let unacked = self.known(number).map(Channel::recovered).unwrap_or_default();
@@ -306,8 +307,11 @@ impl Channels {
         contents.flatten().map(Content::held).sum()
     }
 
+    /// All channels, by number.
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Channel> {
-        self.open.values_mut()
+        let mut all: Vec<(&u16, &mut Channel)> = self.open.iter_mut().collect();
+        all.sort_unstable_by_key(|(number, _)| **number);
+        all.into_iter().map(|(_, channel)| channel)
     }
 }
 

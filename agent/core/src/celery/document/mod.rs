@@ -2,15 +2,18 @@
 //!
 //! Task bodies of protocol 1, results and events may be in JSON, pickle, YAML or msgpack, and compressed besides. Whoever
 //! reads them reads JSON. Nothing is unpickled: a pickle is walked, objects become what is known of them without their
-//! classes. Documents are bounded: [`MOST`] bytes unpacked, [`DEEPEST`] levels. lzma and brotli are not read.
+//! classes. Documents are bounded: [`MOST`] bytes unpacked, [`DEEPEST`] levels, and what they become by repetition ([`room`]).
+//! lzma and brotli are not read.
 
 use std::borrow::Cow;
 use std::io::Read;
 
 mod msgpack;
 mod pickle;
+mod room;
+mod yaml;
 
-/// Bytes of an unpacked document.
+/// Bytes of an unpacked document, and of the texts of what it becomes.
 pub const MOST: u64 = 1 << 20;
 /// Levels of a document.
 const DEEPEST: usize = 64;
@@ -66,7 +69,7 @@ impl Form<'_> {
             Serializer::Json => return Some(Cow::Borrowed(bytes)),
             Serializer::Pickle => pickle::read(bytes)?,
             Serializer::Msgpack => msgpack::read(bytes)?,
-            Serializer::Yaml => yaml(bytes)?,
+            Serializer::Yaml => yaml::read(bytes)?,
         };
         serde_json::to_vec(&value).ok().map(Cow::Owned)
     }
@@ -124,11 +127,6 @@ fn all_of(reader: impl Read) -> Option<Vec<u8>> {
     let mut unpacked = Vec::new();
     reader.take(MOST + 1).read_to_end(&mut unpacked).ok()?;
     (unpacked.len() as u64 <= MOST).then_some(unpacked)
-}
-
-/// The library bounds depth and repetition by aliases.
-fn yaml(bytes: &[u8]) -> Option<serde_json::Value> {
-    serde_yaml_ng::from_slice(bytes).ok()
 }
 
 #[cfg(test)]

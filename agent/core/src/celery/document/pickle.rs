@@ -3,14 +3,12 @@
 //! Nothing is imported, called or built: an object is its class's name and the arguments it would be made of, in the form in
 //! which Celery's other serializers store exceptions (`exc_type`, `exc_module`, `exc_message`). Objects lie in one table and
 //! refer to each other by number, so that neither depth nor repetition costs more than the pickle's own bytes; what is
-//! made of the table is bounded by [`DEEPEST`] levels and [`LARGEST`] values.
+//! made of the table is bounded by [`DEEPEST`] levels and by [`Room`].
 
 use serde_json::{Value, json};
 
 use super::DEEPEST;
-
-/// Values in the document that a pickle becomes; by repetition a few bytes can stand for more than there is room for.
-const LARGEST: usize = 100_000;
+use super::room::Room;
 
 /// The pickled value; `None` where it is cut, or uses what no serializer writes.
 pub(super) fn read(bytes: &[u8]) -> Option<Value> {
@@ -19,8 +17,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Value> {
         ..Machine::default()
     };
     let root = machine.run()?;
-    let mut left = LARGEST;
-    machine.json(root, DEEPEST, &mut left)
+    machine.json(root, DEEPEST, &mut Room::new())
 }
 
 /// A value's place in the table.
@@ -253,39 +250,42 @@ impl<'a> Machine<'a> {
     }
 
     /// The document from this place on; `None` beyond either bound.
-    fn json(&self, place: Place, levels: usize, left: &mut usize) -> Option<Value> {
-        *left = left.checked_sub(1)?;
+    fn json(&self, place: Place, levels: usize, room: &mut Room) -> Option<Value> {
+        room.value()?;
         let levels = levels.checked_sub(1)?;
         Some(match self.table.get(place)? {
             Object::None | Object::Opaque => Value::Null,
             Object::Bool(value) => (*value).into(),
             Object::Int(n) => (*n).into(),
             Object::Float(n) => (*n).into(),
-            Object::Text(text) => (*text).into(),
+            Object::Text(text) => room.text(text)?.into(),
             Object::Items(items) => {
                 let mut list = Vec::new();
                 for item in items {
-                    list.push(self.json(*item, levels, left)?);
+                    list.push(self.json(*item, levels, room)?);
                 }
                 list.into()
             }
             Object::Pairs(pairs) => {
                 let mut map = serde_json::Map::new();
                 for (key, value) in pairs {
-                    let value = self.json(*value, levels, left)?;
+                    let value = self.json(*value, levels, room)?;
                     if let Some(Object::Text(key)) = self.table.get(*key) {
-                        map.insert((*key).to_owned(), value);
+                        map.insert(room.text(key)?, value);
                     }
                 }
                 map.into()
             }
-            Object::Class { module, name } => format!("{}.{name}", today(module)).into(),
+            Object::Class { module, name } => {
+                format!("{}.{}", room.text(today(module))?, room.text(name)?).into()
+            }
             Object::Made { of, arguments } => {
                 let Some(Object::Class { module, name }) = self.table.get(*of) else {
                     return Some(Value::Null);
                 };
-                let arguments = self.json(*arguments, levels, left)?;
-                json!({"exc_type": name, "exc_module": today(module), "exc_message": arguments})
+                let arguments = self.json(*arguments, levels, room)?;
+                let (name, module) = (room.text(name)?, room.text(today(module))?);
+                json!({"exc_type": name, "exc_module": module, "exc_message": arguments})
             }
         })
     }
@@ -327,6 +327,7 @@ fn today(module: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MOST;
     use super::*;
 
     /// Scenario: a failed task's result as the pickle serializer stores it, in protocols 2 and 5.
@@ -344,7 +345,8 @@ mod tests {
         assert_eq!(read(protocol_5), Some(want));
     }
 
-    /// Scenario: a list of lists that each refer twice to the one before, a list that holds itself, and 100,000 levels.
+    /// Scenario: a list of lists that each refer twice to the one before, a list that holds itself, 100,000 levels, and half
+    /// a MiB of text that is referred to 50,000 times, as an item, as a key and as a class.
     /// Guarantees: given up, without the memory or the stack that they stand for.
     #[test]
     fn bombs() {
@@ -357,5 +359,12 @@ mod tests {
         assert_eq!(read(b"\x80\x02]q\0h\0a."), None);
         let deep = [b"\x80\x02".as_slice(), &[b']'; 100_000], &[b'a'; 99_999], b"."].concat();
         assert_eq!(read(&deep), None);
+        let text = [b"X\x20\xa1\x07\0".as_slice(), &[b'x'; 500_000], b"q\0"].concat();
+        let class = [b"c".as_slice(), &[b'x'; 500_000], b"\nE\nq\0"].concat();
+        for (once, often) in [(&text, b"h\0".as_slice()), (&text, b"}h\0Ns"), (&class, b"h\0)R")] {
+            let pickle = [b"\x80\x02(", once.as_slice(), &often.repeat(50_000), b"l."].concat();
+            assert!(pickle.len() < MOST as usize);
+            assert_eq!(read(&pickle), None);
+        }
     }
 }
