@@ -6,7 +6,7 @@ use celeryscope::recording;
 mod kept;
 #[path = "../fuzz/src/agent/recording_file.rs"]
 mod recording_file;
-#[path = "../fuzz/src/agent/redact.rs"]
+#[path = "../fuzz/src/agent/redact/mod.rs"]
 mod redact;
 
 /// Scenario: every recording, and every conversation with secrets, that the fuzzer found worth keeping, and every one that
