@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
-use celeryscope_core::Span;
-use celeryscope_core::common::Kind;
+use celeryscope_core::common::{Endpoint, Header, Kind};
+use celeryscope_core::{Config, Limits, Span};
 use proptest::prelude::*;
 
 use crate::loss::differences;
-use crate::pieces::{Random, split};
+use crate::pieces::{Random, split, stranger};
 use crate::support::fixture::{Fixture, Owned};
-use crate::support::{Replay, replay};
+use crate::support::{Replay, replay, replay_as};
 
 /// Runs of both brokers that mean something together: chains, groups, retries, failures, killed children.
 const RUNS: [&str; 8] = [
@@ -225,6 +225,43 @@ proptest! {
         told(&[&run.alone], &got)?;
         prop_assert_eq!(got.spans.len(), run.alone.spans.len());
         prop_assert!(got.stats.stream_overlap_bytes > 0);
+    }
+}
+
+/// Scenario: each run through a table of 128 connections, while before every record of it a stranger opens one more.
+/// Guarantees: the spans are those of the run alone, to the nanosecond; strangers are evicted, and counted.
+#[test]
+fn strangers_cost_nothing() {
+    let limits = Limits {
+        connections: 128,
+        ..Limits::default()
+    };
+    let config = Config {
+        limits,
+        ..Config::default()
+    };
+    for run in ALL.iter() {
+        let mut records = Vec::new();
+        for (n, record) in run.records.iter().enumerate() {
+            let header = Header {
+                conn: (1 << 60) + n as u64,
+                ..stranger(&record.header)
+            };
+            let payload = Endpoint::default().to_bytes().to_vec();
+            // After the pair of clocks.
+            if n > 0 {
+                records.push(Owned {
+                    kind: Kind::Open,
+                    header,
+                    payload,
+                });
+            }
+            records.push(record.clone());
+        }
+        let got = replay_as(&records, config.clone());
+        assert!(got.stats.connections_evicted > 0);
+        told(&[&run.alone], &got).unwrap();
+        assert_eq!(got.spans.len(), run.alone.spans.len());
     }
 }
 

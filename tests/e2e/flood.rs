@@ -137,7 +137,7 @@ fn plain(n: usize) -> Vec<u8> {
         let head = format!("*3\r\n$5\r\nLPUSH\r\n$6\r\ncelery\r\n${len}\r\n");
         [head.as_bytes(), value].concat()
     };
-    match n % 16 {
+    match n % 32 {
         0 => noise(n as u64, 4096),
         1 => lpush(4_294_967_296, b"{\"body\": \""),
         2 => lpush(18_446_744_073_709_551_615, b""),
@@ -150,8 +150,8 @@ fn plain(n: usize) -> Vec<u8> {
         8 => [b"AMQP\0\0\x09\x01\x01\0\0\0\0\0\x04\0\x0a\0\x0bX".as_slice(), &noise(1, 2000)].concat(),
         // A handshake, by its first bytes.
         9 => [b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".as_slice(), &noise(2, 600)].concat(),
-        // A message that never ends: these hold more than there is room for.
-        _ => lpush(60_000, &[b"{\"body\": \"".as_slice(), &[b'a'; 48 * 1024]].concat()),
+        // A message that never ends: without its limits the agent would come to hold 300 MiB of these.
+        _ => lpush(60_000, &[b"{\"body\": \"".as_slice(), &[b'a'; 56 * 1024]].concat()),
     }
 }
 
@@ -175,7 +175,7 @@ fn sealed(n: usize) -> Vec<u8> {
 }
 
 /// Bytes without a pattern, the same for the same seed (xorshift64).
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let step = || {
         state ^= state << 13;
@@ -221,7 +221,7 @@ impl Flood {
                         kept.pop_front();
                     }
                     // The agent is to be held to what it holds, not to how fast it reads.
-                    std::thread::sleep(Duration::from_millis(15));
+                    std::thread::sleep(Duration::from_millis(30));
                 }
                 kept
             })

@@ -6,6 +6,7 @@ use std::thread::{JoinHandle, spawn};
 use std::time::Duration;
 
 use crate::check;
+use crate::flood::noise;
 use crate::rig::report::table;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Publisher, Scene, Worker};
@@ -67,7 +68,7 @@ fn every_kind() -> Vec<Vec<u8>> {
     };
     vec![
         b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n".to_vec(),
-        noise(64 * 1024),
+        noise(1, 64 * 1024),
         // Cut in the middle of a bulk string, of a length, of a command.
         b"*3\r\n$5\r\nLPUSH\r\n$6\r\ncelery\r\n$900\r\n{\"body\": \"W1".to_vec(),
         b"*3\r\n$5\r\nLPUSH\r\n$6".to_vec(),
@@ -109,18 +110,6 @@ fn send(port: u16, bytes: &[u8]) {
         }
     }
     let _ = stream.read(&mut [0; 4096]);
-}
-
-/// Bytes without a pattern, the same in every run (xorshift64).
-fn noise(len: usize) -> Vec<u8> {
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    let step = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    std::iter::repeat_with(step).take(len).collect()
 }
 
 /// A listener that is no Redis: answers every piece with replies that make no sense.

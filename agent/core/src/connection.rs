@@ -85,6 +85,12 @@ impl Connection {
         }
     }
 
+    /// Whether nothing speaks for its being Celery's.
+    pub(crate) fn is_stranger(&self) -> bool {
+        let consumes = matches!(&self.speaker, Speaker::Rabbit(rabbit) if rabbit.consumes());
+        self.told != Verdict::Celery && !consumes
+    }
+
     /// Looks at what is not complete; gives what it was before and what it is now.
     pub(crate) fn weigh(&mut self) -> (u64, u64) {
         let now = match &self.speaker {

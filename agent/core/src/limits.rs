@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Caps on memory and on waiting. Each table evicts its oldest entry at its cap and counts it.
+/// Caps on memory and on waiting. Each table evicts its oldest entry at its cap and counts it; of connections the oldest that
+/// has not proved to be Celery's, while there is one.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Connections followed at once.

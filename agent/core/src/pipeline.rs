@@ -245,9 +245,8 @@ impl Pipeline {
     /// Where there is no room, a connection that has not proved to be Celery's goes before one that has: whoever opens
     /// connections to a broker's port by the thousand must not cost those that are there a span.
     fn insert(&mut self, conn: u64, connection: Connection) {
-        let stranger = |connection: &Connection| connection.told != Verdict::Celery;
         let gone = if self.connections.is_full() {
-            self.connections.pop_oldest_that(stranger)
+            self.connections.pop_oldest_that(Connection::is_stranger)
         } else {
             None
         };

@@ -286,6 +286,11 @@ impl Channels {
         queue.map(String::as_str)
     }
 
+    /// Whether a queue is consumed over the connection.
+    pub(super) fn consume(&self) -> bool {
+        self.consumers.len() > 0
+    }
+
     /// Channel and number of every delivery that was not acked; they are forgotten.
     pub(super) fn given_back(&mut self) -> Vec<(u16, u64)> {
         let mut numbers: Vec<u16> = self.open.iter().map(|(number, _)| *number).collect();

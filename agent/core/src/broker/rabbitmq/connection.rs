@@ -134,6 +134,11 @@ impl RabbitConnection {
         self.verdict
     }
 
+    /// Whether it waits for messages: what they are, none may have told yet.
+    pub(crate) fn consumes(&self) -> bool {
+        self.channels.consume()
+    }
+
     /// The meaning layer's counters.
     #[must_use]
     pub fn stats(&self) -> RabbitStats {
