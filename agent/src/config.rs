@@ -18,6 +18,7 @@ use serde::{Deserialize, Deserializer};
 use crate::capture::{self, LiveOptions};
 use crate::export::OutputSpec;
 use crate::host::tls::TlsProcess;
+use crate::lock_down;
 
 /// The user asked for something that can't be: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +78,10 @@ pub struct CaptureArgs {
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub kernel_log: Option<bool>,
+    /// Once attached, give up the privileges that are no longer needed: not (off), as far as this kernel lets (on), or refuse
+    /// to start where that is not all the way (strict) [default: on]
+    #[arg(long, env = "CELERYSCOPE_LOCK_DOWN", hide_env = true, value_name = "HOW")]
+    pub lock_down: Option<LockDown>,
 }
 
 /// How spans are made.
@@ -181,7 +186,7 @@ macro_rules! layered {
     };
 }
 
-layered!(CaptureArgs: broker_port, tls_port, tls_process, probes, ring_size, netns, kernel_log);
+layered!(CaptureArgs: broker_port, tls_port, tls_process, probes, ring_size, netns, kernel_log, lock_down);
 layered!(SpanArgs: relation, span_style, capture_args);
 layered!(OutputArgs: output, otlp_endpoint, stats);
 layered!(MetricsArgs: metrics_listen);
@@ -204,6 +209,11 @@ impl CaptureArgs {
                 Probes::Fentry => capture::Probes::Fentry,
                 Probes::Kprobe => capture::Probes::Kprobe,
                 Probes::Tracepoint => capture::Probes::Tracepoint,
+            },
+            lock_down: match self.lock_down.unwrap_or(LockDown::On) {
+                LockDown::Off => lock_down::Mode::Off,
+                LockDown::On => lock_down::Mode::On,
+                LockDown::Strict => lock_down::Mode::Strict,
             },
         }
     }
@@ -268,6 +278,18 @@ pub enum Netns {
     All,
     /// Those in the agent's own network namespace
     Own,
+}
+
+/// What is given up after attaching.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LockDown {
+    /// Nothing
+    Off,
+    /// What this kernel lets be given up
+    On,
+    /// All of it, or the agent does not start
+    Strict,
 }
 
 /// How a run refers to its publish; see [`core::Relation`].
@@ -482,13 +504,14 @@ mod tests {
             ..CaptureArgs::default()
         };
         let file = file(
-            "broker-port = [1, 2]\nring-size = \"1M\"\nprobes = \"kprobe\"\nnetns = \"own\"\noutput = \"tree\"",
+            "broker-port = [1, 2]\nring-size = \"1M\"\nprobes = \"kprobe\"\nnetns = \"own\"\nlock-down = \"strict\"\noutput = \"tree\"",
         );
         let options = flags.or_file(&file).unwrap().options();
         assert_eq!(options.ports, [7000]);
         assert_eq!(options.ring_bytes, 1 << 20);
         assert_eq!(options.probes, capture::Probes::Kprobe);
         assert!(options.own_netns);
+        assert_eq!(options.lock_down, lock_down::Mode::Strict);
         assert!(!options.kernel_log);
         let output = OutputArgs::default().or_file(&file).unwrap();
         assert_eq!(output.output, Some(vec![OutputSpec::Tree]));

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod export;
 mod host;
+mod lock_down;
 pub mod metrics;
 pub mod recording;
 pub mod runtime;

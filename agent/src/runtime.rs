@@ -55,33 +55,39 @@ impl Watched {
     }
 }
 
-/// Captures until a signal, until `duration` is over or the sink has ended; `board` learns how it goes.
+/// Captures until a signal, until `duration` is over or the sink has ended; `board` learns how it goes. The sink is made when
+/// the probes are attached, on a thread that is locked down as outputs are.
 ///
 /// # Errors
-/// The capture can't start.
-pub(crate) fn watch(
+/// The capture or the sink can't start.
+pub(crate) fn watch<S: Sink + Send>(
     options: &LiveOptions,
     config: Config,
     duration: Option<Duration>,
     board: Option<&Board>,
-    sink: &mut dyn Sink,
-) -> anyhow::Result<Watched> {
+    sink: impl FnOnce() -> anyhow::Result<S> + Send,
+) -> anyhow::Result<(Watched, S)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("can't start the event loop")?;
-    runtime.block_on(watch_until_told(options, config, duration, board, sink))
+    runtime.block_on(async {
+        let signals = Signals::new()?;
+        let live = Live::start(options)?;
+        let mut sink = live.locked().outputs(sink)?;
+        let watched = watch_until_told(signals, live, config, duration, board, &mut sink).await?;
+        Ok((watched, sink))
+    })
 }
 
 async fn watch_until_told(
-    options: &LiveOptions,
+    mut signals: Signals,
+    mut live: Live,
     config: Config,
     duration: Option<Duration>,
     board: Option<&Board>,
     sink: &mut dyn Sink,
 ) -> anyhow::Result<Watched> {
-    let mut signals = Signals::new()?;
-    let mut live = Live::start(options)?;
     if let Some(board) = board {
         board.attached(true);
     }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::rig::agent::{binary, run_once};
+use crate::rig::loopback::free_port;
 use crate::rig::scene::live;
+use crate::rig::{Agent, Scene};
 
 /// Scenario: a user without any capability starts `celeryscope run`.
 /// Guarantees: one line that names the missing capabilities, and exit code 1.
@@ -50,6 +52,113 @@ fn doctor_is_content() {
             .any(|backend| stdout.contains(backend)),
         "{stdout}"
     );
+}
+
+/// Scenario: an agent with a collector's address, a file and an endpoint for Prometheus, once it is ready; the same with
+/// `--lock-down off`; a recording agent.
+/// Guarantees: in every thread nothing can be gained any more and seccomp filters; those that watch hold exactly the
+/// capabilities for that, those that talk to others none. Off leaves everything.
+#[test]
+fn every_thread_is_locked_down() {
+    let Some(scene) = Scene::set("lock-down", "celery57") else {
+        return;
+    };
+    let endpoint = format!("http://127.0.0.1:{}", free_port());
+    let listen = format!("127.0.0.1:{}", free_port());
+    let all = [
+        "--output",
+        "otlp",
+        "--otlp-endpoint",
+        &endpoint,
+        "--metrics-listen",
+        &listen,
+    ];
+    let threads = |name: &str, more: &[&str]| {
+        let more = [&all[..], more].concat();
+        let agent = Agent::start(scene.folder(), name, &[scene.port()], &more);
+        let threads = Thread::all_of(agent.pid());
+        assert!(threads.len() >= 5, "{threads:#?}");
+        (agent, threads)
+    };
+    let (agent, locked) = threads("locked", &["--lock-down", "on"]);
+    assert!(agent.log().contains("locked down: "), "{}", agent.log());
+    let watching = 1 << 2 | 1 << 19 | 1 << 38 | 1 << 39 | 1 << 40;
+    for thread in &locked {
+        let watches = ["celeryscope", "tls"].contains(&thread.name.as_str());
+        let kept = if watches { watching } else { 0 };
+        assert_eq!(
+            (
+                thread.effective,
+                thread.permitted,
+                thread.others,
+                thread.privileges,
+                thread.seccomp
+            ),
+            (kept, kept, 0, 1, 2),
+            "{thread:#?}"
+        );
+    }
+    let (_off, open) = threads("open", &["--lock-down", "off"]);
+    for thread in &open {
+        assert_eq!((thread.privileges, thread.seccomp), (0, 0), "{thread:#?}");
+        assert_ne!(thread.effective & !watching, 0, "{thread:#?}");
+    }
+    let recording = scene.folder().join("locked.rec");
+    let mut command = Command::new(binary());
+    command
+        .args(["record", "--broker-port", &scene.port().to_string(), "-o"])
+        .arg(&recording);
+    let recorder = Agent::spawn(scene.folder(), "recorder", &command, recording);
+    for thread in Thread::all_of(recorder.pid()) {
+        assert_eq!(
+            (thread.effective, thread.others, thread.seccomp),
+            (watching, 0, 2),
+            "{thread:#?}"
+        );
+    }
+}
+
+/// What the kernel says of a thread.
+#[derive(Debug)]
+struct Thread {
+    name: String,
+    effective: u64,
+    permitted: u64,
+    /// Inheritable, ambient and bounding, together.
+    others: u64,
+    privileges: u64,
+    seccomp: u64,
+}
+
+impl Thread {
+    fn all_of(pid: u32) -> Vec<Self> {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the agent's threads");
+        let statuses = tasks
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
+        statuses.map(|status| Self::of(&status)).collect()
+    }
+
+    fn of(status: &str) -> Self {
+        let value = |name: &str| {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.unwrap_or_else(|| panic!("no {name} in {status}"))
+                .trim()
+                .to_owned()
+        };
+        let set = |name| u64::from_str_radix(&value(name), 16).expect("a set of capabilities");
+        let number = |name: &str| value(name).parse().expect("a number");
+        Self {
+            name: value("Name"),
+            effective: set("CapEff"),
+            permitted: set("CapPrm"),
+            others: set("CapInh") | set("CapAmb") | set("CapBnd"),
+            privileges: number("NoNewPrivs"),
+            seccomp: number("Seccomp"),
+        }
+    }
 }
 
 /// The binary where everybody may read and run it.

@@ -27,7 +27,7 @@ fn start(output: &str, endpoint: Option<String>, vars: &[(&str, &str)]) -> Expor
     let plan = Plan::with_env(&args, Fallback::Tree, &|name| {
         env.get(name).map(|value| (*value).to_owned())
     });
-    Exporters::start(plan.unwrap(), Mode::Live).unwrap()
+    Exporters::start(&plan.unwrap(), Mode::Live).unwrap()
 }
 
 fn close(mut exporters: Exporters, deadline: Duration) -> HashMap<String, u64> {

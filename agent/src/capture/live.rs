@@ -27,6 +27,7 @@ use super::scan::{Found, Scanner};
 use super::tls::{Tls, UserProbes};
 use crate::host::proc;
 use crate::host::tls::TlsProcess;
+use crate::lock_down::{self, Locked, Needs};
 use crate::metrics::Reading;
 
 /// The ring is drained at least this often: nearly all records are put there without waking the reader.
@@ -55,6 +56,8 @@ pub(crate) struct LiveOptions {
     pub(crate) kernel_log: bool,
     /// Which back end.
     pub(crate) probes: Probes,
+    /// What is given up once that is attached.
+    pub(crate) lock_down: lock_down::Mode,
 }
 
 /// The back ends.
@@ -101,6 +104,7 @@ pub(crate) struct Live {
     netns: Option<Netns>,
     clocks: Clocks,
     attached: Attached,
+    locked: Locked,
     /// Size of the ring.
     ring_bytes: usize,
     proc_root: PathBuf,
@@ -123,8 +127,8 @@ enum Waiter {
 }
 
 impl Live {
-    /// Loads the kernel half, attaches it, and finds the connections and workers that are there already. Mounts
-    /// tracefs if it must.
+    /// Loads the kernel half, attaches it, locks this thread down, and finds the connections and workers that are there
+    /// already. Mounts tracefs if it must.
     ///
     /// # Errors
     /// When a privilege is missing or the kernel refuses; says what, and what to do.
@@ -146,12 +150,20 @@ impl Live {
         let netns = options.own_netns.then(own).transpose()?;
         let Loaded {
             mut kernel,
-            user_probes,
+            mut user_probes,
             ring,
             backend,
             hooks,
             passed_over,
         } = Loaded::best(options)?;
+        user_probes.prepare()?;
+        // Before the first byte of anybody else is looked at, and before the first thread.
+        let locked = lock_down::watcher(
+            options.lock_down,
+            Needs {
+                perf_events: user_probes.use_perf_events(),
+            },
+        )?;
         let mut scanner = Scanner::new(proc_root, &options.ports, backend.knows_sockets());
         let mut pids = proc::pids(proc_root);
         pids.retain(|pid| netns.as_ref().is_none_or(|netns| netns.holds(*pid)));
@@ -180,6 +192,7 @@ impl Live {
             tls,
             clocks: Clocks::default(),
             attached,
+            locked,
             ring_bytes: kernel::ring_size(options.ring_bytes) as usize,
             proc_root: proc_root.to_owned(),
             found: if backend.knows_sockets() {
@@ -199,6 +212,11 @@ impl Live {
     #[must_use]
     pub(crate) fn attached(&self) -> &Attached {
         &self.attached
+    }
+
+    /// What this thread is now, and how to start those that write and talk to others.
+    pub(crate) fn locked(&self) -> &Locked {
+        &self.locked
     }
 
     /// Resolves when the ring should be drained. May be dropped and called again at any time.

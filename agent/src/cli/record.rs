@@ -50,7 +50,7 @@ pub(super) fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
 
     let writer = Writer::create(&path, masked)
         .with_context(|| format!("can't write the recording {}", path.display()))?;
-    let mut sink = Recording {
+    let sink = Recording {
         writer,
         redactor: masked.then(Redactor::default),
         failed: None,
@@ -58,7 +58,7 @@ pub(super) fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
     // The core runs along: its verdicts tell the kernel half what not to copy.
     let config = SpanArgs::default().config();
     let duration = recording.duration.map(|period| period.0);
-    let watched = runtime::watch(&options, config, duration, None, &mut sink)?;
+    let (watched, sink) = runtime::watch(&options, config, duration, None, || Ok(sink))?;
     let written = match sink.failed {
         Some(error) => Err(error),
         None => sink.writer.finish().map_err(Into::into),

@@ -47,7 +47,7 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
 
     let shown = args.file.display();
     let mut reader = Reader::open(&args.file).with_context(|| format!("can't replay {shown}"))?;
-    let exporters = Exporters::start(plan, export::Mode::Replay)?;
+    let exporters = Exporters::start(&plan, export::Mode::Replay)?;
     let mut sink = Exporting::new(exporters, None, output.stats.unwrap_or(false));
     let mut pipeline = Pipeline::new(config);
     let damage = loop {

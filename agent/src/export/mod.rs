@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use celeryscope_core::{Area, Metric, MetricKind, Span};
 use serde::Deserialize;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
@@ -100,6 +101,12 @@ pub(crate) static METRICS: &[Metric] = &[
     ),
 ];
 
+/// Outputs that can start: their files are open, their settings were understood.
+pub struct Prepared {
+    outputs: Vec<Ready>,
+    mode: Mode,
+}
+
 /// The running outputs.
 #[derive(Debug)]
 pub struct Exporters {
@@ -123,18 +130,43 @@ struct Running {
     warned: Option<Instant>,
 }
 
+impl Prepared {
+    /// Opens what each output of the plan writes to.
+    ///
+    /// # Errors
+    /// An output can't be set up: a file that can't be written, an endpoint that is not a URL.
+    pub fn new(plan: &Plan, mode: Mode) -> anyhow::Result<Self> {
+        let outputs = plan
+            .outputs
+            .iter()
+            .map(|spec| Ready::new(spec, plan, mode))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { outputs, mode })
+    }
+
+    /// Starts them, each on a thread that has the privileges of this one.
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    pub fn start(self) -> anyhow::Result<Exporters> {
+        Ok(Exporters {
+            outputs: self
+                .outputs
+                .into_iter()
+                .map(Ready::start)
+                .collect::<anyhow::Result<_>>()?,
+            mode: self.mode,
+        })
+    }
+}
+
 impl Exporters {
     /// Starts each output of the plan.
     ///
     /// # Errors
     /// An output can't be set up: a file that can't be written, an endpoint that is not a URL.
-    pub fn start(plan: Plan, mode: Mode) -> anyhow::Result<Self> {
-        let outputs = plan
-            .outputs
-            .iter()
-            .map(|spec| Running::start(spec, &plan, mode))
-            .collect::<anyhow::Result<_>>()?;
-        Ok(Self { outputs, mode })
+    pub fn start(plan: &Plan, mode: Mode) -> anyhow::Result<Self> {
+        Prepared::new(plan, mode)?.start()
     }
 
     /// Offers a span to every output.
@@ -237,8 +269,20 @@ impl Exporters {
     }
 }
 
-impl Running {
-    fn start(spec: &OutputSpec, plan: &Plan, mode: Mode) -> anyhow::Result<Self> {
+/// An output without its thread.
+struct Ready {
+    name: &'static str,
+    runtime: Runtime,
+    work: Work,
+    queue: mpsc::Sender<Arc<Span>>,
+    closing: watch::Sender<bool>,
+    counts: Arc<Counts>,
+    room: u64,
+    sampling: Option<Sampling>,
+}
+
+impl Ready {
+    fn new(spec: &OutputSpec, plan: &Plan, mode: Mode) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -266,7 +310,22 @@ impl Running {
             }
         };
         drop(inside);
+        Ok(Self {
+            name,
+            runtime,
+            work,
+            queue,
+            closing,
+            counts,
+            room: plan.batching.queue as u64,
+            sampling: (*spec != OutputSpec::Tree).then(|| plan.sampling.clone()),
+        })
+    }
 
+    fn start(self) -> anyhow::Result<Running> {
+        let Self {
+            name, runtime, work, ..
+        } = self;
         let (finished, done) = std_mpsc::sync_channel(1);
         thread::Builder::new()
             .name(name.to_owned())
@@ -276,19 +335,21 @@ impl Running {
                 let _ = finished.send(result);
             })
             .with_context(|| format!("can't start the thread of output {name}"))?;
-        Ok(Self {
+        Ok(Running {
             name,
-            queue: Some(queue),
-            closing,
-            counts,
-            room: plan.batching.queue as u64,
-            sampling: (*spec != OutputSpec::Tree).then(|| plan.sampling.clone()),
+            queue: Some(self.queue),
+            closing: self.closing,
+            counts: self.counts,
+            room: self.room,
+            sampling: self.sampling,
             done,
             end: None,
             warned: None,
         })
     }
+}
 
+impl Running {
     /// Spans in the queue.
     fn queued(&self) -> u64 {
         let queued = |queue: &mpsc::Sender<_>| queue.max_capacity().saturating_sub(queue.capacity());

@@ -8,5 +8,6 @@ mod calls;
 mod leftovers;
 mod lifetime;
 mod limits;
+mod locked;
 mod pipes;
 mod rig;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use celeryscope_common::{Header, Kind, Record};
 
 use crate::capture::{Live, LiveOptions, Probes};
+use crate::lock_down::Mode;
 
 /// Nothing in a test takes longer, even in an emulated machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -206,6 +207,7 @@ impl Capture {
             ring_bytes,
             kernel_log: false,
             probes: probes(),
+            lock_down: Mode::Off,
         })
         .unwrap();
         Self {

@@ -68,14 +68,13 @@ impl Tls {
     /// `ports`: who talks to one of these does so over TLS. `named`: processes to be covered whatever they talk to.
     ///
     /// # Errors
-    /// The kernel refuses a program, or no thread is to be had.
+    /// No thread is to be had.
     pub(super) fn start(
         proc_root: &Path,
         ports: &[u16],
         named: &[TlsProcess],
-        mut probes: UserProbes,
+        probes: UserProbes,
     ) -> Result<Self> {
-        probes.prepare()?;
         let (orders, received) = sync_channel(ORDERS);
         let counts = Arc::new(Counts::default());
         let mut cover = Cover::new(proc_root, named, probes, Arc::clone(&counts));
