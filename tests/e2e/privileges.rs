@@ -64,17 +64,10 @@ fn every_thread_is_locked_down() {
         return;
     };
     let endpoint = format!("http://127.0.0.1:{}", free_port());
-    let listen = format!("127.0.0.1:{}", free_port());
-    let all = [
-        "--output",
-        "otlp",
-        "--otlp-endpoint",
-        &endpoint,
-        "--metrics-listen",
-        &listen,
-    ];
+    let all = ["--output", "otlp", "--otlp-endpoint", &endpoint];
     let threads = |name: &str, more: &[&str]| {
-        let more = [&all[..], more].concat();
+        let listen = format!("127.0.0.1:{}", free_port());
+        let more = [&all[..], &["--metrics-listen", &listen], more].concat();
         let agent = Agent::start(scene.folder(), name, &[scene.port()], &more);
         let threads = Thread::all_of(agent.pid());
         assert!(threads.len() >= 5, "{threads:#?}");

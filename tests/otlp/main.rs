@@ -1,6 +1,7 @@
 //! The exporters against collectors in this process: what arrives, and what happens when nothing can.
 
 mod collector;
+mod faults;
 mod metrics;
 mod spans;
 mod tls;

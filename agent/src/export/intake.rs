@@ -138,6 +138,11 @@ impl Intake {
         let _ = timeout(length, self.closing.wait_for(|closing| *closing)).await;
     }
 
+    /// Sleeps as long as somebody else asks, at the program's end too: what comes sooner is refused.
+    pub(super) async fn obey(&self, length: Duration) {
+        tokio::time::sleep(length).await;
+    }
+
     /// Whether the program is about to end.
     pub(super) fn closing(&self) -> bool {
         *self.closing.borrow()
