@@ -71,13 +71,14 @@ pub(crate) fn watch<S: Sink + Send>(
         .enable_all()
         .build()
         .context("can't start the event loop")?;
-    runtime.block_on(async {
-        let signals = Signals::new()?;
-        let live = Live::start(options)?;
-        let mut sink = live.locked().outputs(sink)?;
-        let watched = watch_until_told(signals, live, config, duration, board, &mut sink).await?;
-        Ok((watched, sink))
-    })
+    let inside = runtime.enter();
+    let signals = Signals::new()?;
+    drop(inside);
+    let live = Live::start(options)?;
+    let mut sink = live.locked().outputs(sink)?;
+    let watching = watch_until_told(signals, live, config, duration, board, &mut sink);
+    let watched = runtime.block_on(watching)?;
+    Ok((watched, sink))
 }
 
 async fn watch_until_told(

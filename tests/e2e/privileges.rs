@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::rig::agent::{binary, run_once};
 use crate::rig::loopback::free_port;
@@ -111,6 +112,51 @@ fn every_thread_is_locked_down() {
     }
 }
 
+/// Scenario: `--lock-down strict`, by root, and by a user that has the capabilities to watch but CAP_SETPCAP; the latter with
+/// `on`, too.
+/// Guarantees: the first works; the second ends with code 1 and says what is missing; the third works and says so.
+#[test]
+fn strict_is_strict() {
+    let Some(scene) = Scene::set("lock-down-strict", "celery57") else {
+        return;
+    };
+    let strict = Agent::start(
+        scene.folder(),
+        "strict",
+        &[scene.port()],
+        &["--lock-down", "strict"],
+    );
+    assert!(!strict.log().contains("not locked down"), "{}", strict.log());
+    let copy = Copy::new();
+    let few = "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search,+checkpoint_restore";
+    let as_user = |how: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        for sets in ["--bounding-set", "--inh-caps", "--ambient-caps"] {
+            command.arg(format!("{sets}={few}"));
+        }
+        command.arg("--").arg(&copy.0).args(["run", "--broker-port"]);
+        command
+            .arg(scene.port().to_string())
+            .args(["--output", "tree", "--lock-down", how]);
+        command
+    };
+    let (status, _, stderr) = run_once(&mut as_user("strict"));
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    let last = stderr.lines().last().expect("a word of why");
+    assert!(
+        last.starts_with("celeryscope: --lock-down strict: the bounding set stays"),
+        "{stderr}"
+    );
+    let user = Agent::spawn(
+        scene.folder(),
+        "user",
+        &as_user("on"),
+        scene.folder().join("none"),
+    );
+    assert!(user.log().contains("for want of CAP_SETPCAP"), "{}", user.log());
+}
+
 /// What the kernel says of a thread.
 #[derive(Debug)]
 struct Thread {
@@ -159,7 +205,13 @@ struct Copy(PathBuf);
 
 impl Copy {
     fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("celeryscope-copy-{}", std::process::id()));
+        static COPIES: AtomicUsize = AtomicUsize::new(0);
+        let name = format!(
+            "celeryscope-copy-{}-{}",
+            std::process::id(),
+            COPIES.fetch_add(1, Relaxed)
+        );
+        let path = std::env::temp_dir().join(name);
         std::fs::copy(binary(), &path).expect("a copy of the binary");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("its permissions");
         Self(path)

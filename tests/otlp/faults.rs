@@ -99,7 +99,8 @@ async fn slow() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(began.elapsed() < Duration::from_secs(5), "offering waited");
-    collector.expect(60).await;
+    // What the queue holds, and at least one in the batch in hand.
+    collector.expect(51).await;
     let counters = close(exporters, Duration::from_secs(4));
     adds_up(&counters, 200, &collector);
     assert!(counters["otlp_dropped"] >= 100, "{counters:?}");

@@ -47,7 +47,6 @@ pub(crate) struct Needs {
 #[derive(Debug)]
 pub(crate) struct Locked {
     mode: Mode,
-    needs: Needs,
 }
 
 /// Locks this thread down as a watcher, and says so. All threads that live on must be started from it, later.
@@ -55,7 +54,7 @@ pub(crate) struct Locked {
 /// # Errors
 /// With [`Mode::Strict`]: this kernel, or who started the agent, does not let something be given up.
 pub(crate) fn watcher(mode: Mode, needs: Needs) -> Result<Locked> {
-    let locked = Locked { mode, needs };
+    let locked = Locked { mode };
     if mode == Mode::Off {
         tracing::info!("not locked down (--lock-down off)");
         return Ok(locked);
@@ -95,13 +94,9 @@ impl Locked {
         if self.mode == Mode::Off {
             return start();
         }
-        let needs = Needs {
-            perf_events: false,
-            ..self.needs
-        };
         let confined = || {
             files::confine()?;
-            confine(&[], needs)?;
+            confine(&[], Needs { perf_events: false })?;
             start()
         };
         thread::scope(|scope| {
