@@ -457,6 +457,11 @@ fn check_pid_namespace(proc_root: &Path) -> Result<()> {
 
 #[cfg(test)]
 impl Live {
+    /// Waits until the TLS libraries of all that has been heard of are read.
+    pub(super) fn settle_tls(&self) {
+        self.tls.settle();
+    }
+
     /// Makes the next drain sweep.
     pub(super) fn sweep_now(&mut self) {
         self.swept = 0;

@@ -10,3 +10,4 @@ mod lifetime;
 mod limits;
 mod pipes;
 mod rig;
+mod tls;
