@@ -16,9 +16,10 @@ use celeryscope_common::maps::{Conn, Counter, ssl as cookie, tls};
 use celeryscope_common::{Addr, Header, Kind, flags};
 
 use super::transfer;
-use crate::maps::{
-    CONNS, Call, SSL_CONNS, SSL_LOOSE, Ssl, SslCall, Tie, begin_ssl, count, end_ssl, noted_ssl_call, op,
-    shape, ssl_call_of,
+use crate::calls::{Call, op, shape};
+use crate::maps::{CONNS, count};
+use crate::sessions::{
+    SSL_CONNS, SSL_LOOSE, Ssl, SslCall, Tie, begin_ssl, end_ssl, noted_ssl_call, ssl_call_of,
 };
 use crate::{conn, emit, filter};
 
