@@ -25,7 +25,7 @@ use anyhow::{Context as _, Result};
 
 use crate::host::tls::TlsProcess;
 use cover::Cover;
-pub(super) use multi::Multi;
+pub(super) use multi::{Maps, Multi};
 pub(super) use probes::UserProbes;
 
 /// Most orders that wait.
