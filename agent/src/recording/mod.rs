@@ -1,10 +1,23 @@
-//! Recordings: what the kernel half saw, in a file.
+//! Recordings: what the kernel half saw, in files.
+//!
+//! docs/recordings.md tells the format and what is masked.
 
 mod format;
+mod parts;
+mod place;
 mod reader;
+mod recorder;
 mod redact;
+mod state;
 mod writer;
 
-pub use reader::Reader;
+#[cfg(test)]
+mod documented;
+
+pub use format::Meta;
+pub use parts::{Parts, PartsError};
+pub use place::PlaceError;
+pub use reader::{ReadError, Reader, Report};
+pub use recorder::{Recorder, RecordingError, Rotation, Size};
 pub use redact::Redactor;
 pub use writer::Writer;
