@@ -6,7 +6,8 @@ use std::path::Path;
 
 use celeryscope_common::{Endpoint, Header, Kind, VERSION, flags};
 
-use super::format::{FORMAT, HEAD, HEADER_LIMIT, Head, MAGIC, MARK, Meta, PAYLOAD_LIMIT, kind};
+use super::format::{HEAD, HEADER_LIMIT, Head, MAGIC, MARK, PAYLOAD_LIMIT, kind};
+use super::header::{FORMAT, Meta};
 use super::redact::names;
 
 /// Scenario: docs/recordings.md beside the format as the code has it.

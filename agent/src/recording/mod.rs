@@ -3,6 +3,7 @@
 //! docs/recordings.md tells the format and what is masked.
 
 mod format;
+mod header;
 mod parts;
 mod place;
 mod reader;
@@ -14,10 +15,10 @@ mod writer;
 #[cfg(test)]
 mod documented;
 
-pub use format::Meta;
+pub use header::{Meta, ReadError};
 pub use parts::{Parts, PartsError};
 pub use place::PlaceError;
-pub use reader::{ReadError, Reader, Report};
+pub use reader::{Reader, Report};
 pub use recorder::{Recorder, RecordingError, Rotation, Size};
 pub use redact::Redactor;
 pub use writer::Writer;

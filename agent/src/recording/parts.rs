@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use celeryscope_common::Record;
 
 use super::Reader;
-use super::reader::{ReadError, Report};
+use super::header::ReadError;
+use super::reader::Report;
 
 /// Why files can't be read as one recording.
 #[derive(Debug, thiserror::Error)]

@@ -8,41 +8,13 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 
-use celeryscope_common::{Header, Kind, Record, RecordError, VERSION};
+use celeryscope_common::{Header, Kind, Record, RecordError};
 
-use super::format::{ENDIAN, FORMAT, HEAD, HEADER_LIMIT, Head, MAGIC, MARK, Meta, kind};
+use super::format::{HEAD, HEADER_LIMIT, Head, MAGIC, MARK, kind};
+use super::header::{Meta, ReadError};
 
 /// Bytes asked for at once.
 const CHUNK: usize = 256 << 10;
-
-/// Why a file can't be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The first line is another.
-    #[error("not a celeryscope recording")]
-    NotARecording,
-    /// The header line is cut, too long or not what it should be.
-    #[error("its header is damaged: {0}")]
-    Header(String),
-    /// Written by another version.
-    #[error(
-        "it has format {format}, records {record}; this agent reads {FORMAT} and {VERSION}: use the agent that wrote it ({agent})"
-    )]
-    Version {
-        /// Version of the file format.
-        format: u32,
-        /// Version of the records.
-        record: u32,
-        /// The agent's version.
-        agent: String,
-    },
-    /// Written on a machine of the other byte order.
-    #[error("it was recorded on a {0}-endian machine: replay it on one")]
-    Endian(String),
-    /// The file can't be read.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
 
 /// What of a file could not be read. Positions are bytes from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,7 +109,7 @@ impl<R: Read> Reader<R> {
                 format!("longer than {HEADER_LIMIT} bytes")
             })
         })?;
-        reader.meta = parse_header(&rest[..len])?;
+        reader.meta = Meta::parse(&rest[..len])?;
         reader.used = MAGIC.len() + len + 1;
         reader.next = reader.meta.first;
         Ok(reader)
@@ -356,40 +328,6 @@ impl<R: Read> Reader<R> {
             }
         }
         Ok(true)
-    }
-}
-
-fn parse_header(line: &[u8]) -> Result<Meta, ReadError> {
-    let damaged = |why: &str| ReadError::Header(why.to_owned());
-    let (json, crc) = split_checksum(line);
-    let meta: Meta = serde_json::from_slice(json).map_err(|error| ReadError::Header(error.to_string()))?;
-    match crc {
-        Some(crc) if crc != format!("{:08x}", crc32fast::hash(json)).as_bytes() => {
-            return Err(damaged("the checksum is wrong"));
-        }
-        // Another format's header line may be another.
-        None if meta.format == FORMAT => return Err(damaged("the checksum is missing")),
-        _ => {}
-    }
-    if (meta.format, meta.record) != (FORMAT, VERSION) {
-        return Err(ReadError::Version {
-            format: meta.format,
-            record: meta.record,
-            agent: meta.agent.escape_default().to_string(),
-        });
-    }
-    if meta.endian != ENDIAN {
-        return Err(ReadError::Endian(meta.endian.escape_default().to_string()));
-    }
-    Ok(meta)
-}
-
-/// A header line's JSON, and the checksum behind it.
-fn split_checksum(line: &[u8]) -> (&[u8], Option<&[u8]>) {
-    let blank = line.iter().rposition(|byte| *byte == b' ');
-    match blank.map(|at| line.split_at(at)) {
-        Some((json, word)) if json.ends_with(b"}") => (json, word.get(1..)),
-        _ => (line, None),
     }
 }
 

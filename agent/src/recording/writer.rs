@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use celeryscope_common::Record;
 
-use super::format::{HEAD, Head, MAGIC, Meta, PAYLOAD_LIMIT, kind};
+use super::format::{HEAD, Head, MAGIC, PAYLOAD_LIMIT, kind};
+use super::header::Meta;
 
 /// A file being written.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::super::Writer;
 use super::super::format::PAYLOAD_LIMIT;
+use super::super::header::ENDIAN;
 use super::*;
 
 /// A recording of as many records, each with its number as its connection and as the length of its payload.
@@ -34,13 +35,13 @@ fn blocks(bytes: &[u8]) -> Vec<usize> {
 
 /// What came of a recording.
 #[derive(Debug)]
-struct Read1 {
+struct Got {
     conns: Vec<u64>,
     lost: u64,
     report: Report,
 }
 
-fn read(bytes: &[u8]) -> Result<Read1, ReadError> {
+fn read(bytes: &[u8]) -> Result<Got, ReadError> {
     let mut reader = Reader::new(bytes)?;
     let (mut conns, mut lost) = (Vec::new(), 0);
     while let Some(record) = reader.next_record()? {
@@ -57,7 +58,7 @@ fn read(bytes: &[u8]) -> Result<Read1, ReadError> {
         reader.window.len()
     );
     assert!(!reader.step()?, "a reader that goes on after the end");
-    Ok(Read1 {
+    Ok(Got {
         conns,
         lost,
         report: reader.report,
@@ -134,6 +135,50 @@ fn damage_before_a_cut_is_a_loss() {
             "{at}"
         );
         assert!(got.report.cut.is_some());
+    }
+}
+
+/// A disk with so much room.
+struct Disk<'a>(&'a mut Vec<u8>, usize);
+
+impl io::Write for Disk<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = (self.1 - self.0.len()).min(bytes.len());
+        if room == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.extend_from_slice(&bytes[..room]);
+        Ok(room)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Scenario: the disk is full after any number of bytes behind the header.
+/// Guarantees: the writer says so, and what it had written whole is read.
+#[test]
+fn what_was_written_to_a_full_disk_is_read() {
+    let whole = recording(4);
+    let blocks = blocks(&whole);
+    for room in blocks[0]..whole.len() {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(Disk(&mut bytes, room), true).unwrap();
+        let mut written = 0;
+        let error = loop {
+            if written == 4 {
+                break writer.finish().unwrap_err();
+            }
+            match writer.write(&record(written, &vec![b'x'; written as usize])) {
+                Ok(()) => written += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        let got = read(&bytes).unwrap();
+        assert_eq!(got.conns, Vec::from_iter(0..written), "{room}");
+        assert!(got.report.cut.is_some() && got.report.damaged == 0, "{room}");
     }
 }
 
