@@ -171,6 +171,19 @@ impl Agent {
         })
     }
 
+    /// SIGTERM for one that records: it must end its file and exit with 0. Gives its log.
+    pub(crate) fn end_recording(mut self) -> String {
+        assert!(self.alive(), "the recording had ended by itself: {}", self.log());
+        self.process.terminate();
+        let status = self.process.wait(Duration::from_secs(10));
+        assert!(
+            status.is_some_and(|status| status.success()),
+            "the recording's end: {status:?}: {}",
+            self.log()
+        );
+        self.log()
+    }
+
     /// Sends it a signal and goes on.
     pub(crate) fn signal(&self, name: &str) {
         self.process.signal(name);
