@@ -32,7 +32,7 @@ fn backends(otherwise: &[&str]) -> Vec<String> {
 }
 
 /// What is played over TLS, where the back ends differ in less.
-const SET_OVER_TLS: &[&str] = &["simple 3", "chained", "retries", "large 1"];
+const SET_OVER_TLS: &[&str] = &["simple 3", "chained", "large 1"];
 
 /// Scenario: over ::1, with worker and publisher at work already, one agent for each back end comes, and all watch the same
 /// tasks: plain calls, chain, chord, retry, requeue, 1 MiB of arguments, forking clients; on Redis also some over TLS 1.3 (`rediss`).
