@@ -250,7 +250,10 @@ fn beginning(at: u64, len: u64) -> Beginning {
 /// connection is its session's.
 #[inline(always)]
 pub(super) fn seals(conn: &mut Conn, call: &Call, op: u32, moved: u64) -> bool {
-    if let Some(ssl_call) = noted_ssl_call(bpf_get_current_pid_tgid()) {
+    // A call from before the library's is one whose return passed unseen; this is another's.
+    if let Some(ssl_call) = noted_ssl_call(bpf_get_current_pid_tgid())
+        && call.enter >= ssl_call.call.enter
+    {
         ssl_call.tie = Tie {
             key: call.conn,
             id: conn.id,
