@@ -27,6 +27,16 @@ def client(sock):
     return context(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(sock)
 ";
 
+/// Runs a program that pauses once it is connected; it goes on when its TLS library is read.
+fn run_covered(capture: &mut Capture, port: u16, script: &str) {
+    let mut program = Program::start(port, script);
+    program.paused();
+    capture.drain();
+    capture.live.settle_tls();
+    program.go_on();
+    capture.finish(program);
+}
+
 /// Scenario: a client sends small and large pieces by TLS and reads them back, in pieces of other sizes; the server is in the same
 /// process, on a socket that is not watched.
 /// Guarantees: the connection is told to speak TLS before anything of it; sent and received is what is inside, in full; nothing is
@@ -52,12 +62,7 @@ for i in range(26):
 s.close()
 "
     );
-    let mut program = Program::start(port, &script);
-    program.paused();
-    capture.drain();
-    capture.live.settle_tls();
-    program.go_on();
-    capture.finish(program);
+    run_covered(&mut capture, port, &script);
     let conn = capture.only_conn();
     let of_conn = capture.records.iter().filter(|kept| kept.header.conn == conn);
     let order: Vec<Kind> = of_conn.map(|kept| kept.kind).take(3).collect();
@@ -167,12 +172,7 @@ second = talk(b'*1\\r\\n$4\\r\\nPING\\r\\n', b'what follows')
 s.close()
 "
     );
-    let mut program = Program::start(server.port, &script);
-    program.paused();
-    capture.drain();
-    capture.live.settle_tls();
-    program.go_on();
-    capture.finish(program);
+    run_covered(&mut capture, server.port, &script);
     let opened: Vec<u64> = capture.conns();
     assert_eq!(
         opened.len(),
