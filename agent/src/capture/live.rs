@@ -251,7 +251,8 @@ impl Live {
                 continue;
             };
             let (kind, pid, conn) = (record.kind, record.header.pid, record.header.conn);
-            let port = record.endpoint().map_or(0, |endpoint| endpoint.port);
+            let endpoint = (kind == Kind::Open).then(|| record.endpoint()).flatten();
+            let opens_tls = endpoint.is_some_and(|endpoint| self.tls.is_tls(endpoint.port));
             let foreign = self.netns.as_mut().is_some_and(|netns| netns.leaves_out(&record));
             let is_stranger = record.header.flags & flags::STRANGER != 0;
             if !foreign && !is_stranger {
@@ -265,7 +266,7 @@ impl Live {
                 Kind::Open | Kind::Tls if foreign => {}
                 Kind::Tls => self.tls.cover(pid),
                 Kind::Open => {
-                    if self.tls.is_tls(port) {
+                    if opens_tls {
                         self.tls.cover(pid);
                     }
                     self.scanner.watch_workers(&mut self.kernel, &[pid]);
