@@ -252,7 +252,6 @@ impl Live {
             };
             let (kind, pid, conn) = (record.kind, record.header.pid, record.header.conn);
             let endpoint = (kind == Kind::Open).then(|| record.endpoint()).flatten();
-            let opens_tls = endpoint.is_some_and(|endpoint| self.tls.is_tls(endpoint.port));
             let foreign = self.netns.as_mut().is_some_and(|netns| netns.leaves_out(&record));
             let is_stranger = record.header.flags & flags::STRANGER != 0;
             if !foreign && !is_stranger {
@@ -264,10 +263,10 @@ impl Live {
             }
             match kind {
                 Kind::Open | Kind::Tls if foreign => {}
-                Kind::Tls => self.tls.cover(pid),
+                Kind::Tls => self.tls.sealed(pid, conn),
                 Kind::Open => {
-                    if opens_tls {
-                        self.tls.cover(pid);
+                    if let Some(endpoint) = endpoint {
+                        self.tls.opened(pid, conn, endpoint);
                     }
                     self.scanner.watch_workers(&mut self.kernel, &[pid]);
                     for pid in self.scanner.children() {
