@@ -158,7 +158,11 @@ fn holds(stats: &Stats, held: &Held, put: (u64, u64), at: usize) {
     let gaps = stats.resp_gap_bytes + stats.amqp_gap_bytes;
     sum("bytes in gaps", stats.stream_gap_bytes, gaps);
     let over = stats.runs + stats.attempts_unstarted;
-    sum("attempts", stats.attempts, over + held.attempts_held);
+    sum(
+        "attempts",
+        stats.attempts,
+        over + held.attempts_held + held.runs_held,
+    );
     let publishes = stats.publishes - held.publishes_held;
     sum("publishes", publishes, put.0);
     sum("runs", stats.runs, put.1);
@@ -167,6 +171,7 @@ fn holds(stats: &Stats, held: &Held, put: (u64, u64), at: usize) {
     for (what, held, limit) in [
         ("connections", held.connections_held, held.connections_limit),
         ("attempts", held.attempts_held, held.attempts_limit),
+        ("runs", held.runs_held, held.runs_limit),
         ("publishes", held.publishes_held, held.publishes_limit),
         ("tasks", held.tasks_held, held.tasks_limit),
         ("groups", held.groups_held, held.groups_limit),
@@ -186,7 +191,7 @@ fn holds(stats: &Stats, held: &Held, put: (u64, u64), at: usize) {
         (
             "timers",
             held.timers_held,
-            held.attempts_held + held.publishes_held,
+            held.attempts_held + held.runs_held + held.publishes_held,
         ),
     ] {
         assert!(held <= limit, "{what}: {held} of {limit}, after record {at}");
@@ -221,8 +226,13 @@ fn feed(records: &[Owned], limits: Limits) -> Stats {
     drain(&mut pipeline, &mut put);
     let (stats, held) = (pipeline.stats(), pipeline.held());
     holds(&stats, &held, put, records.len());
-    let left = [held.connections_held, held.attempts_held, held.publishes_held];
-    assert_eq!((left, held.message_bytes_held), ([0; 3], 0), "all is put out");
+    let left = [
+        held.connections_held,
+        held.attempts_held,
+        held.runs_held,
+        held.publishes_held,
+    ];
+    assert_eq!((left, held.message_bytes_held), ([0; 4], 0), "all is put out");
     assert_eq!(held.stream_bytes_held, 0, "all is given back");
     stats
 }
@@ -239,6 +249,7 @@ fn hostile_load() {
         ("bytes of streams", stats.streams_shed_bytes),
         ("publishes", stats.publishes_evicted),
         ("attempts", stats.attempts_evicted),
+        ("runs", stats.runs_evicted),
         ("tasks", stats.tasks_evicted),
         ("groups", stats.groups_evicted),
         ("processes", stats.processes_evicted),

@@ -19,6 +19,7 @@ use crate::capture::{self, LiveOptions};
 use crate::export::OutputSpec;
 use crate::host::tls::TlsProcess;
 use crate::lock_down;
+use crate::recording::Rotation;
 
 /// The user asked for something that can't be: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +160,13 @@ pub struct RecordingArgs {
     /// Stop after this time, such as 30s, 5m, 1h [default: at Ctrl-C]
     #[arg(long, env = "CELERYSCOPE_DURATION", hide_env = true, value_name = "TIME")]
     pub duration: Option<Period>,
+    /// Begin another file when this one has so many bytes, such as 256M; FILE becomes FILE.1 [default: never]
+    #[arg(long, env = "CELERYSCOPE_ROTATE_SIZE", hide_env = true, value_name = "SIZE")]
+    pub rotate_size: Option<FileSize>,
+    /// With --rotate-size: so many files are kept besides FILE, older ones removed [default: 4]
+    #[arg(long, env = "CELERYSCOPE_ROTATE_KEEP", hide_env = true, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(..10_000))]
+    pub rotate_keep: Option<u32>,
     /// Keep passwords, task arguments and results in the file
     #[arg(
         long,
@@ -190,7 +198,26 @@ layered!(CaptureArgs: broker_port, tls_port, tls_process, probes, ring_size, net
 layered!(SpanArgs: relation, span_style, capture_args);
 layered!(OutputArgs: output, otlp_endpoint, stats);
 layered!(MetricsArgs: metrics_listen);
-layered!(RecordingArgs: recording, duration, include_payloads);
+layered!(RecordingArgs: recording, duration, rotate_size, rotate_keep, include_payloads);
+
+impl RecordingArgs {
+    /// How the recording is kept from filling the disk, where it is.
+    ///
+    /// # Errors
+    /// Files are to be kept of a recording that is one file.
+    pub fn rotation(&self) -> Result<Option<Rotation>, UsageError> {
+        match (self.rotate_size, self.rotate_keep) {
+            (Some(size), keep) => Ok(Some(Rotation {
+                size: size.0,
+                keep: keep.unwrap_or(4),
+            })),
+            (None, Some(_)) => Err(UsageError(
+                "--rotate-keep says how many files are kept: give --rotate-size as well".to_owned(),
+            )),
+            (None, None) => Ok(None),
+        }
+    }
+}
 
 impl CaptureArgs {
     /// The capture side's options, with defaults filled in.
@@ -210,6 +237,7 @@ impl CaptureArgs {
                 Probes::Kprobe => capture::Probes::Kprobe,
                 Probes::Tracepoint => capture::Probes::Tracepoint,
             },
+            new_files: false,
             lock_down: match self.lock_down.unwrap_or(LockDown::On) {
                 LockDown::Off => lock_down::Mode::Off,
                 LockDown::On => lock_down::Mode::On,
@@ -321,16 +349,7 @@ impl FromStr for RingSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (digits, shift) = match text.as_bytes().last() {
-            Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
-            Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
-            Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
-            _ => (text, 0),
-        };
-        digits
-            .parse::<u64>()
-            .ok()
-            .and_then(|n| n.checked_mul(1 << shift))
+        bytes_of(text)
             .filter(|n| n.is_power_of_two() && (64 << 10..=1 << 30).contains(n))
             .and_then(|n| u32::try_from(n).ok())
             .map(Self)
@@ -344,6 +363,41 @@ impl TryFrom<String> for RingSize {
     fn try_from(text: String) -> Result<Self, String> {
         text.parse()
     }
+}
+
+/// Bytes of a file: 64K or more.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct FileSize(pub u64);
+
+impl FromStr for FileSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        bytes_of(text)
+            .filter(|n| *n >= 64 << 10)
+            .map(Self)
+            .ok_or_else(|| "give 64K or more, such as 256M or 1G".to_owned())
+    }
+}
+
+impl TryFrom<String> for FileSize {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// `8M` as a number.
+fn bytes_of(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last()? {
+        b'k' | b'K' => (&text[..text.len() - 1], 10),
+        b'm' | b'M' => (&text[..text.len() - 1], 20),
+        b'g' | b'G' => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// A length of time as people write it: `500ms`, `30s`, `5m`, `1h`.
@@ -591,6 +645,11 @@ mod tests {
         assert_eq!("1G".parse(), Ok(RingSize(1 << 30)));
         for wrong in ["", "M", "3M", "32K", "2G", "99999999999999999999", "8Mé"] {
             assert!(wrong.parse::<RingSize>().is_err(), "{wrong}");
+        }
+        assert_eq!("64k".parse(), Ok(FileSize(65_536)));
+        assert_eq!("300M".parse(), Ok(FileSize(300 << 20)));
+        for wrong in ["", "M", "63K", "-1G", "99999999999999999999", "8Mé"] {
+            assert!(wrong.parse::<FileSize>().is_err(), "{wrong}");
         }
         assert_eq!("500ms".parse(), Ok(Period(Duration::from_millis(500))));
         assert_eq!("2h".parse(), Ok(Period(Duration::from_secs(7200))));

@@ -33,6 +33,8 @@ pub(crate) trait Sink {
     fn record(&mut self, record: &Record<'_>);
     /// A span is complete.
     fn span(&mut self, span: Box<Span>);
+    /// All that had come has been handed over; more will come.
+    fn turn(&mut self) {}
     /// Its own numbers.
     fn readings(&self) -> Vec<Reading>;
     /// Nothing can come of going on: stop.
@@ -118,6 +120,7 @@ async fn watch_until_told(
             () = live.ready() => {}
         }
         pump(&mut live, &mut pipeline, sink);
+        sink.turn();
         if let Some(board) = board {
             board.turn(|| numbers(&live, &pipeline, sink));
         }

@@ -58,6 +58,8 @@ pub(crate) struct LiveOptions {
     pub(crate) probes: Probes,
     /// What is given up once that is attached.
     pub(crate) lock_down: lock_down::Mode,
+    /// The caller will make files while it runs.
+    pub(crate) new_files: bool,
 }
 
 /// The back ends.
@@ -162,6 +164,7 @@ impl Live {
             options.lock_down,
             Needs {
                 perf_events: user_probes.use_perf_events(),
+                new_files: options.new_files,
             },
         )?;
         let mut scanner = Scanner::new(proc_root, &options.ports, backend.knows_sockets());
@@ -269,7 +272,7 @@ impl Live {
                 continue;
             };
             let (kind, pid, conn) = (record.kind, record.header.pid, record.header.conn);
-            let port = record.endpoint().map_or(0, |endpoint| endpoint.port);
+            let endpoint = (kind == Kind::Open).then(|| record.endpoint()).flatten();
             let foreign = self.netns.as_mut().is_some_and(|netns| netns.leaves_out(&record));
             let is_stranger = record.header.flags & flags::STRANGER != 0;
             if !foreign && !is_stranger {
@@ -281,10 +284,10 @@ impl Live {
             }
             match kind {
                 Kind::Open | Kind::Tls if foreign => {}
-                Kind::Tls => self.tls.cover(pid),
+                Kind::Tls => self.tls.sealed(pid, conn),
                 Kind::Open => {
-                    if self.tls.is_tls(port) {
-                        self.tls.cover(pid);
+                    if let Some(endpoint) = endpoint {
+                        self.tls.opened(pid, conn, endpoint);
                     }
                     self.scanner.watch_workers(&mut self.kernel, &[pid]);
                     for pid in self.scanner.children() {
@@ -475,6 +478,11 @@ fn check_pid_namespace(proc_root: &Path) -> Result<()> {
 
 #[cfg(test)]
 impl Live {
+    /// Waits until the TLS libraries of all that has been heard of are read.
+    pub(super) fn settle_tls(&self) {
+        self.tls.settle();
+    }
+
     /// Makes the next drain sweep.
     pub(super) fn sweep_now(&mut self) {
         self.swept = 0;

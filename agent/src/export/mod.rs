@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 use crate::metrics::{Reading, metric};
 use intake::{Counts, Intake};
 use sampling::Sampling;
+use settings::Batching;
 
 pub use otlp::Telemetry;
 pub use settings::{Fallback, Plan};
@@ -50,7 +51,7 @@ pub enum OutputSpec {
 pub enum Mode {
     /// Spans come from a live capture, which must not wait: drop.
     Live,
-    /// Spans come from a file: wait.
+    /// Spans come from a file: wait, and let no clock decide what goes out together.
     Replay,
 }
 
@@ -287,6 +288,10 @@ impl Ready {
             .enable_all()
             .build()
             .context("can't start an output's event loop")?;
+        let batching = Batching {
+            delay: plan.batching.delay.filter(|_| mode == Mode::Live),
+            ..plan.batching
+        };
         let counts = Arc::new(Counts::default());
         let (queue, spans) = mpsc::channel(plan.batching.queue);
         let (closing, closed) = watch::channel(false);
@@ -297,7 +302,7 @@ impl Ready {
         let (name, work): (_, Work) = match spec {
             OutputSpec::Otlp => {
                 let give_up = (mode == Mode::Replay).then_some(Duration::from_secs(30));
-                let exporter = otlp::Otlp::new(&plan.otlp, plan.batching, give_up)?;
+                let exporter = otlp::Otlp::new(&plan.otlp, batching, give_up)?;
                 ("otlp", Box::pin(exporter.run(intake)))
             }
             OutputSpec::Tree => {
@@ -305,7 +310,7 @@ impl Ready {
                 ("tree", Box::pin(tree::run(intake, quiet)))
             }
             OutputSpec::OtlpJson(path) => {
-                let lines = otlp_json::OtlpJson::open(path.as_deref(), plan.batching)?;
+                let lines = otlp_json::OtlpJson::open(path.as_deref(), batching)?;
                 ("otlp-json", Box::pin(lines.run(intake)))
             }
         };

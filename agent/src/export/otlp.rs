@@ -111,10 +111,12 @@ impl<E: Export> Otlp<E> {
                 );
                 Instant::now()
             });
-            if self.give_up.is_some_and(|patience| since.elapsed() > patience) {
+            let asked = self.hints.retry_after().filter(|asked| *asked > pause);
+            let until = since.elapsed() + asked.unwrap_or_default();
+            if self.give_up.is_some_and(|patience| until > patience) {
                 bail!("collector {} stays away ({reason}): is it running?", self.shown);
             }
-            if let Some(asked) = self.hints.retry_after().filter(|asked| *asked > pause) {
+            if let Some(asked) = asked {
                 intake.obey(asked).await;
             } else {
                 intake.pause(spread(pause)).await;

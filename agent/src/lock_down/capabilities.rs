@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use anyhow::{Context as _, Result};
 use caps::{CapSet, Capability};
 
+use super::Needs;
+
 /// Said where the bounding set stays.
 pub(super) const NO_SETPCAP: &str = "the bounding set stays, for want of CAP_SETPCAP";
 
@@ -32,7 +34,7 @@ const OF_ADMIN: [Capability; 3] = [
 /// What a watcher keeps of what this thread holds. TLS is recognised on every watched port, so what reading it takes is among
 /// it whatever ports the user names. CAP_SYS_ADMIN stays where nothing smaller is held, as with container runtimes that don't
 /// know CAP_BPF.
-pub(super) fn to_keep() -> Vec<Capability> {
+pub(super) fn to_keep(needs: Needs) -> Vec<Capability> {
     let held = caps::read(None, CapSet::Permitted).unwrap_or_default();
     let lacks = |capability: &Capability| !held.contains(capability);
     // Without map_files a few libraries can't be read: not worth the capability that allows everything.
@@ -43,6 +45,8 @@ pub(super) fn to_keep() -> Vec<Capability> {
         kept.retain(|own| !OF_ADMIN.contains(own));
     }
     kept.extend(admin);
+    let owner = Capability::CAP_DAC_OVERRIDE;
+    kept.extend((needs.new_files && !lacks(&owner)).then_some(owner));
     kept
 }
 

@@ -37,10 +37,12 @@ pub(crate) enum Mode {
 }
 
 /// What is done after locking down, where kernels differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Needs {
     /// Probes on TLS libraries go through performance events (before Linux 6.6).
     pub(crate) perf_events: bool,
+    /// Files will be made (the next one of a recording), in whosever folder.
+    pub(crate) new_files: bool,
 }
 
 /// This thread, and all that it will start, are locked down.
@@ -59,7 +61,7 @@ pub(crate) fn watcher(mode: Mode, needs: Needs) -> Result<Locked> {
         tracing::info!("not locked down (--lock-down off)");
         return Ok(locked);
     }
-    let kept = capabilities::to_keep();
+    let kept = capabilities::to_keep(needs);
     let missing = confine(&kept, needs)?;
     let outputs = files::describe();
     let lacking: Vec<&str> = missing
@@ -96,7 +98,7 @@ impl Locked {
         }
         let confined = || {
             files::confine()?;
-            confine(&[], Needs { perf_events: false })?;
+            confine(&[], Needs::default())?;
             start()
         };
         thread::scope(|scope| {
@@ -114,7 +116,7 @@ impl Locked {
 /// What `doctor` tells: what would be given up here, and what this kernel lacks for giving up more.
 pub(crate) fn prospect() -> (String, Vec<&'static str>) {
     let mut lacking = Vec::new();
-    let kept = capabilities::names(&capabilities::to_keep());
+    let kept = capabilities::names(&capabilities::to_keep(Needs::default()));
     let mut parts = vec![format!("watching keeps {kept}"), "no new privileges".to_owned()];
     if syscalls::supported() {
         parts.push("seccomp".to_owned());

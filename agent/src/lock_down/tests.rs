@@ -9,7 +9,10 @@ use std::thread;
 
 use super::*;
 
-const NEEDS: Needs = Needs { perf_events: false };
+const NEEDS: Needs = Needs {
+    perf_events: false,
+    new_files: false,
+};
 
 /// What the kernel says of this thread.
 fn status() -> BTreeMap<String, String> {
@@ -42,7 +45,7 @@ fn is_confined(status: &BTreeMap<String, String>, kept: u64) {
 fn a_watcher_and_what_it_starts() {
     let before = status();
     on_a_thread(|| {
-        let kept = capabilities::to_keep();
+        let kept = capabilities::to_keep(NEEDS);
         let mask = kept.iter().fold(0, |mask, own| mask | own.bitmask());
         let had_setpcap = capabilities::bounding_can_be_dropped();
         watcher(Mode::On, NEEDS).unwrap();

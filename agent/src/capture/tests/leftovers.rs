@@ -62,6 +62,7 @@ fn round(probes: Probes, leftovers: &mut Leftovers) -> Vec<JoinHandle<()>> {
                 kernel_log: false,
                 probes,
                 lock_down: Mode::Off,
+                new_files: false,
             })
             .unwrap()
         })

@@ -12,7 +12,7 @@ use crate::lock_down::{self, Mode, Needs};
 #[test]
 fn refused_calls() {
     let locked = || {
-        lock_down::watcher(Mode::On, Needs { perf_events: false }).unwrap();
+        lock_down::watcher(Mode::On, Needs::default()).unwrap();
         for (name, call, arguments) in forbidden() {
             assert_eq!(errno(call, arguments), libc::EPERM, "{name}");
         }
@@ -30,7 +30,11 @@ fn refused_calls() {
 fn performance_events_where_needed() {
     for perf_events in [false, true] {
         let locked = move || {
-            lock_down::watcher(Mode::On, Needs { perf_events }).unwrap();
+            let needs = Needs {
+                perf_events,
+                ..Needs::default()
+            };
+            lock_down::watcher(Mode::On, needs).unwrap();
             let error = errno(libc::SYS_perf_event_open, [0; 3]);
             assert_eq!(error == libc::EPERM, !perf_events, "{error}");
         };

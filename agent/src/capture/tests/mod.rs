@@ -11,3 +11,4 @@ mod limits;
 mod locked;
 mod pipes;
 mod rig;
+mod tls;

@@ -52,7 +52,7 @@ async fn offer(seconds: u64, away: Duration, takes: Duration) -> (Arc<Counts>, V
     let batching = Batching {
         queue: 200,
         batch: 50,
-        delay: Duration::from_millis(100),
+        delay: Some(Duration::from_millis(100)),
     };
     let (queue, spans) = mpsc::channel(batching.queue);
     let (closing, closed) = watch::channel(false);
