@@ -158,6 +158,24 @@ fn usage_errors_are_one_line() {
         &["standard output"],
     );
     assert_refused(celeryscope().args(["record"]), 2, &["-o FILE"]);
+    assert_refused(celeryscope().args(["replay"]), 2, &["FILE"]);
+    assert_refused(
+        celeryscope().args(["record", "-o", "x", "--rotate-size", "63K"]),
+        2,
+        &["--rotate-size", "256M"],
+    );
+    assert_refused(
+        celeryscope().args(["record", "-o", "x", "--rotate-keep", "3"]),
+        2,
+        &["--rotate-size"],
+    );
+    assert_refused(
+        celeryscope()
+            .args(["record", "-o", "x"])
+            .env("CELERYSCOPE_ROTATE_SIZE", "some"),
+        2,
+        &["--rotate-size", "some"],
+    );
     assert_refused(
         celeryscope().args(["run", "--otlp-endpoint", "collector:4317"]),
         2,
@@ -192,12 +210,16 @@ fn config_errors_name_file_and_key() {
     );
     // A sound file with keys of other commands is none of replay's business.
     let sound = folder.file("sound.toml", b"broker-port = [1]\nduration = \"5s\"\n");
-    assert_refused(&mut with(&sound), 1, &["can't replay x"]);
+    assert_refused(&mut with(&sound), 1, &["can't replay: x: No such file"]);
+    let record = folder.file("record.toml", b"rotate-size = \"1\"\n");
+    let mut command = celeryscope();
+    command.args(["record", "-o", "x", "--config"]).arg(&record);
+    assert_refused(&mut command, 2, &["record.toml", "`rotate-size`", "256M"]);
 }
 
 /// Scenario: replay of a file that is missing, something else, of another version, cut short, damaged.
-/// Guarantees: the first three are errors; a cut is a warning and the rest is replayed; damage is an error after
-/// the sound part was replayed.
+/// Guarantees: the first three are errors; a cut is a warning and the rest is replayed; so is the rest of a damaged file, of
+/// which an error tells once what it cost.
 #[test]
 fn replay_of_bad_files() {
     let folder = Folder::new("replay");
@@ -217,30 +239,40 @@ fn replay_of_bad_files() {
         1,
         &["garbage.rec", "not a celeryscope recording"],
     );
-    let old = String::from_utf8_lossy(&recording())
-        .replace("\"format\":1", "\"format\":9")
-        .into_bytes();
+    let newer = b"celeryscope-recording\n{\"format\":9,\"record\":1,\"agent\":\"9.9\"}\n";
     assert_refused(
-        &mut replay(&folder.file("old.rec", &old)),
+        &mut replay(&folder.file("newer.rec", newer)),
         1,
-        &["old.rec", "format 9"],
+        &["newer.rec", "format 9", "(9.9)"],
     );
 
     let whole = recording();
     let (code, _, stderr) = run(&mut replay(&folder.file("whole.rec", &whole)));
     assert!(code == 0 && stderr.contains("counter records=3 "), "{stderr}");
-    let (code, _, stderr) = run(&mut replay(&folder.file("cut.rec", &whole[..whole.len() - 1])));
-    assert!(code == 0 && stderr.contains("counter records=2 "), "{stderr}");
+    assert!(stderr.contains("counter recording_damaged=0 "), "{stderr}");
+    assert!(!stderr.contains("WARN"), "{stderr}");
+    // The last record's block and the end mark have 80 and 24 bytes.
+    for (cut, records) in [(1, 3), (24, 3), (25, 2), (104, 2)] {
+        let path = folder.file("cut.rec", &whole[..whole.len() - cut]);
+        let (code, _, stderr) = run(&mut replay(&path));
+        let counted = stderr.contains(&format!("counter records={records} "));
+        assert!(code == 0 && counted, "{stderr}");
+        assert!(stderr.contains("cut.rec was cut off at byte"), "{stderr}");
+    }
+    let mut damaged = whole.clone();
+    let middle = damaged.len() - 24 - 80 - 40;
+    damaged[middle] ^= 1;
+    let (code, stdout, stderr) = run(&mut replay(&folder.file("damaged.rec", &damaged)));
+    assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+    // Two of three, and the loss.
+    assert!(stderr.contains("counter records=3 "), "{stderr}");
+    assert!(stderr.contains("counter records_lost=1 "), "{stderr}");
+    assert!(stderr.contains("counter recording_damaged=1 "), "{stderr}");
+    assert_eq!(stderr.matches("damaged.rec").count(), 1, "{stderr}");
     assert!(
-        stderr.contains("cut.rec ends in the middle of a record"),
+        stderr.contains("damaged.rec is damaged in 1 places, first at byte"),
         "{stderr}"
     );
-    let mut damaged = whole.clone();
-    let last = damaged.len() - 1;
-    damaged[last] ^= 1;
-    let (code, _, stderr) = run(&mut replay(&folder.file("damaged.rec", &damaged)));
-    assert!(code == 1 && stderr.contains("counter records=2 "), "{stderr}");
-    assert!(stderr.contains("damaged.rec: damaged at byte"), "{stderr}");
 }
 
 /// Scenario: trace-id of a root id, twice.

@@ -4,8 +4,10 @@ use celeryscope::recording;
 
 #[path = "../fuzz/src/kept.rs"]
 mod kept;
+#[allow(unreachable_pub, reason = "public where the fuzzer takes it in")]
 #[path = "../fuzz/src/agent/recording_file.rs"]
 mod recording_file;
+#[allow(unreachable_pub, reason = "public where the fuzzer takes it in")]
 #[path = "../fuzz/src/agent/redact/mod.rs"]
 mod redact;
 

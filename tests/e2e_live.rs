@@ -33,6 +33,8 @@ mod pools;
 mod privileges;
 #[path = "e2e/rabbitmq.rs"]
 mod rabbitmq;
+#[path = "e2e/recordings.rs"]
+mod recordings;
 #[path = "e2e/rig/mod.rs"]
 mod rig;
 #[path = "e2e/scenarios.rs"]

@@ -160,6 +160,7 @@ fn hostile_load() {
         ("bytes of streams", stats.streams_shed_bytes),
         ("publishes", stats.publishes_evicted),
         ("attempts", stats.attempts_evicted),
+        ("runs", stats.runs_evicted),
         ("tasks", stats.tasks_evicted),
         ("groups", stats.groups_evicted),
         ("processes", stats.processes_evicted),

@@ -9,7 +9,8 @@ use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_
 use celeryscope_common::maps::{Conn, Counter, Fd, Flow, NO_SLOT, SLOTS_PER_PROCESS, fd_key, tls};
 use celeryscope_common::{Addr, Endpoint, Header, Kind, flags};
 
-use crate::maps::{CONNS, FDS, NEXT_ID, SLOTS, atomic_add, count, count_fd, op};
+use crate::calls::op;
+use crate::maps::{CONNS, FDS, NEXT_ID, SLOTS, atomic_add, count, count_fd};
 use crate::{address, emit, filter, process, sock};
 
 const NOEXIST: u64 = BPF_NOEXIST as u64;

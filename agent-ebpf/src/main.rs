@@ -11,6 +11,8 @@
 #[cfg(target_arch = "bpf")]
 mod address;
 #[cfg(target_arch = "bpf")]
+mod calls;
+#[cfg(target_arch = "bpf")]
 mod conn;
 #[cfg(target_arch = "bpf")]
 mod emit;
@@ -24,6 +26,8 @@ mod maps;
 mod probes;
 #[cfg(target_arch = "bpf")]
 mod process;
+#[cfg(target_arch = "bpf")]
+mod sessions;
 #[cfg(target_arch = "bpf")]
 mod sock;
 

@@ -5,7 +5,9 @@ use aya_ebpf::helpers::bpf_get_current_comm;
 use celeryscope_common::maps::{Counter, SLOTS_PER_PROCESS};
 use celeryscope_common::{Header, Kind, flags};
 
-use crate::maps::{EXPECTED, PROCS, STATUS, count, forget_calls};
+use crate::calls::forget_calls;
+use crate::maps::{EXPECTED, PROCS, STATUS, count};
+use crate::sessions::forget_ssl_calls;
 use crate::{conn, emit, filter};
 
 /// The current process has to do with a broker.
@@ -79,6 +81,7 @@ pub(crate) fn ending(tgid: u32, status: u32) {
 #[inline(always)]
 pub(crate) fn exited(pid_tgid: u64) {
     forget_calls(pid_tgid);
+    forget_ssl_calls(pid_tgid);
     let tgid = filter::tgid(pid_tgid);
     if pid_tgid as u32 != tgid || filter::process(tgid).is_none() {
         return;

@@ -4,8 +4,9 @@
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 
 use crate::address::{AF_INET, AF_INET6, Words, v4_mapped};
+use crate::calls::{Call, op, shape};
 use crate::filter;
-use crate::maps::{Call, layout, op, shape};
+use crate::maps::layout;
 
 /// Reads a value at a kernel address.
 #[inline(always)]

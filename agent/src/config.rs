@@ -18,6 +18,8 @@ use serde::{Deserialize, Deserializer};
 use crate::capture::{self, LiveOptions};
 use crate::export::OutputSpec;
 use crate::host::tls::TlsProcess;
+use crate::lock_down;
+use crate::recording::Rotation;
 
 /// The user asked for something that can't be: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,10 @@ pub struct CaptureArgs {
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub kernel_log: Option<bool>,
+    /// Once attached, give up the privileges that are no longer needed: not (off), as far as this kernel lets (on), or refuse
+    /// to start where that is not all the way (strict) [default: on]
+    #[arg(long, env = "CELERYSCOPE_LOCK_DOWN", hide_env = true, value_name = "HOW")]
+    pub lock_down: Option<LockDown>,
 }
 
 /// How spans are made.
@@ -154,6 +160,13 @@ pub struct RecordingArgs {
     /// Stop after this time, such as 30s, 5m, 1h [default: at Ctrl-C]
     #[arg(long, env = "CELERYSCOPE_DURATION", hide_env = true, value_name = "TIME")]
     pub duration: Option<Period>,
+    /// Begin another file when this one has so many bytes, such as 256M; FILE becomes FILE.1 [default: never]
+    #[arg(long, env = "CELERYSCOPE_ROTATE_SIZE", hide_env = true, value_name = "SIZE")]
+    pub rotate_size: Option<FileSize>,
+    /// With --rotate-size: so many files are kept besides FILE, older ones removed [default: 4]
+    #[arg(long, env = "CELERYSCOPE_ROTATE_KEEP", hide_env = true, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(..10_000))]
+    pub rotate_keep: Option<u32>,
     /// Keep passwords, task arguments and results in the file
     #[arg(
         long,
@@ -181,11 +194,30 @@ macro_rules! layered {
     };
 }
 
-layered!(CaptureArgs: broker_port, tls_port, tls_process, probes, ring_size, netns, kernel_log);
+layered!(CaptureArgs: broker_port, tls_port, tls_process, probes, ring_size, netns, kernel_log, lock_down);
 layered!(SpanArgs: relation, span_style, capture_args);
 layered!(OutputArgs: output, otlp_endpoint, stats);
 layered!(MetricsArgs: metrics_listen);
-layered!(RecordingArgs: recording, duration, include_payloads);
+layered!(RecordingArgs: recording, duration, rotate_size, rotate_keep, include_payloads);
+
+impl RecordingArgs {
+    /// How the recording is kept from filling the disk, where it is.
+    ///
+    /// # Errors
+    /// Files are to be kept of a recording that is one file.
+    pub fn rotation(&self) -> Result<Option<Rotation>, UsageError> {
+        match (self.rotate_size, self.rotate_keep) {
+            (Some(size), keep) => Ok(Some(Rotation {
+                size: size.0,
+                keep: keep.unwrap_or(4),
+            })),
+            (None, Some(_)) => Err(UsageError(
+                "--rotate-keep says how many files are kept: give --rotate-size as well".to_owned(),
+            )),
+            (None, None) => Ok(None),
+        }
+    }
+}
 
 impl CaptureArgs {
     /// The capture side's options, with defaults filled in.
@@ -204,6 +236,12 @@ impl CaptureArgs {
                 Probes::Fentry => capture::Probes::Fentry,
                 Probes::Kprobe => capture::Probes::Kprobe,
                 Probes::Tracepoint => capture::Probes::Tracepoint,
+            },
+            new_files: false,
+            lock_down: match self.lock_down.unwrap_or(LockDown::On) {
+                LockDown::Off => lock_down::Mode::Off,
+                LockDown::On => lock_down::Mode::On,
+                LockDown::Strict => lock_down::Mode::Strict,
             },
         }
     }
@@ -270,6 +308,18 @@ pub enum Netns {
     Own,
 }
 
+/// What is given up after attaching.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LockDown {
+    /// Nothing
+    Off,
+    /// What this kernel lets be given up
+    On,
+    /// All of it, or the agent does not start
+    Strict,
+}
+
 /// How a run refers to its publish; see [`core::Relation`].
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -299,16 +349,7 @@ impl FromStr for RingSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (digits, shift) = match text.as_bytes().last() {
-            Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
-            Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
-            Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
-            _ => (text, 0),
-        };
-        digits
-            .parse::<u64>()
-            .ok()
-            .and_then(|n| n.checked_mul(1 << shift))
+        bytes_of(text)
             .filter(|n| n.is_power_of_two() && (64 << 10..=1 << 30).contains(n))
             .and_then(|n| u32::try_from(n).ok())
             .map(Self)
@@ -322,6 +363,41 @@ impl TryFrom<String> for RingSize {
     fn try_from(text: String) -> Result<Self, String> {
         text.parse()
     }
+}
+
+/// Bytes of a file: 64K or more.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct FileSize(pub u64);
+
+impl FromStr for FileSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        bytes_of(text)
+            .filter(|n| *n >= 64 << 10)
+            .map(Self)
+            .ok_or_else(|| "give 64K or more, such as 256M or 1G".to_owned())
+    }
+}
+
+impl TryFrom<String> for FileSize {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// `8M` as a number.
+fn bytes_of(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last()? {
+        b'k' | b'K' => (&text[..text.len() - 1], 10),
+        b'm' | b'M' => (&text[..text.len() - 1], 20),
+        b'g' | b'G' => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// A length of time as people write it: `500ms`, `30s`, `5m`, `1h`.
@@ -482,13 +558,14 @@ mod tests {
             ..CaptureArgs::default()
         };
         let file = file(
-            "broker-port = [1, 2]\nring-size = \"1M\"\nprobes = \"kprobe\"\nnetns = \"own\"\noutput = \"tree\"",
+            "broker-port = [1, 2]\nring-size = \"1M\"\nprobes = \"kprobe\"\nnetns = \"own\"\nlock-down = \"strict\"\noutput = \"tree\"",
         );
         let options = flags.or_file(&file).unwrap().options();
         assert_eq!(options.ports, [7000]);
         assert_eq!(options.ring_bytes, 1 << 20);
         assert_eq!(options.probes, capture::Probes::Kprobe);
         assert!(options.own_netns);
+        assert_eq!(options.lock_down, lock_down::Mode::Strict);
         assert!(!options.kernel_log);
         let output = OutputArgs::default().or_file(&file).unwrap();
         assert_eq!(output.output, Some(vec![OutputSpec::Tree]));
@@ -568,6 +645,11 @@ mod tests {
         assert_eq!("1G".parse(), Ok(RingSize(1 << 30)));
         for wrong in ["", "M", "3M", "32K", "2G", "99999999999999999999", "8Mé"] {
             assert!(wrong.parse::<RingSize>().is_err(), "{wrong}");
+        }
+        assert_eq!("64k".parse(), Ok(FileSize(65_536)));
+        assert_eq!("300M".parse(), Ok(FileSize(300 << 20)));
+        for wrong in ["", "M", "63K", "-1G", "99999999999999999999", "8Mé"] {
+            assert!(wrong.parse::<FileSize>().is_err(), "{wrong}");
         }
         assert_eq!("500ms".parse(), Ok(Period(Duration::from_millis(500))));
         assert_eq!("2h".parse(), Ok(Period(Duration::from_secs(7200))));

@@ -7,6 +7,10 @@ pub mod cli;
 pub mod config;
 pub mod export;
 mod host;
+#[cfg(test)]
+#[path = "../../fuzz/src/kept.rs"]
+mod kept;
+mod lock_down;
 pub mod metrics;
 pub mod recording;
 pub mod runtime;

@@ -33,6 +33,8 @@ pub(crate) trait Sink {
     fn record(&mut self, record: &Record<'_>);
     /// A span is complete.
     fn span(&mut self, span: Box<Span>);
+    /// All that had come has been handed over; more will come.
+    fn turn(&mut self) {}
     /// Its own numbers.
     fn readings(&self) -> Vec<Reading>;
     /// Nothing can come of going on: stop.
@@ -55,33 +57,40 @@ impl Watched {
     }
 }
 
-/// Captures until a signal, until `duration` is over or the sink has ended; `board` learns how it goes.
+/// Captures until a signal, until `duration` is over or the sink has ended; `board` learns how it goes. The sink is made when
+/// the probes are attached, on a thread that is locked down as outputs are.
 ///
 /// # Errors
-/// The capture can't start.
-pub(crate) fn watch(
+/// The capture or the sink can't start.
+pub(crate) fn watch<S: Sink + Send>(
     options: &LiveOptions,
     config: Config,
     duration: Option<Duration>,
     board: Option<&Board>,
-    sink: &mut dyn Sink,
-) -> anyhow::Result<Watched> {
+    sink: impl FnOnce() -> anyhow::Result<S> + Send,
+) -> anyhow::Result<(Watched, S)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("can't start the event loop")?;
-    runtime.block_on(watch_until_told(options, config, duration, board, sink))
+    let inside = runtime.enter();
+    let signals = Signals::new()?;
+    drop(inside);
+    let live = Live::start(options)?;
+    let mut sink = live.locked().outputs(sink)?;
+    let watching = watch_until_told(signals, live, config, duration, board, &mut sink);
+    let watched = runtime.block_on(watching)?;
+    Ok((watched, sink))
 }
 
 async fn watch_until_told(
-    options: &LiveOptions,
+    mut signals: Signals,
+    mut live: Live,
     config: Config,
     duration: Option<Duration>,
     board: Option<&Board>,
     sink: &mut dyn Sink,
 ) -> anyhow::Result<Watched> {
-    let mut signals = Signals::new()?;
-    let mut live = Live::start(options)?;
     if let Some(board) = board {
         board.attached(true);
     }
@@ -111,6 +120,7 @@ async fn watch_until_told(
             () = live.ready() => {}
         }
         pump(&mut live, &mut pipeline, sink);
+        sink.turn();
         if let Some(board) = board {
             board.turn(|| numbers(&live, &pipeline, sink));
         }

@@ -10,7 +10,7 @@ mod redis;
 mod support;
 
 use celeryscope_core::common::{Header, Kind, flags};
-use celeryscope_core::{Span, Value};
+use celeryscope_core::{Span, SpanKind, Value};
 use loss::{Loss, differences, key};
 use pieces::{Broker, Random, noisy, split, stranger, transfers};
 use support::compare::span_label;
@@ -195,6 +195,42 @@ fn what_is_inside_tls_is_what_counts() {
         same(&whole, &records, name);
         let tls = replay(&records).stats.connections_tls;
         assert_eq!(tls, whole.stats.connections, "{name}");
+    }
+}
+
+/// Scenario: programs that publish are moved aside while they send, so that all they do is told of 100 ms late: what they sent has
+/// arrived, been run and been acked by then.
+/// Guarantees: the spans are those of the run as it was, queue times included.
+#[test]
+fn a_publish_that_is_told_late_counts() {
+    for name in [
+        "redis-simple",
+        "redis-headers",
+        "rabbitmq-simple",
+        "rabbitmq-headers",
+    ] {
+        let fixture = Fixture::load(name);
+        let whole = replay(&fixture.records);
+        let pids = |kind: SpanKind| -> Vec<Value> {
+            let of_kind = whole.spans.iter().filter(|span| span.kind == kind);
+            of_kind
+                .filter_map(|span| span.attribute("process.pid"))
+                .cloned()
+                .collect()
+        };
+        let (senders, runners) = (pids(SpanKind::Publish), pids(SpanKind::Run));
+        let is_late = |record: &Owned| {
+            let pid = Value::Int(record.header.pid.into());
+            senders.contains(&pid) && !runners.contains(&pid)
+        };
+        let mut records = fixture.records.clone();
+        records.sort_by_key(|record| record.header.exit + if is_late(record) { 100_000_000 } else { 0 });
+        assert!(records.iter().any(is_late), "{name}");
+        let by_label = |mut spans: Vec<Span>| {
+            spans.sort_by_key(span_label);
+            spans
+        };
+        assert_eq!(by_label(replay(&records).spans), by_label(whole.spans), "{name}");
     }
 }
 

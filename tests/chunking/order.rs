@@ -117,7 +117,10 @@ fn told(want: &[&Replay], got: &Replay) -> Result<(), TestCaseError> {
         .iter()
         .flat_map(|replay| replay.spans.iter().map(|span| span.process.pid))
         .collect();
-    let made_up = rest.values().flatten().find(|span| pids.contains(&span.process.pid));
+    let made_up = rest
+        .values()
+        .flatten()
+        .find(|span| pids.contains(&span.process.pid));
     prop_assert!(made_up.is_none(), "made up: {made_up:#?}");
     Ok(())
 }

@@ -143,15 +143,29 @@ fn plain(n: usize) -> Vec<u8> {
         2 => lpush(18_446_744_073_709_551_615, b""),
         3 => b"*1\r\n".repeat(4000),
         4 => lpush(5000, &b"[".repeat(5000)),
-        5 => lpush(50, b"{\"body\": \"\xff\xfe\", \"headers\": {\"task\": \"\xc3\x28\"}}\r\n"),
+        5 => lpush(
+            50,
+            b"{\"body\": \"\xff\xfe\", \"headers\": {\"task\": \"\xc3\x28\"}}\r\n",
+        ),
         6 => lpush(41, b"{\"headers\": {\"task\": 7, \"id\": [\"x\", {}]}}\r\n"),
         // A frame's length, and one that ends with something else than a frame's end.
         7 => b"AMQP\0\0\x09\x01\x01\0\0\x7f\xff\xff\xff\0\x0a\0\x0b".to_vec(),
-        8 => [b"AMQP\0\0\x09\x01\x01\0\0\0\0\0\x04\0\x0a\0\x0bX".as_slice(), &noise(1, 2000)].concat(),
+        8 => [
+            b"AMQP\0\0\x09\x01\x01\0\0\0\0\0\x04\0\x0a\0\x0bX".as_slice(),
+            &noise(1, 2000),
+        ]
+        .concat(),
         // A handshake, by its first bytes.
-        9 => [b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".as_slice(), &noise(2, 600)].concat(),
+        9 => [
+            b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".as_slice(),
+            &noise(2, 600),
+        ]
+        .concat(),
         // A message that never ends: without its limits the agent would come to hold 300 MiB of these.
-        _ => lpush(60_000, &[b"{\"body\": \"".as_slice(), &[b'a'; 56 * 1024]].concat()),
+        _ => lpush(
+            60_000,
+            &[b"{\"body\": \"".as_slice(), &[b'a'; 56 * 1024]].concat(),
+        ),
     }
 }
 
@@ -237,7 +251,8 @@ impl Senders {
     /// Waits for the last; gives what is still open.
     fn end(self) -> Vec<Kept> {
         let all = self.0.into_iter();
-        all.map(|sender| sender.join().expect("a sender that ends")).collect()
+        all.map(|sender| sender.join().expect("a sender that ends"))
+            .collect()
     }
 }
 

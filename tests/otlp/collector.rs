@@ -1,5 +1,6 @@
 //! A collector in this process: gRPC or HTTP, under TLS or not.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 use tonic::transport::ServerTlsConfig;
 use tonic::transport::server::TcpIncoming;
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// A collector that keeps what it is given.
 #[derive(Clone, Default)]
@@ -34,6 +36,31 @@ pub(crate) struct Collector {
     pub(crate) takes_metrics: bool,
     /// Refuse that many requests first.
     pub(crate) refuse: Arc<Mutex<(usize, Option<tonic::Code>)>>,
+    /// Whom it refuses is told to come again after this time.
+    pub(crate) retry_info: Option<Duration>,
+    /// What the first requests by HTTP get; then they are taken.
+    pub(crate) answers: Arc<Mutex<VecDeque<Answer>>>,
+    /// When each request came.
+    pub(crate) asked: Arc<Mutex<Vec<Instant>>>,
+}
+
+/// An answer by HTTP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<u64>,
+    /// It takes that long.
+    pub(crate) after: Duration,
+}
+
+impl Answer {
+    pub(crate) fn of(status: u16) -> Self {
+        Self {
+            status,
+            retry_after: None,
+            after: Duration::ZERO,
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -42,9 +69,16 @@ impl TraceService for Collector {
         &self,
         request: tonic::Request<ExportTraceServiceRequest>,
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        self.asked.lock().unwrap().push(Instant::now());
         if let (left @ 1.., Some(code)) = &mut *self.refuse.lock().unwrap() {
             *left -= 1;
-            return Err(tonic::Status::new(*code, "not now"));
+            let details = self
+                .retry_info
+                .map(|after| ErrorDetails::with_retry_info(Some(after)));
+            return Err(match details {
+                Some(details) => tonic::Status::with_error_details(*code, "not now", details),
+                None => tonic::Status::new(*code, "not now"),
+            });
         }
         self.got.lock().unwrap().push(request.into_inner());
         Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
@@ -98,18 +132,23 @@ impl Collector {
 
     /// Serves OTLP/HTTP, under TLS where there is an acceptor.
     pub(crate) async fn serve_http(&self, tls: Option<TlsAcceptor>) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.serve_http_at("127.0.0.1:0".parse().unwrap(), tls).await
+    }
+
+    /// The same at an address of the caller's.
+    pub(crate) async fn serve_http_at(&self, at: SocketAddr, tls: Option<TlsAcceptor>) -> SocketAddr {
+        let listener = TcpListener::bind(at).await.unwrap();
         let at = listener.local_addr().unwrap();
-        let got = Arc::clone(&self.got);
+        let collector = self.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 match &tls {
                     Some(tls) => {
                         if let Ok(mut socket) = tls.accept(socket).await {
-                            answer(&mut socket, &got).await;
+                            answer(&mut socket, &collector).await;
                         }
                     }
-                    None => answer(&mut { socket }, &got).await,
+                    None => answer(&mut { socket }, &collector).await,
                 }
             }
         });
@@ -140,10 +179,7 @@ impl Collector {
 }
 
 /// One request of OTLP/HTTP, as much of HTTP/1.1 as that takes.
-async fn answer(
-    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    got: &Mutex<Vec<ExportTraceServiceRequest>>,
-) {
+async fn answer(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), collector: &Collector) {
     let mut bytes = Vec::new();
     let (head, length) = loop {
         assert!(socket.read_buf(&mut bytes).await.unwrap() > 0);
@@ -163,10 +199,23 @@ async fn answer(
     assert!(head.starts_with("post /v1/traces http/1.1"), "{head}");
     assert!(head.contains("content-type: application/x-protobuf"), "{head}");
     let body = &bytes[head.len() + 4..];
-    got.lock()
-        .unwrap()
-        .push(ExportTraceServiceRequest::decode(body).unwrap());
-    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    socket.write_all(answer.as_bytes()).await.unwrap();
-    socket.flush().await.unwrap();
+    collector.asked.lock().unwrap().push(Instant::now());
+    let next = collector.answers.lock().unwrap().pop_front();
+    let next = next.unwrap_or_else(|| Answer::of(200));
+    if next.status == 200 {
+        let request = ExportTraceServiceRequest::decode(body).unwrap();
+        collector.got.lock().unwrap().push(request);
+    }
+    tokio::time::sleep(next.after).await;
+    let wish = next
+        .retry_after
+        .map(|seconds| format!("retry-after: {seconds}\r\n"));
+    let answer = format!(
+        "HTTP/1.1 {} So\r\n{}content-length: 0\r\nconnection: close\r\n\r\n",
+        next.status,
+        wish.unwrap_or_default()
+    );
+    // Who has given up waiting is not there any more.
+    let _ = socket.write_all(answer.as_bytes()).await;
+    let _ = socket.flush().await;
 }

@@ -1,6 +1,7 @@
 //! The exporters against collectors in this process: what arrives, and what happens when nothing can.
 
 mod collector;
+mod faults;
 mod metrics;
 mod spans;
 mod tls;
@@ -27,7 +28,7 @@ fn start(output: &str, endpoint: Option<String>, vars: &[(&str, &str)]) -> Expor
     let plan = Plan::with_env(&args, Fallback::Tree, &|name| {
         env.get(name).map(|value| (*value).to_owned())
     });
-    Exporters::start(plan.unwrap(), Mode::Live).unwrap()
+    Exporters::start(&plan.unwrap(), Mode::Live).unwrap()
 }
 
 fn close(mut exporters: Exporters, deadline: Duration) -> HashMap<String, u64> {

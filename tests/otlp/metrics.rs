@@ -97,7 +97,7 @@ async fn numbers_arrive() {
         ..Stats::default()
     };
     let telemetry = tokio::task::block_in_place(|| plan.telemetry(&board)).unwrap();
-    let exporters = Exporters::start(plan, Mode::Live).unwrap();
+    let exporters = Exporters::start(&plan, Mode::Live).unwrap();
     let mut readings = of_core(&stats, &Held::default());
     readings.extend(exporters.readings());
     let _turning = Turning::start(&board, &readings);
@@ -234,7 +234,7 @@ async fn deliver(plan: Plan) {
     let telemetry = tokio::task::block_in_place(|| plan.telemetry(&board)).unwrap();
     let readings = of_core(&Stats::default(), &Held::default());
     let _turning = Turning::start(&board, &readings);
-    let mut exporters = Exporters::start(plan, Mode::Live).unwrap();
+    let mut exporters = Exporters::start(&plan, Mode::Live).unwrap();
     for n in 0..3 {
         tokio::time::sleep(Duration::from_millis(300)).await;
         exporters.send(&numbered(n));

@@ -350,7 +350,7 @@ impl<'a> Comparison<'a> {
         self.report.problems.append(&mut check.problems);
     }
 
-    /// From the end of the publish, or the ETA, to the start.
+    /// From the end of the publish, or the ETA where that is later, to the start.
     fn queue_time(&self, check: &mut Check<'_>, publish: &Publish, run: &Run) {
         let slack = self.expect.start_p95.as_secs_f64() + self.expect.publish_after.as_secs_f64();
         let eta = publish.eta.as_deref().and_then(rfc3339);
@@ -364,7 +364,8 @@ impl<'a> Comparison<'a> {
                 )
             });
         }
-        let from = (eta.unwrap_or(publish.before), eta.unwrap_or(publish.after));
+        let due = |published: f64| eta.map_or(published, |eta| eta.max(published));
+        let from = (due(publish.before), due(publish.after));
         let bounds = ((run.start - from.1 - slack).max(0.0), run.start - from.0 + slack);
         match check.span.attribute("celery.queue_time") {
             Some(Value::Float(time)) => check.that(*time >= bounds.0 && *time <= bounds.1, || {

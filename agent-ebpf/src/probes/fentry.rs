@@ -10,7 +10,8 @@ use aya_ebpf::programs::{FEntryContext, FExitContext};
 
 use super::tcp;
 use super::transfer::has_pool;
-use crate::maps::{layout, op, take_call};
+use crate::calls::{op, take_call};
+use crate::maps::layout;
 use crate::{conn, filter, process};
 
 /// Is the peer of the `struct sock` in the first argument at a broker's port?

@@ -10,7 +10,8 @@ use aya_ebpf::programs::{ProbeContext, TracePointContext};
 use celeryscope_common::maps::Counter;
 
 use super::tcp;
-use crate::maps::{VECTOR_LIMIT, VECTORS, Vector, count, op, shape, take_call};
+use crate::calls::{VECTOR_LIMIT, VECTORS, Vector, op, shape, take_call};
+use crate::maps::count;
 use crate::{conn, filter, process, sock};
 
 /// The `n`th argument (from 0) of the function entered.
@@ -111,7 +112,7 @@ twice! {
 #[inline(always)]
 fn keep_segments() {
     let pid_tgid = bpf_get_current_pid_tgid();
-    let Some(call) = crate::maps::noted_call(pid_tgid) else {
+    let Some(call) = crate::calls::noted_call(pid_tgid) else {
         return;
     };
     if call.shape != shape::KERNEL_VECTOR {

@@ -8,7 +8,7 @@ use celeryscope_common::maps::SLOTS_PER_PROCESS;
 
 use super::{arg, result};
 use crate::address::{self, AF_INET, AF_INET6, Words, v4_mapped};
-use crate::maps::{begin, call_of, op, take_call};
+use crate::calls::{begin, call_of, op, take_call};
 use crate::{conn, filter};
 
 /// The connection is under way (EINPROGRESS), or goes on although a signal ended the wait (EINTR).

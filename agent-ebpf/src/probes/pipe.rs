@@ -7,8 +7,8 @@
 use aya_ebpf::helpers::bpf_probe_read_user;
 use celeryscope_common::{Header, Kind, flags};
 
+use crate::calls::{Call, op, shape};
 use crate::emit;
-use crate::maps::{Call, op, shape};
 
 /// Bytes of a TASK that are copied: name, id, retries, root and parent stand in its first 366.
 const TASK_HEAD: u64 = 512;

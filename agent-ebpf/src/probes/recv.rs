@@ -5,7 +5,7 @@ use aya_ebpf::programs::TracePointContext;
 
 use super::transfer::{Args, enter};
 use super::{NOT_STREAM, arg};
-use crate::maps::{op, shape};
+use crate::calls::{op, shape};
 
 twice! {
     /// `syscalls:sys_enter_recvfrom`: fd, ubuf, size, flags, addr, addr_len

@@ -5,7 +5,7 @@ use aya_ebpf::programs::TracePointContext;
 
 use super::arg;
 use super::transfer::{Args, enter};
-use crate::maps::{op, shape};
+use crate::calls::{op, shape};
 
 twice! {
     /// `syscalls:sys_enter_sendto`: fd, buff, len, flags, addr, addr_len

@@ -16,9 +16,10 @@ use celeryscope_common::maps::{Conn, Counter, ssl as cookie, tls};
 use celeryscope_common::{Addr, Header, Kind, flags};
 
 use super::transfer;
-use crate::maps::{
-    CONNS, Call, SSL_CONNS, SSL_LOOSE, Ssl, SslCall, Tie, begin_ssl, count, end_ssl, noted_ssl_call, op,
-    shape, ssl_call_of,
+use crate::calls::{Call, op, shape};
+use crate::maps::{CONNS, count};
+use crate::sessions::{
+    SSL_CONNS, SSL_LOOSE, Ssl, SslCall, Tie, begin_ssl, end_ssl, noted_ssl_call, ssl_call_of,
 };
 use crate::{conn, emit, filter};
 
@@ -249,7 +250,10 @@ fn beginning(at: u64, len: u64) -> Beginning {
 /// connection is its session's.
 #[inline(always)]
 pub(super) fn seals(conn: &mut Conn, call: &Call, op: u32, moved: u64) -> bool {
-    if let Some(ssl_call) = noted_ssl_call(bpf_get_current_pid_tgid()) {
+    // A call from before the library's is one whose return passed unseen; this is another's.
+    if let Some(ssl_call) = noted_ssl_call(bpf_get_current_pid_tgid())
+        && call.enter >= ssl_call.call.enter
+    {
         ssl_call.tie = Tie {
             key: call.conn,
             id: conn.id,

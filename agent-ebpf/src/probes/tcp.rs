@@ -6,7 +6,8 @@ use celeryscope_common::maps::{Conn, Counter, tls};
 
 use super::transfer::{flows, has_pool};
 use super::{NOT_STREAM, pipe, ssl, transfer};
-use crate::maps::{CONNS, Call, begin, call_of, count, just_noted, mark, op};
+use crate::calls::{Call, begin, call_of, just_noted, mark, op};
+use crate::maps::{CONNS, count};
 use crate::{conn, filter, process, sock};
 
 /// `tcp_sendmsg` begins on a watched socket.

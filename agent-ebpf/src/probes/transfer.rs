@@ -7,8 +7,9 @@ use celeryscope_common::maps::{Conn, Counter, Flow, process, tls};
 use celeryscope_common::{Header, Kind};
 
 use super::{pipe, ssl};
+use crate::calls::{Call, begin, call_of, end, mark, noted_call, op, shape, take_call};
 use crate::iter::{self, Segments};
-use crate::maps::{CONNS, Call, IGNORED, begin, call_of, count, end, mark, noted_call, op, shape, take_call};
+use crate::maps::{CONNS, IGNORED, count};
 use crate::{conn, emit, filter};
 
 /// A run in one direction past this many bytes is one big message: of its further pieces only the tail is copied.

@@ -50,6 +50,10 @@ gauges! {
     attempts_held "{attempt}",
     /// Most attempts that may be under way.
     attempts_limit "{attempt}",
+    /// Runs that are over and wait for the record of their publish.
+    runs_held "{run}",
+    /// Most runs that may wait.
+    runs_limit "{run}",
     /// Publishes that wait for the broker's answer.
     publishes_held "{publish}",
     /// Most publishes that may wait.

@@ -299,7 +299,10 @@ impl Pipeline {
     fn shed(&mut self) {
         while self.stream_bytes > self.config.limits.stream_bytes {
             // Of several that hold as much the youngest, so that a replay does the same.
-            let most = self.connections.iter_mut().max_by_key(|(conn, c)| (c.held, **conn));
+            let most = self
+                .connections
+                .iter_mut()
+                .max_by_key(|(conn, c)| (c.held, **conn));
             let Some((conn, connection)) = most else {
                 return;
             };

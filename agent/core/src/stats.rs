@@ -7,7 +7,7 @@
 //! - `resp_bytes + resp_gap_bytes` is `resp_item_bytes + resp_skipped_bytes + resp_unfinished_bytes` plus what is under way
 //!   (`resp_pending_bytes`), and so for AMQP, where items are frames;
 //! - `stream_bytes` is `resp_bytes + amqp_bytes`, and `stream_gap_bytes` is `resp_gap_bytes + amqp_gap_bytes`;
-//! - `attempts` is `runs + attempts_unstarted` and those held; `attempts_evicted` of them were put out early;
+//! - `attempts` is `runs + attempts_unstarted` and the attempts and runs held; `attempts_evicted` of them were put out early;
 //! - `publishes` and `runs` are `spans` and the publishes held.
 
 use crate::metric::{Area, Metric, MetricKind};
@@ -210,6 +210,8 @@ counters! {
     attempts_unstarted "{attempt}",
     /// Runs put out.
     runs "{run}",
+    /// Runs put out to make room before the record of their publish may have come.
+    runs_evicted "{run}",
     /// Runs put out without having seen their end.
     runs_without_end "{run}",
     /// Task ids forgotten to make room.

@@ -388,4 +388,21 @@ pub(super) mod tests {
         assert!(btf.offset("tcp_sock", "copied_seq").unwrap() > 0);
         assert!(btf.parameters("do_group_exit").is_some());
     }
+
+    /// Scenario: every description of a kernel's types that the fuzzer found worth keeping, and every one that once failed.
+    /// Guarantees: no panic, no end without an answer.
+    #[test]
+    fn kept_inputs() {
+        let ask = |data: &[u8]| {
+            let [which, bytes @ ..] = data else { return };
+            if let (false, Ok(types)) = (b"EM".contains(which), Btf::parse(bytes.to_vec())) {
+                for (structure, path) in [("sock", "common.port"), ("sock", "id"), ("common", "addr.port")] {
+                    _ = types.offset(structure, path);
+                }
+                _ = types.value("iter", "B");
+                _ = types.parameters("receive");
+            }
+        };
+        assert!(crate::kept::replay("host", ask) >= 20, "the corpus is gone");
+    }
 }

@@ -15,7 +15,7 @@ use super::attach::State;
 use super::btf::Btf;
 use super::hints::FdHints;
 use super::plan::Backend;
-use super::tls::{Multi, UserProbes};
+use super::tls::{Maps, Multi, UserProbes};
 use super::{attach, layout, object, privileges};
 
 /// Most elements that a pass over a map visits, should it change so fast that the pass starts over again and again.
@@ -77,7 +77,7 @@ impl Kernel {
             .load(object::BYTES)
             .context("cannot load the BPF object")?;
         watch_ports(&mut ebpf, ports)?;
-        let multi = Multi::load(&ebpf)?;
+        let maps = Maps::of(&ebpf);
         let log = if log {
             Some(EbpfLogger::init(&mut ebpf).context("cannot read the kernel half's log")?)
         } else {
@@ -89,6 +89,7 @@ impl Kernel {
         let (slots, procs) = (map(&mut ebpf, "SLOTS")?, map(&mut ebpf, "PROCS")?);
         let (ignored, counters) = (map(&mut ebpf, "IGNORED")?, map(&mut ebpf, "COUNTERS")?);
         let states = attach::attach(&mut ebpf, backend, types.as_ref())?;
+        let multi = Multi::load(&maps)?;
         let expected = map(&mut ebpf, "EXPECTED")?;
         let ebpf = Arc::new(Mutex::new(ebpf));
         let user_probes = UserProbes::new(Arc::clone(&ebpf), multi, expected);

@@ -27,6 +27,7 @@ use super::scan::{Found, Scanner};
 use super::tls::{Tls, UserProbes};
 use crate::host::proc;
 use crate::host::tls::TlsProcess;
+use crate::lock_down::{self, Locked, Needs};
 use crate::metrics::Reading;
 
 /// The ring is drained at least this often: nearly all records are put there without waking the reader.
@@ -55,6 +56,10 @@ pub(crate) struct LiveOptions {
     pub(crate) kernel_log: bool,
     /// Which back end.
     pub(crate) probes: Probes,
+    /// What is given up once that is attached.
+    pub(crate) lock_down: lock_down::Mode,
+    /// The caller will make files while it runs.
+    pub(crate) new_files: bool,
 }
 
 /// The back ends.
@@ -101,6 +106,7 @@ pub(crate) struct Live {
     netns: Option<Netns>,
     clocks: Clocks,
     attached: Attached,
+    locked: Locked,
     /// Size of the ring.
     ring_bytes: usize,
     proc_root: PathBuf,
@@ -123,8 +129,8 @@ enum Waiter {
 }
 
 impl Live {
-    /// Loads the kernel half, attaches it, and finds the connections and workers that are there already. Mounts
-    /// tracefs if it must.
+    /// Loads the kernel half, attaches it, locks this thread down, and finds the connections and workers that are there
+    /// already. Mounts tracefs if it must.
     ///
     /// # Errors
     /// When a privilege is missing or the kernel refuses; says what, and what to do.
@@ -146,12 +152,21 @@ impl Live {
         let netns = options.own_netns.then(own).transpose()?;
         let Loaded {
             mut kernel,
-            user_probes,
+            mut user_probes,
             ring,
             backend,
             hooks,
             passed_over,
         } = Loaded::best(options)?;
+        user_probes.prepare()?;
+        // Before the first byte of anybody else is looked at, and before the first thread.
+        let locked = lock_down::watcher(
+            options.lock_down,
+            Needs {
+                perf_events: user_probes.use_perf_events(),
+                new_files: options.new_files,
+            },
+        )?;
         let mut scanner = Scanner::new(proc_root, &options.ports, backend.knows_sockets());
         let mut pids = proc::pids(proc_root);
         pids.retain(|pid| netns.as_ref().is_none_or(|netns| netns.holds(*pid)));
@@ -180,6 +195,7 @@ impl Live {
             tls,
             clocks: Clocks::default(),
             attached,
+            locked,
             ring_bytes: kernel::ring_size(options.ring_bytes) as usize,
             proc_root: proc_root.to_owned(),
             found: if backend.knows_sockets() {
@@ -199,6 +215,11 @@ impl Live {
     #[must_use]
     pub(crate) fn attached(&self) -> &Attached {
         &self.attached
+    }
+
+    /// What this thread is now, and how to start those that write and talk to others.
+    pub(crate) fn locked(&self) -> &Locked {
+        &self.locked
     }
 
     /// Resolves when the ring should be drained. May be dropped and called again at any time.
@@ -251,7 +272,7 @@ impl Live {
                 continue;
             };
             let (kind, pid, conn) = (record.kind, record.header.pid, record.header.conn);
-            let port = record.endpoint().map_or(0, |endpoint| endpoint.port);
+            let endpoint = (kind == Kind::Open).then(|| record.endpoint()).flatten();
             let foreign = self.netns.as_mut().is_some_and(|netns| netns.leaves_out(&record));
             let is_stranger = record.header.flags & flags::STRANGER != 0;
             if !foreign && !is_stranger {
@@ -263,10 +284,10 @@ impl Live {
             }
             match kind {
                 Kind::Open | Kind::Tls if foreign => {}
-                Kind::Tls => self.tls.cover(pid),
+                Kind::Tls => self.tls.sealed(pid, conn),
                 Kind::Open => {
-                    if self.tls.is_tls(port) {
-                        self.tls.cover(pid);
+                    if let Some(endpoint) = endpoint {
+                        self.tls.opened(pid, conn, endpoint);
                     }
                     self.scanner.watch_workers(&mut self.kernel, &[pid]);
                     for pid in self.scanner.children() {
@@ -457,6 +478,11 @@ fn check_pid_namespace(proc_root: &Path) -> Result<()> {
 
 #[cfg(test)]
 impl Live {
+    /// Waits until the TLS libraries of all that has been heard of are read.
+    pub(super) fn settle_tls(&self) {
+        self.tls.settle();
+    }
+
     /// Makes the next drain sweep.
     pub(super) fn sweep_now(&mut self) {
         self.swept = 0;

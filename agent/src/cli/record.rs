@@ -1,30 +1,45 @@
 //! `celeryscope record`: capture live into a file, masked.
 
-use std::fs::File;
-use std::io::BufWriter;
+mod progress;
+
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use celeryscope_common::Record;
 use celeryscope_core::{Area, Metric, MetricKind, Span};
 use clap::Args;
+use progress::Progress;
 
 use super::ConfigArgs;
 use super::run::require_privileges;
+use crate::capture::LiveOptions;
 use crate::config::{CaptureArgs, RecordingArgs, SpanArgs, UsageError};
 use crate::metrics::{Reading, metric};
-use crate::recording::{Redactor, Writer};
+use crate::recording::{Recorder, RecordingError};
 use crate::runtime::{self, Sink};
 
 const HELP: &str = "\
-The file holds what the kernel half saw, with secrets overwritten byte for byte before they reach the disk: Redis
-passwords, message bodies, argsrepr and kwargsrepr, results, tracebacks and exception messages, values of headers that
-are neither Celery's nor a tracer's, values of other programs on the same Redis. Task names, ids, queues, statuses,
-exception classes, host and process names and trace context stay. RabbitMQ's traffic is masked whole. The file is
-readable by its owner only; `celeryscope replay` shows it.
+The file holds what the kernel half saw, with secrets overwritten byte for byte before they reach the disk: passwords,
+message bodies, argsrepr and kwargsrepr, results, tracebacks and exception messages, values of headers that are neither
+Celery's nor a tracer's, values of other programs on the same Redis. Task names, ids, queues, statuses, exception
+classes, host and process names and trace context stay. docs/recordings.md tells more, and the file's format.
 
-Example:
-  celeryscope record -o shop.rec --duration 1m";
+The file is readable by its owner only. It takes the place of an earlier recording of that name, never that of another
+file, and no symbolic link is followed in a folder that everybody may write to. While it grows, its size is shown on
+standard error. With --rotate-size FILE becomes FILE.1 when it is full, FILE.1 becomes FILE.2, and so on; each can be
+replayed alone, or several together.
+
+It ends at Ctrl-C, SIGTERM, the end of --duration, or when the file can't be written (a full disk): what was written until
+then can be replayed. Exit codes: 0 done, 1 failed, 2 usage.
+
+Examples:
+  celeryscope record -o shop.rec --duration 1m
+  celeryscope record -o /var/tmp/shop.rec --rotate-size 256M --rotate-keep 3
+  celeryscope record -o shop.rec --broker-port 6390 --include-payloads";
+
+/// How often what was recorded is brought to the disk: no more than this is lost when the agent is killed.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Write what the kernel half sees to a file, secrets masked
 #[derive(Args, Debug)]
@@ -40,33 +55,43 @@ pub(super) struct RecordArgs {
 
 pub(super) fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
     let file = args.config.read()?;
-    let options = args.capture.or_file(&file)?.options();
     let recording = args.recording.or_file(&file)?;
+    let rotation = recording.rotation()?;
+    let options = LiveOptions {
+        new_files: rotation.is_some(),
+        ..args.capture.or_file(&file)?.options()
+    };
     let path = recording
         .recording
         .ok_or_else(|| UsageError("record needs a file to write: give -o FILE".to_owned()))?;
     let masked = !recording.include_payloads.unwrap_or(false);
     require_privileges("record")?;
 
-    let writer = Writer::create(&path, masked)
-        .with_context(|| format!("can't write the recording {}", path.display()))?;
-    let mut sink = Recording {
-        writer,
-        redactor: masked.then(Redactor::default),
+    let recorder = Recorder::create(&path, masked, rotation).context("can't record")?;
+    let sink = Recording {
+        recorder,
+        progress: Progress::start(&path, masked),
+        flushed: Instant::now(),
         failed: None,
     };
     // The core runs along: its verdicts tell the kernel half what not to copy.
     let config = SpanArgs::default().config();
     let duration = recording.duration.map(|period| period.0);
-    let watched = runtime::watch(&options, config, duration, None, &mut sink)?;
+    let (watched, sink) = runtime::watch(&options, config, duration, None, || Ok(sink))?;
+    sink.progress.end();
     let written = match sink.failed {
         Some(error) => Err(error),
-        None => sink.writer.finish().map_err(Into::into),
+        None => sink.recorder.finish(),
     };
-    let (records, bytes) =
-        written.with_context(|| format!("can't write the recording {}", path.display()))?;
     watched.detached();
-    eprintln!("recorded records={records} bytes={bytes} file={}", path.display());
+    let size = written.context("the recording ended")?;
+    eprintln!(
+        "recorded records={} bytes={} files={} file={}",
+        size.records,
+        size.bytes,
+        size.files,
+        path.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -79,27 +104,31 @@ static WRITTEN: Metric = metric(
 );
 
 struct Recording {
-    writer: Writer<BufWriter<File>>,
-    redactor: Option<Redactor>,
-    failed: Option<anyhow::Error>,
+    recorder: Recorder,
+    progress: Progress,
+    flushed: Instant,
+    failed: Option<RecordingError>,
 }
 
 impl Sink for Recording {
     fn record(&mut self, record: &Record<'_>) {
-        if self.failed.is_some() {
-            return;
+        if self.failed.is_none() {
+            self.failed = self.recorder.write(record).err();
         }
-        let written = match &mut self.redactor {
-            Some(redactor) => self.writer.write(&redactor.mask(record)),
-            None => self.writer.write(record),
-        };
-        self.failed = written.err().map(Into::into);
     }
 
     fn span(&mut self, _span: Box<Span>) {}
 
+    fn turn(&mut self) {
+        if self.failed.is_none() && self.flushed.elapsed() >= FLUSH {
+            self.failed = self.recorder.flush().err();
+            self.flushed = Instant::now();
+        }
+        self.progress.turn(self.recorder.size());
+    }
+
     fn readings(&self) -> Vec<Reading> {
-        vec![Reading::new(&WRITTEN, self.writer.records())]
+        vec![Reading::new(&WRITTEN, self.recorder.size().records)]
     }
 
     fn ended(&mut self) -> bool {

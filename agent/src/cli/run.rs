@@ -9,8 +9,8 @@ use clap::Args;
 use super::ConfigArgs;
 use crate::capture;
 use crate::config::{CaptureArgs, MetricsArgs, OutputArgs, SpanArgs};
-use crate::export::{self, Exporters};
-use crate::metrics::{Board, Endpoint};
+use crate::export::{self, Prepared};
+use crate::metrics::{Board, Bound, Endpoint};
 use crate::runtime::{self, Exporting};
 
 const HELP: &str = "\
@@ -59,14 +59,22 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     require_privileges("run")?;
 
     let board = Arc::new(Board::default());
-    let listening = metrics
-        .metrics_listen
-        .map(|address| Endpoint::start(address, Arc::clone(&board)))
-        .transpose()?;
-    let telemetry = plan.telemetry(&board);
-    let exporters = Exporters::start(plan, export::Mode::Live)?;
-    let mut sink = Exporting::new(exporters, telemetry, output.stats.unwrap_or(false));
-    let watched = runtime::watch(&options, config, None, Some(&board), &mut sink)?;
+    // What takes privileges of the outputs, before they have none: files and addresses.
+    let bound = metrics.metrics_listen.map(Bound::new).transpose()?;
+    let prepared = Prepared::new(&plan, export::Mode::Live)?;
+    let mut listening = None;
+    let (watched, sink) = runtime::watch(&options, config, None, Some(&board), || {
+        listening = bound
+            .map(|bound| Endpoint::start(bound, Arc::clone(&board)))
+            .transpose()?;
+        let telemetry = plan.telemetry(&board);
+        let exporters = prepared.start()?;
+        Ok(Exporting::new(
+            exporters,
+            telemetry,
+            output.stats.unwrap_or(false),
+        ))
+    })?;
     let code = sink.finish(watched.readings.clone(), runtime::FLUSH);
     drop(listening);
     watched.detached();

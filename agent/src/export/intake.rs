@@ -103,17 +103,23 @@ impl Intake {
     }
 
     /// The next spans: as soon as there are `max`, or `delay` after the first. None when no more will come.
-    pub(super) async fn batch(&mut self, max: usize, delay: Duration) -> Option<Vec<Arc<Span>>> {
+    ///
+    /// Without a delay no clock decides where one batch ends and the next begins.
+    pub(super) async fn batch(&mut self, max: usize, delay: Option<Duration>) -> Option<Vec<Arc<Span>>> {
         let mut batch = Vec::new();
         if self.spans.recv_many(&mut batch, max).await == 0 {
             return None;
         }
-        let end = Instant::now() + delay;
+        let end = delay.map(|delay| Instant::now() + delay);
         while batch.len() < max {
             let room = max - batch.len();
-            match timeout_at(end, self.spans.recv_many(&mut batch, room)).await {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {}
+            let more = self.spans.recv_many(&mut batch, room);
+            let came = match end {
+                Some(end) => timeout_at(end, more).await.unwrap_or(0),
+                None => more.await,
+            };
+            if came == 0 {
+                break;
             }
         }
         Some(batch)
@@ -136,6 +142,11 @@ impl Intake {
             return tokio::time::sleep(length.min(Duration::from_millis(200))).await;
         }
         let _ = timeout(length, self.closing.wait_for(|closing| *closing)).await;
+    }
+
+    /// Sleeps as long as somebody else asks, at the program's end too: what comes sooner is refused.
+    pub(super) async fn obey(&self, length: Duration) {
+        tokio::time::sleep(length).await;
     }
 
     /// Whether the program is about to end.

@@ -22,12 +22,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use celeryscope_core::{Area, Metric, MetricKind, Span};
 use serde::Deserialize;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use crate::metrics::{Reading, metric};
 use intake::{Counts, Intake};
 use sampling::Sampling;
+use settings::Batching;
 
 pub use otlp::Telemetry;
 pub use settings::{Fallback, Plan};
@@ -49,7 +51,7 @@ pub enum OutputSpec {
 pub enum Mode {
     /// Spans come from a live capture, which must not wait: drop.
     Live,
-    /// Spans come from a file: wait.
+    /// Spans come from a file: wait, and let no clock decide what goes out together.
     Replay,
 }
 
@@ -100,6 +102,12 @@ pub(crate) static METRICS: &[Metric] = &[
     ),
 ];
 
+/// Outputs that can start: their files are open, their settings were understood.
+pub struct Prepared {
+    outputs: Vec<Ready>,
+    mode: Mode,
+}
+
 /// The running outputs.
 #[derive(Debug)]
 pub struct Exporters {
@@ -123,18 +131,43 @@ struct Running {
     warned: Option<Instant>,
 }
 
+impl Prepared {
+    /// Opens what each output of the plan writes to.
+    ///
+    /// # Errors
+    /// An output can't be set up: a file that can't be written, an endpoint that is not a URL.
+    pub fn new(plan: &Plan, mode: Mode) -> anyhow::Result<Self> {
+        let outputs = plan
+            .outputs
+            .iter()
+            .map(|spec| Ready::new(spec, plan, mode))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { outputs, mode })
+    }
+
+    /// Starts them, each on a thread that has the privileges of this one.
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    pub fn start(self) -> anyhow::Result<Exporters> {
+        Ok(Exporters {
+            outputs: self
+                .outputs
+                .into_iter()
+                .map(Ready::start)
+                .collect::<anyhow::Result<_>>()?,
+            mode: self.mode,
+        })
+    }
+}
+
 impl Exporters {
     /// Starts each output of the plan.
     ///
     /// # Errors
     /// An output can't be set up: a file that can't be written, an endpoint that is not a URL.
-    pub fn start(plan: Plan, mode: Mode) -> anyhow::Result<Self> {
-        let outputs = plan
-            .outputs
-            .iter()
-            .map(|spec| Running::start(spec, &plan, mode))
-            .collect::<anyhow::Result<_>>()?;
-        Ok(Self { outputs, mode })
+    pub fn start(plan: &Plan, mode: Mode) -> anyhow::Result<Self> {
+        Prepared::new(plan, mode)?.start()
     }
 
     /// Offers a span to every output.
@@ -237,12 +270,28 @@ impl Exporters {
     }
 }
 
-impl Running {
-    fn start(spec: &OutputSpec, plan: &Plan, mode: Mode) -> anyhow::Result<Self> {
+/// An output without its thread.
+struct Ready {
+    name: &'static str,
+    runtime: Runtime,
+    work: Work,
+    queue: mpsc::Sender<Arc<Span>>,
+    closing: watch::Sender<bool>,
+    counts: Arc<Counts>,
+    room: u64,
+    sampling: Option<Sampling>,
+}
+
+impl Ready {
+    fn new(spec: &OutputSpec, plan: &Plan, mode: Mode) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("can't start an output's event loop")?;
+        let batching = Batching {
+            delay: plan.batching.delay.filter(|_| mode == Mode::Live),
+            ..plan.batching
+        };
         let counts = Arc::new(Counts::default());
         let (queue, spans) = mpsc::channel(plan.batching.queue);
         let (closing, closed) = watch::channel(false);
@@ -253,7 +302,7 @@ impl Running {
         let (name, work): (_, Work) = match spec {
             OutputSpec::Otlp => {
                 let give_up = (mode == Mode::Replay).then_some(Duration::from_secs(30));
-                let exporter = otlp::Otlp::new(&plan.otlp, plan.batching, give_up)?;
+                let exporter = otlp::Otlp::new(&plan.otlp, batching, give_up)?;
                 ("otlp", Box::pin(exporter.run(intake)))
             }
             OutputSpec::Tree => {
@@ -261,12 +310,27 @@ impl Running {
                 ("tree", Box::pin(tree::run(intake, quiet)))
             }
             OutputSpec::OtlpJson(path) => {
-                let lines = otlp_json::OtlpJson::open(path.as_deref(), plan.batching)?;
+                let lines = otlp_json::OtlpJson::open(path.as_deref(), batching)?;
                 ("otlp-json", Box::pin(lines.run(intake)))
             }
         };
         drop(inside);
+        Ok(Self {
+            name,
+            runtime,
+            work,
+            queue,
+            closing,
+            counts,
+            room: plan.batching.queue as u64,
+            sampling: (*spec != OutputSpec::Tree).then(|| plan.sampling.clone()),
+        })
+    }
 
+    fn start(self) -> anyhow::Result<Running> {
+        let Self {
+            name, runtime, work, ..
+        } = self;
         let (finished, done) = std_mpsc::sync_channel(1);
         thread::Builder::new()
             .name(name.to_owned())
@@ -276,19 +340,21 @@ impl Running {
                 let _ = finished.send(result);
             })
             .with_context(|| format!("can't start the thread of output {name}"))?;
-        Ok(Self {
+        Ok(Running {
             name,
-            queue: Some(queue),
-            closing,
-            counts,
-            room: plan.batching.queue as u64,
-            sampling: (*spec != OutputSpec::Tree).then(|| plan.sampling.clone()),
+            queue: Some(self.queue),
+            closing: self.closing,
+            counts: self.counts,
+            room: self.room,
+            sampling: self.sampling,
             done,
             end: None,
             warned: None,
         })
     }
+}
 
+impl Running {
     /// Spans in the queue.
     fn queued(&self) -> u64 {
         let queued = |queue: &mpsc::Sender<_>| queue.max_capacity().saturating_sub(queue.capacity());

@@ -4,19 +4,24 @@
 //! tried again until it succeeds or the program ends, while the bounded queue behind it fills; what the collector
 //! refuses for good is dropped and counted. The log says once that the collector went away, and once that it is back.
 
+mod hints;
 mod settings;
 mod telemetry;
 
-use std::time::{Duration, Instant};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::bail;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::error::OTelSdkError;
-use opentelemetry_sdk::trace::SpanExporter as _;
+use opentelemetry_sdk::trace::SpanExporter as Export;
+use tokio::time::Instant;
 
 use super::convert::{Group, group};
 use super::intake::Intake;
 use super::settings::Batching;
+use hints::Hints;
 
 pub(super) use settings::{Settings, Signal};
 pub use telemetry::Telemetry;
@@ -26,8 +31,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// The output.
 #[derive(Debug)]
-pub(super) struct Otlp {
-    exporter: SpanExporter,
+pub(super) struct Otlp<E = SpanExporter> {
+    exporter: E,
+    hints: Arc<Hints>,
     batching: Batching,
     shown: String,
     give_up: Option<Duration>,
@@ -43,14 +49,29 @@ impl Otlp {
         batching: Batching,
         give_up: Option<Duration>,
     ) -> anyhow::Result<Self> {
-        Ok(Self {
-            exporter: settings.span_exporter()?,
+        let hints = Arc::default();
+        let exporter = settings.span_exporter(&hints)?;
+        Ok(Self::with(exporter, hints, batching, settings.shown(), give_up))
+    }
+}
+
+impl<E: Export> Otlp<E> {
+    fn with(
+        exporter: E,
+        hints: Arc<Hints>,
+        batching: Batching,
+        shown: &str,
+        give_up: Option<Duration>,
+    ) -> Self {
+        Self {
+            exporter,
+            hints,
             batching,
-            shown: settings.shown().to_owned(),
+            shown: shown.to_owned(),
             give_up,
             away: None,
             refusal: None,
-        })
+        }
     }
 
     pub(super) async fn run(mut self, mut intake: Intake) -> anyhow::Result<()> {
@@ -68,6 +89,7 @@ impl Otlp {
         let mut pause = FIRST_PAUSE;
         self.exporter.set_resource(&group.resource);
         loop {
+            self.hints.clear();
             let error = match self.exporter.export(group.spans.clone()).await {
                 Ok(()) => {
                     self.arrived();
@@ -77,7 +99,7 @@ impl Otlp {
                 Err(error) => error,
             };
             let reason = reason(&error);
-            if !is_transient(&error) {
+            if !is_transient(&error, self.hints.tried_again()) {
                 self.refused(count, reason);
                 intake.counts.failed(count);
                 return Ok(());
@@ -89,10 +111,16 @@ impl Otlp {
                 );
                 Instant::now()
             });
-            if self.give_up.is_some_and(|patience| since.elapsed() > patience) {
+            let asked = self.hints.retry_after().filter(|asked| *asked > pause);
+            let until = since.elapsed() + asked.unwrap_or_default();
+            if self.give_up.is_some_and(|patience| until > patience) {
                 bail!("collector {} stays away ({reason}): is it running?", self.shown);
             }
-            intake.pause(pause).await;
+            if let Some(asked) = asked {
+                intake.obey(asked).await;
+            } else {
+                intake.pause(spread(pause)).await;
+            }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -120,6 +148,12 @@ impl Otlp {
     }
 }
 
+/// From three quarters to five quarters of it, so that a collector that comes back is not met by all agents at once.
+fn spread(pause: Duration) -> Duration {
+    let dice = u8::try_from(RandomState::new().hash_one(()) % 64).unwrap_or_default();
+    pause * (96 + u32::from(dice)) / 128
+}
+
 fn reason(error: &OTelSdkError) -> String {
     match error {
         OTelSdkError::InternalFailure(text) => text
@@ -134,8 +168,9 @@ fn reason(error: &OTelSdkError) -> String {
 
 /// Whether the same spans may be taken later, by the OTLP specification's lists (OTLP/gRPC and OTLP/HTTP "Failures").
 ///
-/// The exporter tells the reason as text only. It has honoured Retry-After and RetryInfo by then.
-fn is_transient(error: &OTelSdkError) -> bool {
+/// The exporter tells the reason as text only. It has honoured RetryInfo by then as far as its own patience goes, the timeout of a
+/// call; that it tried again is how one knows that a collector that is out of resources expects to have some later.
+fn is_transient(error: &OTelSdkError, tried_again: bool) -> bool {
     let text = match error {
         OTelSdkError::Timeout(_) => return true,
         OTelSdkError::AlreadyShutdown => return false,
@@ -151,6 +186,9 @@ fn is_transient(error: &OTelSdkError) -> bool {
             "OutOfRange",
             "DataLoss",
         ];
+        if code.trim() == "ResourceExhausted" && tried_again {
+            return true;
+        }
         // A connection that breaks in mid-call surfaces under other codes, with the transport's error behind it.
         return passing.contains(&code.trim())
             || source.contains("transport error")
@@ -163,38 +201,4 @@ fn is_transient(error: &OTelSdkError) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Scenario: the exporter's errors, as its version words them.
-    /// Guarantees: only what the specification calls retryable is tried again.
-    #[test]
-    fn transient_or_final() {
-        let grpc = |rest: &str| {
-            OTelSdkError::InternalFailure(format!("TonicTracesClient export failed with gRPC code: {rest}"))
-        };
-        let http = |status: &str| {
-            OTelSdkError::InternalFailure(format!("HTTP export failed with status code: {status}"))
-        };
-        for error in [
-            grpc("Unavailable: transport error: connection refused"),
-            grpc("DeadlineExceeded"),
-            grpc("Unknown: transport error: broken pipe"),
-            http("503"),
-            http("429"),
-            OTelSdkError::InternalFailure("HTTP export failed: network error".to_owned()),
-            OTelSdkError::Timeout(Duration::from_secs(1)),
-        ] {
-            assert!(is_transient(&error), "{error}");
-        }
-        for error in [
-            grpc("InvalidArgument"),
-            grpc("Unimplemented"),
-            grpc("ResourceExhausted"),
-            http("400"),
-            http("404"),
-        ] {
-            assert!(!is_transient(&error), "{error}");
-        }
-    }
-}
+mod tests;

@@ -55,11 +55,16 @@ impl OtlpJson {
     }
 }
 
+/// The same spans give the same line: a resource's attributes, which the SDK keeps in no order, are sorted.
 fn line(groups: Vec<Group>) -> anyhow::Result<Vec<u8>> {
     let resource_spans = groups
         .into_iter()
         .flat_map(|group| {
-            let resource = ResourceAttributesWithSchema::from(&group.resource);
+            let mut resource = ResourceAttributesWithSchema::from(&group.resource);
+            resource
+                .attributes
+                .0
+                .sort_by(|one, other| one.key.cmp(&other.key));
             group_spans_by_resource_and_scope(group.spans, &resource)
         })
         .collect();

@@ -25,8 +25,8 @@ pub(super) struct Batching {
     pub(super) queue: usize,
     /// Spans in one batch.
     pub(super) batch: usize,
-    /// How long the first span of a batch waits for others.
-    pub(super) delay: Duration,
+    /// How long the first span of a batch waits for others; where there is no hurry, until the batch is full.
+    pub(super) delay: Option<Duration>,
 }
 
 /// Everything the outputs need to start.
@@ -160,7 +160,7 @@ impl Batching {
         Self {
             queue,
             batch: number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512, 1 << 16).min(queue),
-            delay: Duration::from_millis(delay as u64),
+            delay: Some(Duration::from_millis(delay as u64)),
         }
     }
 }
@@ -239,6 +239,6 @@ mod tests {
         ];
         let batching = plan(&[], &vars).unwrap().batching;
         assert_eq!((batching.queue, batching.batch), (100, 100));
-        assert_eq!(batching.delay, Duration::from_secs(1));
+        assert_eq!(batching.delay, Some(Duration::from_secs(1)));
     }
 }

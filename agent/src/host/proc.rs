@@ -47,11 +47,24 @@ pub(crate) fn arguments(proc_root: &Path, pid: u32) -> Option<Vec<String>> {
 
 /// The process's parent.
 pub(crate) fn parent(proc_root: &Path, pid: u32) -> Option<u32> {
+    u32::try_from(stat(proc_root, pid, 4)?).ok()
+}
+
+/// When the process was started, in the kernel's ticks: with its id it is that process and no later one.
+pub(crate) fn started(proc_root: &Path, pid: u32) -> Option<u64> {
+    stat(proc_root, pid, 22)
+}
+
+/// A field of the process's `stat`, counted from 1 as in proc_pid_stat(5); from the 4th on.
+fn stat(proc_root: &Path, pid: u32, field: usize) -> Option<u64> {
     let stat = fs::read(proc_root.join(pid.to_string()).join("stat")).ok()?;
     // pid (comm) state ppid …; comm may hold anything, so count from its last parenthesis.
     let after = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let text = String::from_utf8_lossy(stat.get(after..)?).into_owned();
-    text.split_ascii_whitespace().nth(1)?.parse().ok()
+    text.split_ascii_whitespace()
+        .nth(field.checked_sub(3)?)?
+        .parse()
+        .ok()
 }
 
 /// Every live descendant of `roots`, without the roots themselves.
@@ -109,5 +122,17 @@ mod tests {
         );
         assert_eq!(arguments(tree.root(), 11).unwrap(), [""; 0]);
         assert_eq!(arguments(tree.root(), 12), None);
+    }
+
+    /// Scenario: this very process, and one that is gone.
+    /// Guarantees: when it was started stays what it is, and lies before now; gone is `None`.
+    #[test]
+    fn processes_are_known_by_their_start() {
+        let root = Path::new("/proc");
+        let own = started(root, std::process::id()).unwrap();
+        let of_init = started(root, 1).unwrap();
+        assert!(own > of_init);
+        assert_eq!(started(root, std::process::id()), Some(own));
+        assert_eq!(started(Tree::new().root(), 10), None);
     }
 }

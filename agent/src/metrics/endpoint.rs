@@ -35,6 +35,13 @@ const WHOLE_TIME: Duration = Duration::from_secs(10);
 /// How long the loop is waited for when the numbers there are old.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// An address that is listened on; who connects waits.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
 /// The running endpoint. Dropping it ends it.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -42,12 +49,12 @@ pub struct Endpoint {
     _running: oneshot::Sender<()>,
 }
 
-impl Endpoint {
+impl Bound {
     /// Listens.
     ///
     /// # Errors
     /// The address can't be had.
-    pub fn start(address: SocketAddr, board: Arc<Board>) -> anyhow::Result<Self> {
+    pub fn new(address: SocketAddr) -> anyhow::Result<Self> {
         let listen = || -> std::io::Result<(TcpListener, SocketAddr)> {
             let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
@@ -68,6 +75,17 @@ impl Endpoint {
                 "metrics on {address} are open to the network: anybody who reaches it can read them"
             );
         }
+        Ok(Self { listener, address })
+    }
+}
+
+impl Endpoint {
+    /// Answers.
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    pub fn start(bound: Bound, board: Arc<Board>) -> anyhow::Result<Self> {
+        let Bound { listener, address } = bound;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -15,7 +15,7 @@ use celeryscope_core::{Area, Held, Metric, MetricKind, Stats};
 use crate::{capture, export};
 
 pub use board::Board;
-pub use endpoint::Endpoint;
+pub use endpoint::{Bound, Endpoint};
 pub use exposition::exposition;
 
 /// A number, at one moment.

@@ -1,80 +1,77 @@
-//! Reads a recording, as far as it is whole.
+//! Reads one file of a recording, past what is damaged and up to where it was cut.
+//!
+//! What could not be read becomes a Lost record, so that the core takes it as it takes what the capture lost. Nothing is
+//! allocated by a length that no checksum vouches for.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
+use std::ops::Range;
 use std::path::Path;
 
-use celeryscope_common::{Record, RecordError, VERSION};
+use celeryscope_common::{Header, Kind, Record, RecordError};
 
-use super::format::{ENDIAN, FORMAT, FRAME_LIMIT, HEADER_LIMIT, MAGIC, Meta};
+use super::format::{HEAD, HEADER_LIMIT, Head, MAGIC, MARK, kind};
+use super::header::{Meta, ReadError};
 
-/// Why a file can't be read, or not further. Positions are bytes from the file's start.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The first line is another.
-    #[error("not a celeryscope recording")]
-    NotARecording,
-    /// The header line is cut, too long or not what it should be.
-    #[error("its header is damaged: {0}")]
-    Header(String),
-    /// Written by another version.
-    #[error(
-        "it has format {format}, records {record}; this agent reads {FORMAT} and {VERSION}: use the agent that wrote it ({agent})"
-    )]
-    Version {
-        /// Version of the file format.
-        format: u32,
-        /// Version of the records.
-        record: u32,
-        /// The agent's version.
-        agent: String,
-    },
-    /// Written on a machine of the other byte order.
-    #[error("it was recorded on a {0}-endian machine: replay it on one")]
-    Endian(String),
-    /// A frame is longer than any can be.
-    #[error("damaged at byte {at}: a frame of {len} bytes")]
-    Length {
-        /// Where the frame starts.
-        at: u64,
-        /// What it claims.
-        len: u32,
-    },
-    /// A frame's checksum is wrong.
-    #[error("damaged at byte {at}: the checksum is wrong")]
-    Checksum {
-        /// Where the frame starts.
-        at: u64,
-    },
-    /// A whole frame that is not a record.
-    #[error("damaged at byte {at}: {error}")]
-    Record {
-        /// Where the frame starts.
-        at: u64,
-        /// What is wrong with it.
-        error: RecordError,
-    },
-    /// The file can't be read.
-    #[error(transparent)]
-    Io(#[from] io::Error),
+/// Bytes asked for at once.
+const CHUNK: usize = 256 << 10;
+
+/// What of a file could not be read. Positions are bytes from its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Stretches that are damaged.
+    pub damaged: u64,
+    /// Where the first of them begins.
+    pub first_damage: u64,
+    /// Records that were in them, as far as their numbers tell.
+    pub lost: u64,
+    /// Blocks and records of kinds that this agent does not know.
+    pub unknown: u64,
+    /// Where the file was cut off.
+    pub cut: Option<u64>,
 }
 
-/// A recording being read.
+/// A file being read.
 #[derive(Debug)]
 pub struct Reader<R: Read> {
     input: R,
-    at: u64,
-    frame: Vec<u8>,
-    cut: Option<String>,
+    meta: Meta,
+    /// What has been read and not yet used.
+    window: Vec<u8>,
+    used: usize,
+    filled: usize,
+    /// Where in the file the window begins.
+    offset: u64,
+    /// The number that the next record should have.
+    next: u64,
+    /// What the damaged blocks' heads prove: the recording has at least as many records.
+    proven: u64,
+    /// Blocks of state that were read.
+    states: u64,
+    skip_state: bool,
+    ended: bool,
+    /// Time of the last record.
+    time: u64,
+    now: Now,
+    /// A record behind those that were lost.
+    held: Option<Range<usize>>,
+    report: Report,
 }
 
-impl Reader<BufReader<File>> {
+/// What [`Reader::record`] gives.
+#[derive(Clone, Debug)]
+enum Now {
+    Stored(Range<usize>),
+    Lost(u64),
+}
+
+impl Reader<File> {
     /// Opens a file and checks its header.
     ///
     /// # Errors
     /// It can't be read or is not a recording of this version.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
-        Self::new(BufReader::with_capacity(1 << 20, File::open(path)?))
+        Self::new(File::open(path)?)
     }
 }
 
@@ -83,181 +80,267 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// The input can't be read or is not a recording of this version.
-    pub fn new(mut input: R) -> Result<Self, ReadError> {
-        let mut magic = vec![0; MAGIC.len()];
-        match input.read_exact(&mut magic) {
-            Ok(()) if magic == MAGIC => {}
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error.into()),
-            _ => return Err(ReadError::NotARecording),
-        }
-        let mut line = Vec::new();
-        loop {
-            let mut byte = [0];
-            input
-                .read_exact(&mut byte)
-                .map_err(|error| ReadError::Header(error.to_string()))?;
-            if byte[0] == b'\n' {
-                break;
-            }
-            line.push(byte[0]);
-            if line.len() >= HEADER_LIMIT {
-                return Err(ReadError::Header(format!("longer than {HEADER_LIMIT} bytes")));
-            }
-        }
-        let meta: Meta =
-            serde_json::from_slice(&line).map_err(|error| ReadError::Header(error.to_string()))?;
-        if (meta.format, meta.record) != (FORMAT, VERSION) {
-            return Err(ReadError::Version {
-                format: meta.format,
-                record: meta.record,
-                agent: meta.agent.escape_default().to_string(),
-            });
-        }
-        if meta.endian != ENDIAN {
-            return Err(ReadError::Endian(meta.endian.escape_default().to_string()));
-        }
-        Ok(Self {
+    pub fn new(input: R) -> Result<Self, ReadError> {
+        let mut reader = Self {
             input,
-            at: (MAGIC.len() + line.len() + 1) as u64,
-            frame: Vec::new(),
-            cut: None,
-        })
+            meta: Meta::default(),
+            window: Vec::new(),
+            used: 0,
+            filled: 0,
+            offset: 0,
+            next: 0,
+            proven: 0,
+            states: 0,
+            skip_state: false,
+            ended: false,
+            time: 0,
+            now: Now::Lost(0),
+            held: None,
+            report: Report::default(),
+        };
+        reader.have(MAGIC.len() + HEADER_LIMIT)?;
+        let start = &reader.window[..reader.filled];
+        let rest = start.strip_prefix(MAGIC).ok_or(ReadError::NotARecording)?;
+        let rest = &rest[..rest.len().min(HEADER_LIMIT)];
+        let len = rest.iter().position(|byte| *byte == b'\n').ok_or_else(|| {
+            ReadError::Header(if rest.len() < HEADER_LIMIT {
+                "it is cut".to_owned()
+            } else {
+                format!("longer than {HEADER_LIMIT} bytes")
+            })
+        })?;
+        reader.meta = Meta::parse(&rest[..len])?;
+        reader.used = MAGIC.len() + len + 1;
+        reader.next = reader.meta.first;
+        Ok(reader)
     }
 
-    /// The next record; None at the end, also where the file was cut short (see [`Self::cut`]).
+    /// What its header says.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// What could not be read so far.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The next record; None at the end, also where the file was cut off.
     ///
     /// # Errors
-    /// The file is damaged; nothing after that place can be trusted.
+    /// The input can't be read.
     pub fn next_record(&mut self) -> Result<Option<Record<'_>>, ReadError> {
-        let at = self.at;
-        let mut head = [0; 8];
-        let have = read_up_to(&mut self.input, &mut head)?;
-        if have < head.len() {
-            self.cut = (have > 0).then(|| format!("byte {at}"));
-            return Ok(None);
-        }
-        let [l0, l1, l2, l3, c0, c1, c2, c3] = head;
-        let len = u32::from_le_bytes([l0, l1, l2, l3]);
-        let size = usize::try_from(len).ok().filter(|size| *size <= FRAME_LIMIT);
-        let size = size.ok_or(ReadError::Length { at, len })?;
-        self.frame.resize(size, 0);
-        if read_up_to(&mut self.input, &mut self.frame)? < size {
-            self.cut = Some(format!("byte {at}"));
-            return Ok(None);
-        }
-        if crc32fast::hash(&self.frame) != u32::from_le_bytes([c0, c1, c2, c3]) {
-            return Err(ReadError::Checksum { at });
-        }
-        self.at += 8 + u64::from(len);
-        let record = Record::parse(&self.frame).map_err(|error| ReadError::Record { at, error })?;
-        Ok(Some(record))
+        Ok(if self.step()? { Some(self.record()) } else { None })
     }
 
-    /// Where the file breaks off in the middle of a record, if it does.
-    pub fn cut(&self) -> Option<&str> {
-        self.cut.as_deref()
+    /// The files before this one have been read up to this record and this time. Where this one is the very next, it need
+    /// not say again what still holds.
+    pub(super) fn follow(&mut self, next: u64, time: u64, adjacent: bool) -> u64 {
+        self.time = time;
+        if adjacent {
+            self.skip_state = true;
+            self.next = next;
+            return 0;
+        }
+        self.meta.first.saturating_sub(next)
+    }
+
+    /// How far it has been read: the next record's number, the last one's time.
+    pub(super) fn position(&self) -> (u64, u64) {
+        (self.next, self.time)
+    }
+
+    /// Goes to the next record; false at the end.
+    pub(super) fn step(&mut self) -> Result<bool, ReadError> {
+        if let Some(range) = self.held.take() {
+            self.now = Now::Stored(range);
+            return Ok(true);
+        }
+        while let Some((head, payload)) = self.next_block()? {
+            match head.kind {
+                kind::STATE => {
+                    self.states += 1;
+                    if self.skip_state {
+                        continue;
+                    }
+                    if self.take(payload) {
+                        return Ok(true);
+                    }
+                }
+                kind::RECORD => {
+                    let lost = self.lost_before(head.number);
+                    self.next = head.number.saturating_add(1);
+                    let sound = self.take(payload.clone());
+                    if lost > 0 {
+                        self.held = sound.then_some(payload);
+                        return Ok(self.lose(lost));
+                    }
+                    if sound {
+                        return Ok(true);
+                    }
+                }
+                kind::END => {
+                    self.ended = true;
+                    let lost = self.lost_before(head.number);
+                    self.next = self.next.max(head.number);
+                    return Ok(lost > 0 && self.lose(lost));
+                }
+                _ => self.report.unknown += 1,
+            }
+        }
+        // Cut off: only what the heads of damaged blocks prove is known to be lost.
+        let lost = self.lost_before(self.proven.max(self.next));
+        self.next = self.next.max(self.proven);
+        Ok(lost > 0 && self.lose(lost))
+    }
+
+    /// The record that [`Self::step`] went to.
+    pub(super) fn record(&self) -> Record<'_> {
+        match &self.now {
+            Now::Stored(range) => match Record::parse(&self.window[range.clone()]) {
+                Ok(record) => record,
+                // `take` has parsed it.
+                Err(_) => lost(1, self.time),
+            },
+            Now::Lost(count) => lost(*count, self.time),
+        }
+    }
+
+    /// Whether the payload is a record that this agent understands; it is the one to give, then.
+    fn take(&mut self, payload: Range<usize>) -> bool {
+        match Record::parse(&self.window[payload.clone()]) {
+            Ok(record) => {
+                self.time = self.time.max(record.header.exit);
+                self.now = Now::Stored(payload);
+                return true;
+            }
+            Err(RecordError::UnknownKind(_)) => self.report.unknown += 1,
+            Err(RecordError::ShortHeader(_) | RecordError::ShortPayload { .. }) => {
+                self.damage(self.offset + payload.start as u64);
+                self.report.lost += 1;
+            }
+        }
+        false
+    }
+
+    /// Records missing before the one of this number, blocks of state among them.
+    fn lost_before(&mut self, number: u64) -> u64 {
+        let states = if self.skip_state {
+            0
+        } else {
+            self.meta.state.saturating_sub(self.states)
+        };
+        self.states = self.meta.state;
+        number.saturating_sub(self.next).saturating_add(states)
+    }
+
+    fn lose(&mut self, count: u64) -> bool {
+        self.report.lost = self.report.lost.saturating_add(count);
+        self.now = Now::Lost(count);
+        true
+    }
+
+    fn damage(&mut self, at: u64) {
+        if self.report.damaged == 0 {
+            self.report.first_damage = at;
+        }
+        self.report.damaged += 1;
+    }
+
+    /// The next block that both its checksums vouch for, and where in the window its payload is.
+    fn next_block(&mut self) -> Result<Option<(Head, Range<usize>)>, ReadError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let mut damaged_from = None;
+        loop {
+            let whole = self.have(HEAD)?;
+            let at = self.offset + self.used as u64;
+            if !whole {
+                // A stretch that holds more than an end mark held a record, whose number nobody knows.
+                if let Some(from) = damaged_from {
+                    let long = at + (self.filled - self.used) as u64 - from > HEAD as u64;
+                    self.proven = self.proven.max(self.next.saturating_add(u64::from(long)));
+                }
+                self.report.cut = Some(damaged_from.unwrap_or(at));
+                self.ended = true;
+                return Ok(None);
+            }
+            let bytes = self.window[self.used..].first_chunk();
+            let Some(head) = bytes.and_then(|bytes| Head::from_bytes(bytes, &self.meta.id)) else {
+                if damaged_from.is_none() {
+                    self.damage(at);
+                    damaged_from = Some(at);
+                }
+                self.seek_mark();
+                continue;
+            };
+            damaged_from = None;
+            let size = HEAD + head.len as usize;
+            if !self.have(size)? {
+                self.report.cut = Some(at);
+                self.ended = true;
+                return Ok(None);
+            }
+            let payload = self.used + HEAD..self.used + size;
+            self.used += size;
+            let sound = crc32fast::hash(&self.window[payload.clone()]) == head.crc;
+            // A number that was there before: a block left from what the disk held earlier.
+            let stale = head.kind == kind::RECORD && head.number < self.next;
+            if sound && !stale {
+                return Ok(Some((head, payload)));
+            }
+            self.damage(at);
+            if head.kind == kind::RECORD {
+                self.proven = self.proven.max(head.number.saturating_add(1));
+            }
+        }
+    }
+
+    /// Moves on to what may be the next mark, by one byte at least.
+    fn seek_mark(&mut self) {
+        let rest = &self.window[self.used + 1..self.filled];
+        let found = rest.iter().position(|byte| *byte == MARK[0]);
+        self.used += 1 + found.unwrap_or(rest.len());
+    }
+
+    /// Reads until this many bytes are at hand; false where the input ends before.
+    fn have(&mut self, wanted: usize) -> io::Result<bool> {
+        if self.filled - self.used >= wanted {
+            return Ok(true);
+        }
+        self.window.copy_within(self.used..self.filled, 0);
+        self.offset += self.used as u64;
+        self.filled -= self.used;
+        self.used = 0;
+        let size = wanted.next_multiple_of(CHUNK);
+        if self.window.len() < size {
+            let mut larger = vec![0; size];
+            larger[..self.filled].copy_from_slice(&self.window[..self.filled]);
+            self.window = larger;
+        }
+        while self.filled < wanted {
+            match self.input.read(&mut self.window[self.filled..]) {
+                Ok(0) => return Ok(false),
+                Ok(n) => self.filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 }
 
-/// Fills `buffer` as far as there is input.
-fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut have = 0;
-    while have < buffer.len() {
-        match input.read(&mut buffer[have..]) {
-            Ok(0) => break,
-            Ok(n) => have += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(have)
+/// The loss of so many records, as the core is told of it.
+pub(super) fn lost(count: u64, time: u64) -> Record<'static> {
+    let header = Header {
+        enter: time,
+        exit: time,
+        conn: count,
+        ..Header::default()
+    };
+    Record::new(Kind::Lost, header, b"")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Writer;
-    use super::*;
-    use celeryscope_common::{Header, Kind};
-
-    fn recording() -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut writer = Writer::new(&mut out, true).unwrap();
-        for n in 0..3 {
-            let header = Header {
-                conn: n,
-                ..Header::default()
-            };
-            writer
-                .write(&Record::new(Kind::Send, header, &vec![b'x'; n as usize]))
-                .unwrap();
-        }
-        writer.finish().unwrap();
-        out
-    }
-
-    fn conns(bytes: &[u8]) -> Result<(Vec<u64>, bool), ReadError> {
-        let mut reader = Reader::new(bytes)?;
-        let mut conns = Vec::new();
-        while let Some(record) = reader.next_record()? {
-            assert_eq!(record.payload.len() as u64, record.header.conn);
-            conns.push(record.header.conn);
-        }
-        Ok((conns, reader.cut().is_some()))
-    }
-
-    /// Scenario: a recording of three records, cut at every byte.
-    /// Guarantees: the whole records before the cut are read, and a cut inside a record is told from a clean end.
-    #[test]
-    fn cut_anywhere() {
-        let whole = recording();
-        let body = whole.len() - 3 * (8 + Header::SIZE) - 3;
-        let ends = [0, 64, 64 + 65, 64 + 65 + 66].map(|end| body + end);
-        for cut in 0..=whole.len() {
-            let result = conns(&whole[..cut]);
-            if cut < body {
-                assert!(
-                    matches!(result, Err(ReadError::NotARecording | ReadError::Header(_))),
-                    "{cut}"
-                );
-                continue;
-            }
-            let (conns, broken) = result.unwrap();
-            assert_eq!(
-                conns.len(),
-                ends.iter().filter(|end| **end <= cut).count() - 1,
-                "{cut}"
-            );
-            assert_eq!(broken, !ends.contains(&cut), "{cut}");
-        }
-    }
-
-    /// Scenario: one bit of any frame is turned.
-    /// Guarantees: an error or a cut, never a record that was not written.
-    #[test]
-    fn any_flipped_bit_is_noticed() {
-        let whole = recording();
-        let body = whole.len() - 3 * (8 + Header::SIZE) - 3;
-        for at in body..whole.len() {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 0x10;
-            assert!(!matches!(conns(&bytes), Ok((_, false))), "{at}");
-        }
-    }
-
-    /// Scenario: headers of other versions, of the other byte order, and without end.
-    /// Guarantees: each is refused by name.
-    #[test]
-    fn foreign_headers_are_refused() {
-        let file = |line: &str| [MAGIC, line.as_bytes(), b"\n"].concat();
-        let other = file(r#"{"format":1,"record":99,"endian":"little","agent":"9.9"}"#);
-        let error = Reader::new(&other[..]).unwrap_err().to_string();
-        assert!(error.contains("records 99") && error.contains("(9.9)"), "{error}");
-        let other = if ENDIAN == "big" { "little" } else { "big" };
-        let other = file(&format!(r#"{{"format":1,"record":1,"endian":"{other}"}}"#));
-        assert!(matches!(Reader::new(&other[..]), Err(ReadError::Endian(_))));
-        assert!(matches!(
-            Reader::new(&file(&"x".repeat(5000))[..]),
-            Err(ReadError::Header(_))
-        ));
-    }
-}
+mod tests;

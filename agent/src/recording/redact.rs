@@ -19,7 +19,7 @@
 
 mod amqp;
 mod json;
-mod names;
+pub(super) mod names;
 mod pickle;
 mod resp;
 

@@ -1,105 +1,129 @@
-//! Writes a recording.
+//! Writes one file of a recording.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::time::SystemTime;
+use std::io::{self, Write};
 
-use celeryscope_common::{Record, VERSION};
+use celeryscope_common::Record;
 
-use super::format::{ENDIAN, FORMAT, FRAME_LIMIT, MAGIC, Meta};
+use super::format::{HEAD, Head, MAGIC, PAYLOAD_LIMIT, kind};
+use super::header::Meta;
 
-/// A recording being written.
+/// A file being written.
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     out: W,
+    meta: Meta,
     records: u64,
     bytes: u64,
 }
 
-impl Writer<BufWriter<File>> {
-    /// Creates the file, or empties the one that is there; only its owner may read it. `masked` is what the header
-    /// tells of the records to come.
-    ///
-    /// # Errors
-    /// The file can't be written.
-    pub fn create(path: &Path, masked: bool) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
-        Self::new(BufWriter::with_capacity(1 << 20, file), masked)
-    }
-}
-
 impl<W: Write> Writer<W> {
-    /// Writes the header.
+    /// Begins a recording; `masked` is what its header tells of the records to come.
     ///
     /// # Errors
     /// As the destination's.
-    pub fn new(mut out: W, masked: bool) -> io::Result<Self> {
-        let uname = rustix::system::uname();
-        let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let meta = Meta {
-            format: FORMAT,
-            record: VERSION,
-            endian: ENDIAN.to_owned(),
-            created: created.map_or(0, |since| since.as_secs()),
-            agent: env!("CARGO_PKG_VERSION").to_owned(),
-            host: uname.nodename().to_string_lossy().into_owned(),
-            kernel: uname.release().to_string_lossy().into_owned(),
-            masked,
-        };
-        let mut head = MAGIC.to_vec();
-        serde_json::to_writer(&mut head, &meta)?;
-        head.push(b'\n');
-        out.write_all(&head)?;
+    pub fn new(out: W, masked: bool) -> io::Result<Self> {
+        Self::begin(out, Meta::new(masked))
+    }
+
+    /// Begins the file that this header describes.
+    pub(super) fn begin(mut out: W, meta: Meta) -> io::Result<Self> {
+        let line = meta.to_line()?;
+        out.write_all(MAGIC)?;
+        out.write_all(&line)?;
         Ok(Self {
             out,
+            meta,
             records: 0,
-            bytes: head.len() as u64,
+            bytes: (MAGIC.len() + line.len()) as u64,
         })
     }
 
     /// Appends a record.
     ///
     /// # Errors
-    /// As the destination's; a record longer than a frame may be.
+    /// As the destination's; a record longer than a block may be.
     pub fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
-        let head = record.header.to_bytes();
-        let len = head.len() + record.payload.len();
-        if len > FRAME_LIMIT {
+        self.block(kind::RECORD, record)?;
+        self.records += 1;
+        Ok(())
+    }
+
+    /// Appends what still holds of the part before; comes before the first record.
+    pub(super) fn restate(&mut self, record: &Record<'_>) -> io::Result<()> {
+        self.block(kind::STATE, record)
+    }
+
+    /// Records written to this file.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Bytes written to this file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What its header says.
+    pub(super) fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Passes on what is held back.
+    ///
+    /// # Errors
+    /// As the destination's.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// Writes that this is the end; gives records and bytes written.
+    ///
+    /// # Errors
+    /// As the destination's.
+    pub fn finish(mut self) -> io::Result<(u64, u64)> {
+        self.end()?;
+        Ok((self.records, self.bytes))
+    }
+
+    /// Writes that this is the end. Nothing may be written after it.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        let end = Head {
+            kind: kind::END,
+            len: 0,
+            number: self.number(),
+            crc: 0,
+        };
+        self.out.write_all(&end.to_bytes(&self.meta.id))?;
+        self.bytes += HEAD as u64;
+        self.out.flush()
+    }
+
+    /// The next record's.
+    pub(super) fn number(&self) -> u64 {
+        self.meta.first.saturating_add(self.records)
+    }
+
+    fn block(&mut self, kind: u8, record: &Record<'_>) -> io::Result<()> {
+        let header = record.header.to_bytes();
+        let len = header.len() + record.payload.len();
+        if len > PAYLOAD_LIMIT {
             return Err(io::Error::other(format!(
                 "a record of {len} bytes is longer than the format allows"
             )));
         }
         let mut crc = crc32fast::Hasher::new();
-        crc.update(&head);
+        crc.update(&header);
         crc.update(record.payload);
-        self.out
-            .write_all(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes())?;
-        self.out.write_all(&crc.finalize().to_le_bytes())?;
-        self.out.write_all(&head)?;
+        let head = Head {
+            kind,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+            number: self.number(),
+            crc: crc.finalize(),
+        };
+        self.out.write_all(&head.to_bytes(&self.meta.id))?;
+        self.out.write_all(&header)?;
         self.out.write_all(record.payload)?;
-        self.records += 1;
-        self.bytes += 8 + len as u64;
+        self.bytes += (HEAD + len) as u64;
         Ok(())
-    }
-
-    /// Records written so far.
-    pub fn records(&self) -> u64 {
-        self.records
-    }
-
-    /// Flushes; gives records and bytes written.
-    ///
-    /// # Errors
-    /// As the destination's.
-    pub fn finish(mut self) -> io::Result<(u64, u64)> {
-        self.out.flush()?;
-        Ok((self.records, self.bytes))
     }
 }

@@ -2,7 +2,12 @@
 //!
 //! The modules under test are taken in by their paths: they are private to the agent, and the agent's other dependencies
 //! are not needed here.
-#![allow(dead_code, unused_imports, missing_docs, reason = "modules of another package")]
+#![allow(
+    dead_code,
+    unused_imports,
+    missing_docs,
+    reason = "modules of another package"
+)]
 
 pub mod host;
 pub mod recording_file;

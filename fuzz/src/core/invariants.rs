@@ -57,6 +57,7 @@ pub fn holds(stats: &Stats, held: &Held, put: Put, when: &str) {
     for (what, held, limit) in [
         ("connections", held.connections_held, held.connections_limit),
         ("attempts", held.attempts_held, held.attempts_limit),
+        ("runs", held.runs_held, held.runs_limit),
         ("publishes", held.publishes_held, held.publishes_limit),
         ("tasks", held.tasks_held, held.tasks_limit),
         ("groups", held.groups_held, held.groups_limit),
@@ -71,7 +72,7 @@ pub fn holds(stats: &Stats, held: &Held, put: Put, when: &str) {
         (
             "timers",
             held.timers_held,
-            held.attempts_held + held.publishes_held,
+            held.attempts_held + held.runs_held + held.publishes_held,
         ),
     ] {
         assert!(held <= limit, "{what}: {held} of {limit}, {when}");
@@ -121,7 +122,11 @@ fn sums(stats: &Stats, held: &Held, put: Put, when: &str) {
     let gaps = stats.resp_gap_bytes.saturating_add(stats.amqp_gap_bytes);
     sum("bytes in gaps", stats.stream_gap_bytes, gaps);
     let over = stats.runs + stats.attempts_unstarted;
-    sum("attempts", stats.attempts, over + held.attempts_held);
+    sum(
+        "attempts",
+        stats.attempts,
+        over + held.attempts_held + held.runs_held,
+    );
     let publishes = stats.publishes - held.publishes_held;
     sum("publishes", publishes, put.publishes);
     sum("runs", stats.runs, put.runs);
@@ -134,10 +139,11 @@ pub fn over(stats: &Stats, held: &Held, put: Put) {
     let left = [
         held.connections_held,
         held.attempts_held,
+        held.runs_held,
         held.publishes_held,
         held.message_bytes_held,
         held.stream_bytes_held,
         held.timers_held,
     ];
-    assert_eq!(left, [0; 6], "something is left: {held:#?}");
+    assert_eq!(left, [0; 7], "something is left: {held:#?}");
 }

@@ -38,7 +38,10 @@ fn run(steps: &[Step<'_>], limits: &Limits) -> Vec<Output> {
             }
         }
         said.extend(put.drain(&mut pipeline));
-        assert!(put.publishes == 0 || sent, "a publish that nobody sent: {said:#?}");
+        assert!(
+            put.publishes == 0 || sent,
+            "a publish that nobody sent: {said:#?}"
+        );
         assert!(put.runs == 0 || seen, "a run that nobody told of: {said:#?}");
         holds(
             &pipeline.stats(),

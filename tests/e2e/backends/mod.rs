@@ -13,10 +13,9 @@ use std::time::{Duration, Instant};
 use celeryscope_core::Span;
 
 use crate::check;
-use crate::on_brokers::on_brokers;
 use crate::rig::loopback::Family;
 use crate::rig::report::say;
-use crate::rig::{Agent, Broker, Scene};
+use crate::rig::{Agent, Broker, Scene, Tls, Way};
 use crate::variants::{Comes, SET, played, stage};
 use agree::{Says, differences};
 
@@ -32,11 +31,37 @@ fn backends(otherwise: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
+/// What is played over TLS, where the back ends differ in less.
+const SET_OVER_TLS: &[&str] = &["simple 3", "chained", "large 1"];
+
 /// Scenario: over ::1, with worker and publisher at work already, one agent for each back end comes, and all watch the same
-/// tasks: plain calls, chain, chord, retry, requeue, 1 MiB of arguments, forking clients.
+/// tasks: plain calls, chain, chord, retry, requeue, 1 MiB of arguments, forking clients; on Redis also some over TLS 1.3 (`rediss`).
 /// Guarantees: each tells every task in full, and all say the same of each.
-fn same_spans(broker: Broker) {
-    let Some(scene) = stage(broker, "backends", "celery57", Family::V6) else {
+mod same_spans {
+    use super::{Broker, Family, SET, SET_OVER_TLS, Tls, Way};
+
+    #[test]
+    fn redis() {
+        super::compare(Broker::Redis, Family::V6.into(), SET);
+    }
+
+    #[test]
+    fn rabbitmq() {
+        super::compare(Broker::RabbitMq, Family::V6.into(), SET);
+    }
+
+    #[test]
+    fn rediss() {
+        let way = Way {
+            family: Family::V6,
+            ..Tls::V13.into()
+        };
+        super::compare(Broker::Redis, way, SET_OVER_TLS);
+    }
+}
+
+fn compare(broker: Broker, way: Way, set: &[&str]) {
+    let Some(scene) = stage(broker, "backends", "celery57", way) else {
         return;
     };
     let watch = || -> Vec<Side> {
@@ -44,7 +69,7 @@ fn same_spans(broker: Broker) {
         names.map(|backend| Side::start(&scene, backend)).collect()
     };
     let limit = Duration::from_secs(30);
-    let sides = played(&scene, broker, Comes::Last, SET, limit, watch);
+    let sides = played(&scene, broker, Comes::Last, set, limit, watch);
     let judged: Vec<Judged> = sides.into_iter().map(|side| side.judge(&scene)).collect();
     let mut wrong: Vec<String> = judged
         .iter()
@@ -63,7 +88,6 @@ fn same_spans(broker: Broker) {
     }
     assert!(wrong.is_empty(), "{}", check::some(&wrong));
 }
-on_brokers!(same_spans: redis, rabbitmq);
 
 /// One back end's agent, whether it got ready or not.
 struct Side {
@@ -115,8 +139,8 @@ impl Side {
 
 /// Starts an agent that uses this back end, and says so.
 fn start(scene: &Scene, name: &str, backend: &str, more: &[&str]) -> Result<Agent, String> {
-    let options = [&["--stats", "--probes", backend], more].concat();
-    let agent = Agent::try_start(scene.folder(), name, &scene.ports(), &options)?;
+    let options = [&["--probes", backend], more].concat();
+    let agent = Agent::try_watch(scene, name, &options)?;
     match agent.backend() {
         Some(used) if used == backend || backend == "auto" => Ok(agent),
         used => Err(format!("asked for {backend}, its line \"ready\" names {used:?}")),

@@ -41,17 +41,18 @@ impl Agent {
 
     /// Watches a stage's ports, and is told where TLS is spoken there.
     pub(crate) fn watch(scene: &Scene, name: &str) -> Self {
+        or_panic(Self::try_watch(scene, name, &[]))
+    }
+
+    /// The same with more options, where an agent that does not get ready is the caller's to tell: why not.
+    pub(crate) fn try_watch(scene: &Scene, name: &str, more: &[&str]) -> Result<Self, String> {
         let ports = scene.ports();
-        let mut more = vec!["--stats".to_owned()];
-        if scene.identity().is_some() {
-            more.extend(
-                ports
-                    .iter()
-                    .flat_map(|port| ["--tls-port".to_owned(), port.to_string()]),
-            );
-        }
-        let more: Vec<&str> = more.iter().map(String::as_str).collect();
-        Self::start(scene.folder(), name, &ports, &more)
+        let spoken = ports.iter().filter(|_| scene.identity().is_some());
+        let spoken: Vec<String> = spoken.map(|port| format!("--tls-port={port}")).collect();
+        let mut all = vec!["--stats"];
+        all.extend(more);
+        all.extend(spoken.iter().map(String::as_str));
+        Self::try_start(scene.folder(), name, &ports, &all)
     }
 
     /// The same where an agent that does not get ready is the caller's to tell: why not.
@@ -168,6 +169,19 @@ impl Agent {
             name: self.name,
             usage,
         })
+    }
+
+    /// SIGTERM for one that records: it must end its file and exit with 0. Gives its log.
+    pub(crate) fn end_recording(mut self) -> String {
+        assert!(self.alive(), "the recording had ended by itself: {}", self.log());
+        self.process.terminate();
+        let status = self.process.wait(Duration::from_secs(10));
+        assert!(
+            status.is_some_and(|status| status.success()),
+            "the recording's end: {status:?}: {}",
+            self.log()
+        );
+        self.log()
     }
 
     /// Sends it a signal and goes on.

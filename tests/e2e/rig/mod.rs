@@ -16,6 +16,7 @@ pub(crate) mod rabbitmq;
 pub(crate) mod redis;
 pub(crate) mod report;
 pub(crate) mod scene;
+pub(crate) mod secret;
 pub(crate) mod spans;
 pub(crate) mod tls;
 pub(crate) mod truth;

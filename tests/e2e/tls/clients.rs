@@ -45,8 +45,8 @@ fn short_lived(broker: Broker) {
 }
 on_brokers!(short_lived: redis, rabbitmq);
 
-/// Scenario: a client that sends hand-made messages with redis.asyncio, which leaves OpenSSL memory in the place of the socket: small
-/// ones and one of 200 kB, by one version of TLS after the other.
+/// Scenario: a client that was never seen before connects with redis.asyncio, which leaves OpenSSL memory in the place of the socket, and
+/// half a second later sends hand-made messages: small ones and one of 200 kB, by one version of TLS after the other.
 /// Guarantees: its publishes are told, and in full but for the broker's address, which nothing ties to the session; the runs that
 /// follow are told in full.
 #[test]

@@ -2,12 +2,10 @@
 
 use std::process::Command;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
 use super::LIMIT;
 use crate::check;
 use crate::rig::agent::binary;
+use crate::rig::secret;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Broker, Publisher, Scene, Tls, Way, Worker};
 
@@ -58,38 +56,6 @@ fn nothing_is_given_away() {
     secrets.extend(body.map(str::to_owned));
     assert!(secrets.len() > 2, "no body of a private key: {key}");
     let exported = std::fs::read_to_string(&spans).expect("the spans' file");
-    for secret in &secrets {
-        for (form, sought) in forms(secret) {
-            for (place, text) in [("the log", &left.log), ("the spans", &exported)] {
-                assert!(!text.contains(&sought), "{place} holds {secret:?} {form}");
-            }
-        }
-    }
-}
-
-/// A text in clear, as the numbers that a list of bytes is shown as, and in base64 from each of its three offsets, without the first
-/// and last characters, which depend on what stands beside it.
-fn forms(secret: &str) -> Vec<(String, String)> {
-    let numbers: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();
-    let mut forms = vec![
-        ("in clear".to_owned(), secret.to_owned()),
-        ("as a list of bytes".to_owned(), numbers.join(", ")),
-    ];
-    forms.extend((0..3).map(|before| {
-        let text = STANDARD.encode(format!("{}{secret}", "\0".repeat(before)));
-        let inner = text.get(4..text.len() - 4).expect("a secret of some length");
-        (format!("in base64 behind {before} bytes"), inner.to_owned())
-    }));
-    forms
-}
-
-/// Scenario: texts that hold a secret in base64, behind one to eight other bytes and before some more.
-/// Guarantees: the search above would find it.
-#[test]
-fn base64_is_found_wherever_it_begins() {
-    for before in 0..8 {
-        let text = STANDARD.encode(format!("{}{ARGUMENT}\"]]", "[".repeat(before)));
-        let found = forms(ARGUMENT).iter().any(|(_, sought)| text.contains(sought));
-        assert!(found, "{before} bytes before: {text}");
-    }
+    secret::assert_absent(&secrets, "the log", left.log.as_bytes());
+    secret::assert_absent(&secrets, "the spans", exported.as_bytes());
 }

@@ -13,7 +13,8 @@ use crate::broker::{BrokerEvent, Server};
 use crate::celery::TaskMessage;
 use crate::held::Held;
 use crate::pipeline::{Config, Output};
-use crate::span::{Link, Span, TraceId, build, host_of};
+use crate::span::build::{self, RunFacts};
+use crate::span::{Link, Span, TraceId, host_of};
 use crate::stats::Stats;
 use crate::time::{ClockPair, Mono};
 
@@ -50,6 +51,7 @@ const LONGEST_NAME: usize = 1024;
 pub(super) enum Due {
     Publish(u64),
     Attempt(AttemptId),
+    Run(AttemptId),
 }
 
 /// The task model.
@@ -61,6 +63,8 @@ pub(crate) struct Engine {
     pub(super) processes: Processes,
     pub(super) tasks: Bounded<Box<str>, Task>,
     pub(super) attempts: Bounded<AttemptId, Attempt>,
+    /// Over, and put out as soon as their publish has been seen, or had the time to be.
+    pub(super) runs: Bounded<AttemptId, RunFacts>,
     /// Delivered and not yet put out, by worker and delivery tag.
     pub(super) tags: Bounded<(u32, Box<str>), AttemptId>,
     /// Publish spans of the tasks of each group, for the links of a chord's callback.
@@ -86,6 +90,7 @@ impl Engine {
             processes: Processes::new(limits.processes),
             tasks: Bounded::new(limits.tasks),
             attempts: Bounded::new(limits.tasks),
+            runs: Bounded::new(limits.tasks),
             tags: Bounded::new(limits.tasks),
             groups: Bounded::new(limits.groups),
             publishes: Bounded::new(limits.tasks),
@@ -106,6 +111,8 @@ impl Engine {
         Held {
             attempts_held: self.attempts.len() as u64,
             attempts_limit: limits.tasks as u64,
+            runs_held: self.runs.len() as u64,
+            runs_limit: limits.tasks as u64,
             publishes_held: self.publishes.len() as u64,
             publishes_limit: limits.tasks as u64,
             message_bytes_held: self.message_bytes,
@@ -203,6 +210,7 @@ impl Engine {
             match due {
                 Due::Publish(id) => self.publish_due(id),
                 Due::Attempt(id) => self.attempt_due(id, at),
+                Due::Run(id) => self.run_due(id),
             }
         }
     }
@@ -214,6 +222,9 @@ impl Engine {
         }
         for id in self.attempts.keys_by_age() {
             self.close(id);
+        }
+        for id in self.runs.keys_by_age() {
+            self.run_due(id);
         }
         self.due.clear();
     }
@@ -290,10 +301,13 @@ impl Engine {
         }
     }
 
-    /// Publishes first: all that they lose is the time of the broker's answer. The youngest stays: it is being dealt with.
+    /// Runs that are over first, then publishes: all that they lose is the time of their publish, or of the broker's answer.
+    /// Of the others the youngest stays: it is being dealt with.
     pub(super) fn limit_messages(&mut self) {
         while self.message_bytes > self.config.limits.message_bytes {
-            if self.publishes.len() > 1 {
+            if let Some((old, facts)) = self.runs.pop_oldest() {
+                self.evict_run(old, facts);
+            } else if self.publishes.len() > 1 {
                 if let Some((old, publish)) = self.publishes.pop_oldest() {
                     self.evict_publish(old, publish);
                 }

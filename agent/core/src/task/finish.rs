@@ -1,12 +1,17 @@
 //! How an attempt leaves the tables: as a span, or, when it never was one, without.
 
+use std::time::Duration;
+
 use super::attempt::{Attempt, AttemptId, State};
-use super::engine::{Due, Engine};
+use super::engine::{Due, Engine, Known};
 use super::process::Pool;
-use crate::celery::datetime;
+use crate::celery::{TaskMessage, datetime};
 use crate::span::build::{self, RunFacts};
 use crate::span::{Process, host_of};
 use crate::time::Mono;
+
+/// How much later than a message's arrival its publish may be told of.
+const PUBLISH_LATE: Duration = Duration::from_millis(250);
 
 impl Engine {
     /// An attempt's time has come. `at` tells a timer that was overtaken from the one that counts.
@@ -40,20 +45,6 @@ impl Engine {
             self.stats.attempts_unstarted += 1;
             return;
         }
-        let published = self.tasks.get(attempt.message.id.as_str()).and_then(|task| {
-            let same = |p: &&super::engine::Known| {
-                p.retries == attempt.message.retries
-                    && p.name == attempt.message.name
-                    && p.replacements == attempt.message.replacements
-            };
-            task.publishes.iter().rev().find(same).map(|p| p.sent)
-        });
-        let eta = attempt
-            .message
-            .eta
-            .as_deref()
-            .and_then(datetime::parse)
-            .map(|t| self.clock.mono_of(t));
         let leader = attempt.leader;
         // A child outlives its main process, and remembers whose it was.
         let runner = attempt.runner.map_or(leader, |(pid, _)| pid);
@@ -63,10 +54,7 @@ impl Engine {
         };
         attempt.settle_start(&self.clock, host_of(&process));
         let facts = RunFacts {
-            waiting_since: match (published, eta) {
-                (Some(published), Some(eta)) => Some(published.max(eta)),
-                (published, eta) => published.or(eta),
-            },
+            waiting_since: None,
             worker_name: self
                 .processes
                 .worker_name(leader)
@@ -80,10 +68,62 @@ impl Engine {
             now: self.now,
             attempt,
         };
+        let came = facts.attempt.delivered.or(facts.attempt.began.map(|(at, _)| at));
+        let due = came.map_or(self.now, |came| came + PUBLISH_LATE);
+        if self.published_at(&facts.attempt.message).is_some() || due <= self.now {
+            self.put_known(facts);
+        } else {
+            self.wait_for_publish(id, due, facts);
+        }
+    }
+
+    /// A process that is moved aside while it sends may be told of later than a quick run of what it sent.
+    fn wait_for_publish(&mut self, id: AttemptId, due: Mono, mut facts: RunFacts) {
+        facts.attempt.deadline = due;
+        self.message_bytes = self.message_bytes.saturating_add(facts.attempt.weight);
+        self.remind(due, Due::Run(id));
+        if let Some((old, evicted)) = self.runs.insert(id, facts) {
+            self.evict_run(old, evicted);
+        }
+    }
+
+    /// Puts out a run that had to make room.
+    pub(super) fn evict_run(&mut self, id: AttemptId, facts: RunFacts) {
+        self.stats.runs_evicted += 1;
+        self.put_waiting(id, facts);
+    }
+
+    /// A run has waited for its publish for long enough.
+    pub(super) fn run_due(&mut self, id: AttemptId) {
+        if let Some(facts) = self.runs.remove(&id) {
+            self.put_waiting(id, facts);
+        }
+    }
+
+    fn put_waiting(&mut self, id: AttemptId, facts: RunFacts) {
+        self.forget_due(facts.attempt.deadline, Due::Run(id));
+        self.message_bytes = self.message_bytes.saturating_sub(facts.attempt.weight);
+        self.put_known(facts);
+    }
+
+    fn put_known(&mut self, mut facts: RunFacts) {
+        let published = self.published_at(&facts.attempt.message);
+        let eta = facts.attempt.message.eta.as_deref();
+        let eta = eta.and_then(datetime::parse).map(|t| facts.clock.mono_of(t));
+        facts.waiting_since = published.max(eta);
         self.stats.runs += 1;
         self.stats.runs_without_end += u64::from(facts.attempt.end.is_none());
         let span = build::run(facts, &self.config);
         self.put(span);
+    }
+
+    /// When this very message was sent, if that was seen.
+    fn published_at(&self, message: &TaskMessage) -> Option<Mono> {
+        let same = |p: &&Known| {
+            p.retries == message.retries && p.name == message.name && p.replacements == message.replacements
+        };
+        let task = self.tasks.get(message.id.as_str())?;
+        task.publishes.iter().rev().find(same).map(|p| p.sent)
     }
 
     fn forget(&mut self, id: AttemptId, attempt: &Attempt) {

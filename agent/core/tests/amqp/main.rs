@@ -1,6 +1,6 @@
 //! The AMQP decoder against real traffic, another implementation, and chance.
 
-#[path = "../../../../fuzz/src/feed.rs"]
+#[path = "../../../../fuzz/src/core/feed.rs"]
 mod feed;
 mod gaps;
 mod generated;

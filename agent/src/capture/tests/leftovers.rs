@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::bpf::Leftovers;
 use super::rig::wanted;
 use crate::capture::{Live, LiveOptions, Probes};
+use crate::lock_down::Mode;
 
 const ROUNDS: usize = 10;
 /// Each link is let go after a grace period of the kernel's, which takes seconds for one capture and no longer for ten: the next
@@ -60,6 +61,8 @@ fn round(probes: Probes, leftovers: &mut Leftovers) -> Vec<JoinHandle<()>> {
                 ring_bytes: 1 << 16,
                 kernel_log: false,
                 probes,
+                lock_down: Mode::Off,
+                new_files: false,
             })
             .unwrap()
         })

@@ -8,5 +8,7 @@ mod calls;
 mod leftovers;
 mod lifetime;
 mod limits;
+mod locked;
 mod pipes;
 mod rig;
+mod tls;

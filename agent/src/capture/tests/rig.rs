@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use celeryscope_common::{Header, Kind, Record};
 
 use crate::capture::{Live, LiveOptions, Probes};
+use crate::lock_down::Mode;
 
 /// Nothing in a test takes longer, even in an emulated machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -109,6 +110,12 @@ fn serve(mut stream: TcpStream, exchange: &Mutex<Exchange>) {
     exchange.lock().unwrap().ended = true;
 }
 
+/// A port on which nobody listens.
+pub(super) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 /// Bytes that look the same nowhere.
 pub(super) fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -198,14 +205,25 @@ impl Capture {
     }
 
     pub(super) fn with_ring(port: u16, ring_bytes: u32) -> Self {
+        Self::with(port, Vec::new(), ring_bytes)
+    }
+
+    /// TLS is spoken on the port.
+    pub(super) fn with_tls(port: u16) -> Self {
+        Self::with(port, vec![port], 8 << 20)
+    }
+
+    fn with(port: u16, tls_ports: Vec<u16>, ring_bytes: u32) -> Self {
         let live = Live::start(&LiveOptions {
             own_netns: false,
             ports: vec![port],
-            tls_ports: Vec::new(),
+            tls_ports,
             tls_processes: Vec::new(),
             ring_bytes,
             kernel_log: false,
             probes: probes(),
+            lock_down: Mode::Off,
+            new_files: false,
         })
         .unwrap();
         Self {

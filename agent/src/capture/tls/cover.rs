@@ -34,11 +34,15 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Probes to be let go of, above which that is not waited for.
 const LEAVING: usize = 4096;
 
+/// The processes that are covered are looked through this often.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Probes that are let go of at the same time.
 const AT_ONCE: usize = 32;
 
 /// A process's probes.
 struct Covered {
+    /// When the process was started: another may be given its id.
+    started: Option<u64>,
     held: Vec<Held>,
     /// The files that they are in.
     libraries: Vec<Library>,
@@ -66,6 +70,7 @@ pub(super) struct Cover {
     told: HashSet<u32>,
     later: VecDeque<(Instant, u32, Later)>,
     leaving: VecDeque<Held>,
+    swept: Instant,
 }
 
 impl Cover {
@@ -89,6 +94,7 @@ impl Cover {
             told: HashSet::new(),
             later: VecDeque::new(),
             leaving: VecDeque::new(),
+            swept: Instant::now(),
         }
     }
 
@@ -100,14 +106,13 @@ impl Cover {
             match orders.recv_timeout(self.idle(asked)) {
                 Ok(order) => {
                     self.carry_out(order);
-                    self.counts
-                        .held
-                        .store(self.covered.len() as u64, Ordering::Relaxed);
                     asked = Instant::now();
                 }
                 Err(RecvTimeoutError::Timeout) => self.use_idle_time(asked),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            let held = self.covered.len() as u64;
+            self.counts.held.store(held, Ordering::Relaxed);
         }
     }
 
@@ -131,13 +136,14 @@ impl Cover {
 
     /// How long to wait for an order before something else is to be done.
     fn idle(&self, asked: Instant) -> Duration {
-        let mut until = asked + Duration::from_secs(60);
+        let mut until = self.swept + SWEEP_EVERY;
         if !self.leaving.is_empty() {
-            until = if self.leaving.len() > LEAVING {
-                asked
+            let wait = if self.leaving.len() > LEAVING {
+                Duration::ZERO
             } else {
-                asked + QUIET
+                QUIET
             };
+            until = until.min(asked + wait);
         }
         if let Some((due, ..)) = self.later.iter().min_by_key(|(due, ..)| *due) {
             until = until.min(*due);
@@ -151,9 +157,23 @@ impl Cover {
             if let Some((_, pid, why)) = self.later.remove(at) {
                 self.look(pid, why);
             }
+        } else if now.duration_since(self.swept) >= SWEEP_EVERY {
+            self.swept = now;
+            self.sweep();
         } else if now.duration_since(asked) >= QUIET || self.leaving.len() > LEAVING {
             let some = self.leaving.len().min(AT_ONCE);
             let_go(self.leaving.drain(..some));
+        }
+    }
+
+    /// Forgets the processes whose end was not heard of: that of one that never connected is nobody's business.
+    fn sweep(&mut self) {
+        let is_gone = |(pid, covered): (&u32, &Covered)| {
+            (proc::started(&self.proc_root, *pid) != covered.started).then_some(*pid)
+        };
+        let gone: Vec<u32> = self.covered.iter().filter_map(is_gone).collect();
+        for pid in gone {
+            self.forget(pid);
         }
     }
 
@@ -201,7 +221,9 @@ impl Cover {
 
     /// Covers a process that talks to a broker, and with it all others of the same program.
     fn cover(&mut self, pid: u32) {
-        if self.covered.get(&pid).is_some_and(|covered| !covered.expected) {
+        let started = proc::started(&self.proc_root, pid);
+        let is_done = |covered: &Covered| !covered.expected && covered.started == started;
+        if self.covered.get(&pid).is_some_and(is_done) {
             return;
         }
         match self.try_cover(pid) {
@@ -264,6 +286,14 @@ impl Cover {
     }
 
     fn attach_all(&mut self, pid: u32, libraries: Vec<Library>, expected: bool) -> Result<()> {
+        let started = proc::started(&self.proc_root, pid);
+        if self
+            .covered
+            .get(&pid)
+            .is_some_and(|covered| covered.started != started)
+        {
+            self.forget(pid);
+        }
         let known = self.covered.contains_key(&pid);
         ensure!(
             known || self.covered.len() < Self::LIMIT,
@@ -286,6 +316,7 @@ impl Cover {
             .covered
             .fetch_add(u64::from(!known), Ordering::Relaxed);
         let covered = self.covered.entry(pid).or_insert_with(|| Covered {
+            started,
             held: Vec::new(),
             libraries: Vec::new(),
             expected,

@@ -11,10 +11,10 @@
 
 mod cover;
 mod multi;
+mod peers;
 mod probes;
 mod programs;
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,10 +22,12 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result};
+use celeryscope_common::Endpoint;
 
 use crate::host::tls::TlsProcess;
 use cover::Cover;
-pub(super) use multi::Multi;
+pub(super) use multi::{Maps, Multi};
+use peers::Peers;
 pub(super) use probes::UserProbes;
 
 /// Most orders that wait.
@@ -61,21 +63,20 @@ pub(super) struct Tls {
     orders: Option<SyncSender<Order>>,
     thread: Option<JoinHandle<()>>,
     counts: Arc<Counts>,
-    ports: HashSet<u16>,
+    peers: Peers,
 }
 
 impl Tls {
     /// `ports`: who talks to one of these does so over TLS. `named`: processes to be covered whatever they talk to.
     ///
     /// # Errors
-    /// The kernel refuses a program, or no thread is to be had.
+    /// No thread is to be had.
     pub(super) fn start(
         proc_root: &Path,
         ports: &[u16],
         named: &[TlsProcess],
-        mut probes: UserProbes,
+        probes: UserProbes,
     ) -> Result<Self> {
-        probes.prepare()?;
         let (orders, received) = sync_channel(ORDERS);
         let counts = Arc::new(Counts::default());
         let mut cover = Cover::new(proc_root, named, probes, Arc::clone(&counts));
@@ -87,13 +88,26 @@ impl Tls {
             orders: Some(orders),
             thread: Some(thread),
             counts,
-            ports: ports.iter().copied().collect(),
+            peers: Peers::new(ports),
         })
     }
 
     /// Do brokers speak TLS on this port?
     pub(super) fn is_tls(&self, port: u16) -> bool {
-        self.ports.contains(&port)
+        self.peers.is_tls(port)
+    }
+
+    /// The process has made a connection.
+    pub(super) fn opened(&mut self, pid: u32, conn: u64, endpoint: Endpoint) {
+        if self.peers.opened(conn, endpoint) {
+            self.cover(pid);
+        }
+    }
+
+    /// A connection of the process speaks TLS.
+    pub(super) fn sealed(&mut self, pid: u32, conn: u64) {
+        self.peers.sealed(conn);
+        self.cover(pid);
     }
 
     /// The process talks to a broker over TLS.

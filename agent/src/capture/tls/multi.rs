@@ -4,7 +4,7 @@
 //!
 //! aya 0.14 loads no programs for them, so the two that are needed are loaded here, from the same object and with the same maps.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
@@ -29,6 +29,20 @@ pub(in crate::capture) struct Multi {
     exit: OwnedFd,
 }
 
+/// The kernel half's maps, by name: their descriptors, whoever holds them.
+pub(in crate::capture) struct Maps(HashMap<String, RawFd>);
+
+impl Maps {
+    /// While none is taken out.
+    pub(in crate::capture) fn of(ebpf: &Ebpf) -> Self {
+        let maps = ebpf.maps();
+        Self(
+            maps.filter_map(|(name, map)| Some((name.to_owned(), descriptor(map)?)))
+                .collect(),
+        )
+    }
+}
+
 /// A place in a file, and what the program there is told of it.
 #[derive(Clone, Copy)]
 pub(in crate::capture) struct Place {
@@ -37,22 +51,21 @@ pub(in crate::capture) struct Place {
 }
 
 impl Multi {
-    /// `None` on kernels that don't have such links.
+    /// `None` on kernels that don't have such links. The maps must still be there.
     ///
     /// # Errors
     /// The object is not as expected, or the kernel refuses a program.
-    pub(in crate::capture) fn load(ebpf: &Ebpf) -> Result<Option<Self>> {
+    pub(in crate::capture) fn load(maps: &Maps) -> Result<Option<Self>> {
         if kernel_release::current().is_none_or(|release| release < SINCE) {
             return Ok(None);
         }
         let mut object = aya_obj::Object::parse(object::BYTES).context("cannot read the BPF object")?;
         let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         let own = std::mem::take(&mut object.maps);
-        let maps = own.iter().filter_map(|(name, map)| {
-            let fd = descriptor(ebpf.map(name)?)?;
-            Some((name.as_str(), fd, map))
-        });
-        object.relocate_maps(maps, &sections)?;
+        let known = own
+            .iter()
+            .filter_map(|(name, map)| Some((name.as_str(), *maps.0.get(name)?, map)));
+        object.relocate_maps(known, &sections)?;
         object.relocate_calls(&sections)?;
         Ok(Some(Self {
             enter: load(&object, "ssl_enter")?,

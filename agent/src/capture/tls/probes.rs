@@ -58,6 +58,11 @@ impl UserProbes {
         }
     }
 
+    /// Whether attaching goes through performance events.
+    pub(in crate::capture) fn use_perf_events(&self) -> bool {
+        self.multi.is_none()
+    }
+
     /// Lets the programs run whenever the process calls one of the library's functions.
     ///
     /// # Errors
@@ -110,7 +115,7 @@ impl UserProbes {
     ///
     /// # Errors
     /// The kernel refuses a program.
-    pub(super) fn prepare(&mut self) -> Result<()> {
+    pub(in crate::capture) fn prepare(&mut self) -> Result<()> {
         if self.multi.is_some() {
             return Ok(());
         }

@@ -20,6 +20,7 @@ use crate::capture::{self, Live, LiveOptions, kernel_release, tracefs};
 use crate::config::CaptureArgs;
 use crate::host::sockets::{Peer, Tables};
 use crate::host::{celery, proc, resource};
+use crate::lock_down::{self, Mode};
 
 /// Most names in one line.
 const SHOWN: usize = 8;
@@ -55,11 +56,13 @@ struct ReportArgs {
 /// When the settings are wrong or nothing can be printed.
 pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let file = args.config.read()?;
-    let options = args.capture.clone().or_file(&file)?.options();
+    let mut options = args.capture.clone().or_file(&file)?.options();
+    // What follows looks at more than an agent does.
+    let wanted_lock = std::mem::replace(&mut options.lock_down, Mode::Off);
     let wanted = file.group::<ReportArgs>()?;
     let json = args.report.json.or(wanted.json);
     let verbose = args.report.verbose.or(wanted.verbose).unwrap_or(false);
-    let mut report = examine(&options);
+    let mut report = examine(&options, wanted_lock);
     report.plan.take_if(|_| !verbose);
     let mut out = std::io::stdout().lock();
     if json.unwrap_or(false) {
@@ -174,7 +177,7 @@ impl Report {
     }
 }
 
-fn examine(options: &LiveOptions) -> Report {
+fn examine(options: &LiveOptions, lock_down: Mode) -> Report {
     let proc_root = Path::new("/proc");
     // First: it may mount tracefs.
     let (tried, rows) = try_capture(options);
@@ -183,6 +186,7 @@ fn examine(options: &LiveOptions) -> Report {
         lockdown(fs::read_to_string(LOCKDOWN).ok().as_deref()),
         btf(),
         capabilities(&capture::missing_privileges()),
+        locking_down(lock_down, lock_down::prospect()),
         tracing(),
         object(),
     ];
@@ -250,6 +254,25 @@ fn capabilities(missing: &[&str]) -> Finding {
         "start it as root, set AmbientCapabilities={named} in the systemd unit, or add them to \
          securityContext.capabilities of the pod"
     ))
+}
+
+/// What `run` gives up after attaching, and what it can't.
+fn locking_down(mode: Mode, (done, lacking): (String, Vec<&str>)) -> Finding {
+    let name = "lock-down";
+    if mode == Mode::Off {
+        return Finding::new(name, Level::Note, "off: the agent keeps all its privileges")
+            .advice(format!("--lock-down on would do: {done}"));
+    }
+    if lacking.is_empty() {
+        return Finding::new(name, Level::Ok, format!("after attaching: {done}"));
+    }
+    let found = format!("after attaching: {done}; but {}", lacking.join("; "));
+    match mode {
+        Mode::Strict => {
+            Finding::new(name, Level::Fail, found).advice("--lock-down on does what can be done here")
+        }
+        Mode::Off | Mode::On => Finding::new(name, Level::Note, found),
+    }
 }
 
 fn tracing() -> Finding {
@@ -396,6 +419,27 @@ mod tests {
             Level::Note
         );
         assert_eq!(lockdown(None).level, Level::Ok);
+    }
+
+    /// Scenario: all can be given up, something can't, under each `--lock-down`.
+    /// Guarantees: what would be done is told; a lack stops `run` only where the user is strict; off is noted.
+    #[test]
+    fn lock_down_is_told() {
+        let told =
+            |mode, lacking: &[&'static str]| locking_down(mode, ("seccomp".to_owned(), lacking.to_vec()));
+        assert_eq!(told(Mode::On, &[]).level, Level::Ok);
+        assert!(told(Mode::On, &[]).found.contains("seccomp"));
+        assert_eq!(told(Mode::On, &["no Landlock"]).level, Level::Note);
+        assert!(
+            told(Mode::On, &["no Landlock"])
+                .found
+                .ends_with("but no Landlock")
+        );
+        assert_eq!(told(Mode::Strict, &[]).level, Level::Ok);
+        assert_eq!(told(Mode::Strict, &["no Landlock"]).level, Level::Fail);
+        let off = told(Mode::Off, &[]);
+        assert_eq!(off.level, Level::Note);
+        assert!(off.advice.unwrap().contains("seccomp"));
     }
 
     /// Scenario: capabilities are missing.

@@ -1,6 +1,6 @@
 //! `--otlp-endpoint` and the `OTEL_EXPORTER_OTLP_*` variables, made into an exporter.
 
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +10,7 @@ use opentelemetry_otlp::{
     WithHttpConfig, WithTonicConfig,
 };
 
+use super::hints::{Hints, Listening};
 use crate::config::UsageError;
 
 /// What is sent: each kind has variables and a path of its own.
@@ -141,12 +142,16 @@ impl Settings {
     }
 
     /// Makes an exporter of spans; must run inside the runtime that will drive it. What is not here it reads from the
-    /// environment itself: headers, compression, endpoint where there is no flag.
-    pub(super) fn span_exporter(&self) -> anyhow::Result<SpanExporter> {
+    /// environment itself: headers, compression, endpoint where there is no flag. `hints` learn what its errors don't tell.
+    pub(super) fn span_exporter(&self, hints: &Arc<Hints>) -> anyhow::Result<SpanExporter> {
         let build = || -> anyhow::Result<SpanExporter> {
             Ok(match self.protocol {
-                Protocol::HttpBinary => self.http(SpanExporter::builder().with_http())?.build()?,
-                _ => self.grpc(SpanExporter::builder().with_tonic()).build()?,
+                Protocol::HttpBinary => self.http(SpanExporter::builder().with_http(), hints)?.build()?,
+                _ => {
+                    let counting = Hints::counting(hints);
+                    let builder = self.grpc(SpanExporter::builder().with_tonic());
+                    builder.with_interceptor(counting).build()?
+                }
             })
         };
         self.built(build)
@@ -156,7 +161,9 @@ impl Settings {
     pub(super) fn metric_exporter(&self) -> anyhow::Result<MetricExporter> {
         let build = || -> anyhow::Result<MetricExporter> {
             Ok(match self.protocol {
-                Protocol::HttpBinary => self.http(MetricExporter::builder().with_http())?.build()?,
+                Protocol::HttpBinary => self
+                    .http(MetricExporter::builder().with_http(), &Arc::default())?
+                    .build()?,
                 _ => self.grpc(MetricExporter::builder().with_tonic()).build()?,
             })
         };
@@ -188,7 +195,11 @@ impl Settings {
         builder
     }
 
-    fn http<B: WithExportConfig + WithHttpConfig>(&self, builder: B) -> anyhow::Result<B> {
+    fn http<B: WithExportConfig + WithHttpConfig>(
+        &self,
+        builder: B,
+        hints: &Arc<Hints>,
+    ) -> anyhow::Result<B> {
         let mut client = reqwest::Client::builder().timeout(self.timeout);
         if let Some(pem) = &self.authority {
             client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
@@ -201,7 +212,7 @@ impl Settings {
         let mut builder = builder
             .with_protocol(Protocol::HttpBinary)
             .with_timeout(self.timeout)
-            .with_http_client(client.build()?);
+            .with_http_client(Listening::new(client.build()?, hints));
         if let Some(url) = &self.endpoint {
             builder = builder.with_endpoint(url);
         }

@@ -234,7 +234,7 @@ impl Once {
                 tracing::info!("collector {} takes metrics now", self.shown);
             }
             Ok(()) => {}
-            Err(error) if is_transient(error) => {
+            Err(error) if is_transient(error, false) => {
                 tracing::debug!("metrics not delivered: {}", reason(error));
             }
             Err(error) => {

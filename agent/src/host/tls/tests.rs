@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Cursor};
 use std::process::{Child, Command, Stdio};
 
 use super::functions::Function;
@@ -245,4 +245,19 @@ impl Drop for Python {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Scenario: every ELF file and every list of mappings that the fuzzer found worth keeping, and every one that once failed.
+/// Guarantees: no panic, and no more mappings than lines.
+#[test]
+fn kept_inputs() {
+    let ask = |data: &[u8]| match data {
+        [b'E', file @ ..] => _ = elf::functions(Cursor::new(file)),
+        [b'M', list @ ..] => {
+            let lines = list.split(|byte| *byte == b'\n').count();
+            assert!(maps::listed(list).unwrap().len() <= lines);
+        }
+        _ => {}
+    };
+    assert!(crate::kept::replay("host", ask) >= 20, "the corpus is gone");
 }

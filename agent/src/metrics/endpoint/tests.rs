@@ -12,7 +12,8 @@ use crate::metrics::Reading;
 fn start() -> (Endpoint, Arc<Board>) {
     let board = Arc::new(Board::default());
     let address = "127.0.0.1:0".parse().unwrap();
-    (Endpoint::start(address, Arc::clone(&board)).unwrap(), board)
+    let bound = Bound::new(address).unwrap();
+    (Endpoint::start(bound, Arc::clone(&board)).unwrap(), board)
 }
 
 fn connect(endpoint: &Endpoint) -> TcpStream {
@@ -130,10 +131,8 @@ fn bad_clients() {
 /// Guarantees: the error names it, the option, and what to do.
 #[test]
 fn taken_address() {
-    let (endpoint, board) = start();
-    let error = Endpoint::start(endpoint.address(), board)
-        .unwrap_err()
-        .to_string();
+    let (endpoint, _board) = start();
+    let error = Bound::new(endpoint.address()).unwrap_err().to_string();
     let address = endpoint.address().to_string();
     for part in [address.as_str(), "--metrics-listen", "give another port"] {
         assert!(error.contains(part), "{error}");

@@ -33,7 +33,7 @@ pub(super) const FIRST: [&str; 6] = [
 ];
 
 /// Keys of [`TOP`] whose values are harmless.
-pub(super) const TOP_CLEAR: [&str; 12] = [
+pub(in super::super) const TOP_CLEAR: [&str; 12] = [
     "children",
     "content-encoding",
     "content-type",
@@ -52,7 +52,7 @@ pub(super) const TOP_CLEAR: [&str; 12] = [
 pub(super) const RESYNC: [&str; 4] = ["content-encoding", "content-type", "headers", "properties"];
 
 /// Message headers whose values are harmless: Celery's own, and carriers of trace context.
-pub(super) const HEADERS: [&str; 34] = [
+pub(in super::super) const HEADERS: [&str; 34] = [
     "b3",
     "clock",
     "compression",
@@ -90,7 +90,7 @@ pub(super) const HEADERS: [&str; 34] = [
 ];
 
 /// Message properties whose values are harmless, `delivery_info`'s among them.
-pub(super) const PROPERTIES: [&str; 12] = [
+pub(in super::super) const PROPERTIES: [&str; 12] = [
     "body_encoding",
     "correlation_id",
     "delivery_mode",

@@ -125,7 +125,10 @@ impl Conversation {
         };
         if let Some(missing) = direction.next.map(|next| at.checked_sub(next)) {
             direction.skip(missing);
-            self.request.torn |= sent && missing != Some(0);
+            let gap = sent && missing != Some(0);
+            self.request.torn |= gap;
+            // What is missing may have asked for anything.
+            self.names_in_reply &= !gap;
         } else if at > 0 {
             direction.state = State::Lost;
         }

@@ -264,6 +264,26 @@ fn gaps_leak_nothing() {
     }
 }
 
+/// Scenario: a poll and its answer, then a command of which the beginning is missing, and the answer to that.
+/// Guarantees: the second answer is not taken for names.
+#[test]
+fn answers_to_what_was_lost_are_masked() {
+    let brpop = command(&["BRPOP", "celery", "1"]);
+    let polled = command(&["celery", "{}"]);
+    let get = command(&["GET", "session"]);
+    for from in 1..get.len() {
+        let mut redactor = Redactor::default();
+        open(&mut redactor, 0);
+        run(&mut redactor, &transfer(Kind::Send, 0, &brpop, &[]));
+        run(&mut redactor, &transfer(Kind::Recv, 0, &polled, &[]));
+        let mut records = transfer(Kind::Send, brpop.len(), &get, &[from]);
+        records.remove(0);
+        run(&mut redactor, &records);
+        let answer = transfer(Kind::Recv, polled.len(), b"$7\r\nhunter2\r\n", &[]);
+        assert_clean(&run(&mut redactor, &answer));
+    }
+}
+
 /// Scenario: the middle of a big body was not captured.
 /// Guarantees: the headers after it are clear again, the body's end is not.
 #[test]

@@ -11,13 +11,7 @@ pub(super) fn speak(input: &mut Input<'_>, conversation: &mut Conversation) {
     let start = [&[0, 9][..], &long(b""), &long(b"PLAIN"), &long(b"en_US")].concat();
     conversation.say(Kind::Recv, &method(0, 10, 10, &start), none);
     let answer = format!("\0user\0{SECRET}");
-    let start_ok = [
-        long(b""),
-        short("PLAIN"),
-        long(answer.as_bytes()),
-        short("en_US"),
-    ]
-    .concat();
+    let start_ok = [long(b""), short("PLAIN"), long(answer.as_bytes()), short("en_US")].concat();
     conversation.say(Kind::Send, &method(0, 10, 11, &start_ok), input);
     let tune = [&[0, 8][..], &[0, 2, 0, 0], &[0, 0]].concat();
     conversation.say(Kind::Recv, &method(0, 10, 30, &tune), none);

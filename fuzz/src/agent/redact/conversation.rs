@@ -20,7 +20,9 @@ impl<'a> Input<'a> {
     pub(super) fn text(&mut self) -> String {
         let len = usize::from(self.byte() & 31);
         let text = String::from_utf8_lossy(self.bytes(len)).into_owned();
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+        text.chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect()
     }
 
     /// The same in quotes, escaped.

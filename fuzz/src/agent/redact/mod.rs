@@ -110,7 +110,7 @@ fn noise(data: &[u8]) {
             start: *offset,
             at: u32::from(how >> 1 & 1) * 20,
             total: payload.len() as u32,
-            flags: u16::from(how >> 2 & 1) * flags::LAST | u16::from(how >> 3 & 1) * flags::MIDSTREAM,
+            flags: (u16::from(how >> 2 & 1) * flags::LAST) | (u16::from(how >> 3 & 1) * flags::MIDSTREAM),
             ..Header::default()
         };
         *offset += payload.len() as u64;

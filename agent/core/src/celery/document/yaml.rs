@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{Deserializer, DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::room::Room;
@@ -98,10 +98,7 @@ mod tests {
     fn values() {
         let read_str = |text: &str| read(text.as_bytes());
         let want = serde_json::json!({"a": [1, -2, 1.5, null, true, "x"], "b": {"c": "1"}});
-        assert_eq!(
-            read_str("a: [1, -2, 1.5, ~, true, x]\nb: {c: '1'}"),
-            Some(want)
-        );
+        assert_eq!(read_str("a: [1, -2, 1.5, ~, true, x]\nb: {c: '1'}"), Some(want));
         let want = serde_json::json!([[1, 2], [1, 2]]);
         assert_eq!(read_str("- &l [1, 2]\n- *l\n"), Some(want));
         assert_eq!(read_str("? [a]\n: 1\n"), None);
