@@ -15,7 +15,7 @@ use crate::util;
 /// What every kernel of the matrix must have.
 pub(super) const BACK_ENDS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
 /// The tests, by broker: `backends::same_spans::<broker>`.
-pub(super) const BROKERS: [&str; 2] = ["redis", "rabbitmq"];
+pub(super) const BROKERS: [&str; 3] = ["redis", "rabbitmq", "rediss"];
 const TEST: &str = "backends::same_spans";
 
 /// How many guests run at a time, and with how many processors each.

@@ -126,11 +126,14 @@ pub(super) fn show(rows: &[Row]) -> String {
             [
                 format!("booted in {:.1} s", row.boot.as_secs_f64()),
                 format!("{:.1} s in all", row.whole.as_secs_f64()),
+                String::new(),
             ],
         ));
     }
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
-    let widths: Vec<usize> = (0..4).map(|column| width(column).unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..lines[0].len())
+        .map(|column| width(column).unwrap_or(0))
+        .collect();
     let mut text = String::new();
     for line in &lines {
         let padded: Vec<String> = line
@@ -149,9 +152,12 @@ pub(super) fn show(rows: &[Row]) -> String {
     text
 }
 
-fn cells(kernel: &str, back_end: &str, results: [String; 2]) -> [String; 4] {
-    let [one, other] = results.map(|cell| cell.chars().take(WIDEST).collect());
-    [kernel.to_owned(), back_end.to_owned(), one, other]
+/// Of a line of the table.
+type Cells = [String; BROKERS.len() + 2];
+
+fn cells(kernel: &str, back_end: &str, results: [String; BROKERS.len()]) -> Cells {
+    let [redis, rabbitmq, rediss] = results.map(|cell| cell.chars().take(WIDEST).collect());
+    [kernel.to_owned(), back_end.to_owned(), redis, rabbitmq, rediss]
 }
 
 #[cfg(test)]
@@ -166,7 +172,7 @@ mod tests {
         row
     }
 
-    const GOOD: [&str; 14] = [
+    const GOOD: [&str; 19] = [
         "vm: begin doctor",
         "fentry: there",
         "vm: end doctor 0",
@@ -181,6 +187,11 @@ mod tests {
         "back end kprobe: ok in 7.6 s",
         "back end tracepoint: ok in 7.7 s",
         "vm: end rabbitmq 0",
+        "vm: begin rediss",
+        "test backends::same_spans::rediss ... back end fentry: ok in 2.5 s",
+        "back end kprobe: ok in 2.6 s",
+        "back end tracepoint: ok in 2.7 s",
+        "vm: end rediss 0",
     ];
 
     /// Scenario: a guest in which everything passed.
@@ -195,8 +206,14 @@ mod tests {
             let cells = lines[line].iter().map(|cell| cell.trim());
             cells.filter(|cell| !cell.is_empty()).collect()
         };
-        assert_eq!(cells(1), ["6.1", "fentry", "ok in 4.5 s", "ok in 7.5 s"]);
-        assert_eq!(cells(4), ["the same spans", "ok in 5.0 s", "ok in 4.0 s"]);
+        assert_eq!(
+            cells(1),
+            ["6.1", "fentry", "ok in 4.5 s", "ok in 7.5 s", "ok in 2.5 s"]
+        );
+        assert_eq!(
+            cells(4),
+            ["the same spans", "ok in 5.0 s", "ok in 4.0 s", "ok in 4.0 s"]
+        );
         assert_eq!(cells(5), ["ok", "booted in 0.0 s", "0.0 s in all"]);
     }
 
@@ -235,7 +252,7 @@ mod tests {
             .into_iter()
             .filter(|line| row.read(line, Duration::ZERO))
             .collect();
-        assert_eq!(shown.len(), 7);
+        assert_eq!(shown.len(), 10);
         assert!(shown.iter().all(|line| !line.starts_with("vm: ")));
         assert_eq!(row.doctor, ["fentry: there"]);
     }
