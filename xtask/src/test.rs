@@ -4,6 +4,8 @@
 //! test targets whose names begin with [`LIVE_PREFIX`], and the agent's unit tests in [`LIVE_MODULE`]; then other kernels, in
 //! QEMU. A failing step does not keep the later ones from running; a table at the end says how each went.
 
+mod abreast;
+
 use std::path::Path;
 use std::process::Stdio;
 
@@ -83,7 +85,7 @@ fn cargo_test(selection: &[&str], filter: Option<&str>, libtest: &[&str]) -> Res
     result.map(|()| Tally::of(&lines).to_string())
 }
 
-/// The live tests, as root and one at a time: they share the kernel's probes.
+/// The live tests, as root: of the capture one at a time, since they share the kernel's probes; of the whole as [`abreast`] says.
 fn live(built: &Built, filter: Option<&str>) -> Result<String> {
     privilege::obtain("loading BPF programs")?;
     if let Some(refusal) = refusal(built)? {
@@ -102,10 +104,10 @@ fn live(built: &Built, filter: Option<&str>) -> Result<String> {
     let mut unsteady = 0;
     for (name, program, filter) in runs {
         util::say("end to end", name);
-        let (lines, result) = run_live(
-            program,
-            &filter.map(str::to_owned).into_iter().collect::<Vec<_>>(),
-        )?;
+        let (lines, result) = match filter {
+            Some(filter) => run_live(program, &[filter.to_owned()])?,
+            None => abreast::run(program)?,
+        };
         let doubtful = failures(&lines);
         kept.extend(lines);
         if result.is_err() {
