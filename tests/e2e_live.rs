@@ -11,6 +11,8 @@ mod cache;
 mod check;
 #[path = "e2e/collector.rs"]
 mod collector;
+#[path = "e2e/faults/mod.rs"]
+mod faults;
 #[path = "e2e/flood.rs"]
 mod flood;
 #[path = "e2e/forms.rs"]

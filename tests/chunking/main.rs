@@ -1,6 +1,7 @@
 //! Cuts, losses and noise: the same bytes in other pieces are the same spans; bytes that are lost cost spans, and are
 //! counted, but never make one up.
 
+mod clock;
 mod loss;
 mod order;
 mod pieces;

@@ -1,6 +1,6 @@
 //! Spans against the truth, and the agent's own account of what it lost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use celeryscope_core::{Span, SpanKind};
@@ -49,6 +49,13 @@ pub(crate) fn why_not_all(scene: &Scene, left: &Left, expect: &Expect) -> Result
 /// Spans equal to the truth.
 pub(crate) fn spans_equal(scene: &Scene, left: &Left, expect: &Expect) -> Report {
     why_unequal(scene, left, expect).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// What was left of these tasks, and the spans of others.
+pub(crate) fn only(left: Left, ids: &HashSet<String>) -> (Left, Vec<Span>) {
+    let theirs = |span: &Span| compare::text(span, "messaging.message.id").is_some_and(|id| ids.contains(id));
+    let (spans, others) = left.spans.into_iter().partition(theirs);
+    (Left { spans, ..left }, others)
 }
 
 fn why_unequal(scene: &Scene, left: &Left, expect: &Expect) -> Result<Report, String> {

@@ -8,41 +8,17 @@ prepares to read it, and a handshake in memory is over before the kernel is done
 """
 
 import asyncio
-import base64
-import json
 import sys
 
 import redis.asyncio
 from celery import signals
-from celery.utils import uuid
 
 import recorder
 from app import add, app, size
+from by_hand import message
 
 # Seconds.
 SETTLED = 0.5
-
-
-def message(task, *arguments):
-    """What Celery would send, and its envelope on a list of Redis."""
-    parts = app.amqp.as_task_v2(uuid(), task.name, args=arguments)
-    properties = {
-        "correlation_id": parts.headers["id"],
-        "reply_to": "",
-        "delivery_mode": 2,
-        "delivery_info": {"exchange": "", "routing_key": "celery"},
-        "priority": 0,
-        "body_encoding": "base64",
-        "delivery_tag": uuid(),
-    }
-    envelope = {
-        "body": base64.b64encode(json.dumps(parts.body).encode()).decode(),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": parts.headers,
-        "properties": properties,
-    }
-    return parts, json.dumps(envelope)
 
 
 async def publish(client, task, *arguments):

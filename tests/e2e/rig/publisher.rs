@@ -56,6 +56,13 @@ impl Publisher {
             .expect("a publisher that listens");
     }
 
+    /// SIGKILL, whatever it is at.
+    pub(crate) fn kill(mut self) {
+        self.process.signal("KILL");
+        let status = self.process.wait(Duration::from_secs(10));
+        assert!(status.is_some(), "SIGKILL did not end a publisher");
+    }
+
     /// Waits for the end of a scenario that was begun. Returns what it printed meanwhile.
     pub(crate) fn finish(&mut self, scenario: &str) -> Vec<String> {
         let name = scenario.split(' ').next().unwrap_or(scenario);

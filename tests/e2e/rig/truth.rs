@@ -68,6 +68,11 @@ impl TruthLog {
             .collect()
     }
 
+    /// How many runs have begun.
+    pub(crate) fn runs(&self) -> usize {
+        self.of("prerun").count()
+    }
+
     /// How many tasks main processes have accepted.
     pub(crate) fn received(&self) -> usize {
         self.of("received").count()

@@ -1,16 +1,13 @@
 //! Connections that end in the middle.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use super::LIMIT;
 use crate::check;
 use crate::on_brokers::on_brokers;
-use crate::rig::agent::Left;
 use crate::rig::process::wait_for;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Broker, Publisher, Scene, Tls, Worker};
-use crate::support::compare::text;
 
 const SET: &[&str] = &["simple 3", "chained", "retries", "large 1"];
 
@@ -53,15 +50,6 @@ fn broker_is_killed(broker: Broker) {
     check::nothing_lost(&left);
     // What the broker had stored has run since.
     scene.truth().forget_tasks_but(&kept);
-    check::spans_equal(&scene, &only(left, &kept), &check::few_runs());
+    check::spans_equal(&scene, &check::only(left, &kept).0, &check::few_runs());
 }
 on_brokers!(broker_is_killed: redis, rabbitmq);
-
-/// The spans of these tasks.
-fn only(left: Left, ids: &HashSet<String>) -> Left {
-    let theirs = |span: &_| text(span, "messaging.message.id").is_some_and(|id| ids.contains(id));
-    Left {
-        spans: left.spans.into_iter().filter(theirs).collect(),
-        ..left
-    }
-}
