@@ -6,9 +6,10 @@
 //! the same collector (rotel). Several rounds, medians, in an order that changes: the machine's moods fall on all alike.
 //!
 //! `cargo bench -p celeryscope --bench live` with `CELERYSCOPE_LIVE=1`, as root. With the argument `hooks` what each hook
-//! costs instead: see [`hooks`].
+//! costs instead: see [`hooks`]; with `memory` what the agent holds: see [`memory`].
 
 mod hooks;
+mod memory;
 #[path = "../e2e/rig/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the live tests use the rest")]
 mod rig;
@@ -28,11 +29,16 @@ use rig::report::{Spread, say, table};
 use round::{Figures, Round, Tracing};
 
 const ROUNDS: usize = 5;
+/// Tasks a second. This machine's worker can do some 700.
+const RATES: [usize; 3] = [10, 100, 500];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.iter().any(|argument| argument == "hooks") {
         return hooks::run(&arguments);
+    }
+    if arguments.iter().any(|argument| argument == "memory") {
+        return memory::run();
     }
     venv::ensure(&["otel", "rotel"]).unwrap_or_else(|e| panic!("{e:#}"));
     let Some(round) = Round::prepare() else { return };
@@ -49,6 +55,21 @@ fn main() {
         }
     }
     show(&figures);
+    rates(&round);
+}
+
+/// Whether a busy host makes a task dearer.
+fn rates(round: &Round) {
+    let row = |rate: usize| {
+        let cpu = round.paced(rate);
+        vec![rate.to_string(), format!("{cpu:.0}")]
+    };
+    let rows: Vec<_> = RATES.into_iter().map(row).collect();
+    table(
+        "What a task costs the agent, published and run, by how many there are",
+        &["tasks a second", "agent us CPU a task"],
+        &rows,
+    );
 }
 
 fn show(figures: &[(Tracing, Figures)]) {
@@ -67,6 +88,7 @@ fn show(figures: &[(Tracing, Figures)]) {
             compared(|f| f.publish_cpu),
             compared(|f| f.tasks),
             compared(|f| f.task_cpu),
+            compared(|f| f.broker_cpu),
             format!("{:.0}", median(tracing, |f| f.agent_cpu)),
             format!("{:.0}", median(tracing, |f| f.agent_rss)),
         ]
@@ -77,6 +99,7 @@ fn show(figures: &[(Tracing, Figures)]) {
         "publisher us CPU each",
         "tasks a second",
         "worker us CPU each",
+        "broker us CPU a task",
         "agent us CPU a task",
         "agent peak MiB",
     ];

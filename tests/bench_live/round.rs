@@ -6,11 +6,15 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::rig::collector::{Collector, Ports};
-use crate::rig::process::{Process, wait_for};
+use crate::rig::process::{Process, Usage, wait_for};
 use crate::rig::{Agent, Scene, agent};
 
 /// Tasks of a round.
-const TASKS: usize = 3000;
+const TASKS: usize = 20_000;
+/// For how long tasks come at a rate, in seconds.
+const PACED: usize = 20;
+/// The agent's spans go out this often.
+const BATCH: Duration = Duration::from_secs(1);
 
 /// Which kind of tracing is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +50,9 @@ pub(crate) struct Figures {
     pub(crate) tasks: f64,
     /// us of CPU a task of the worker's processes.
     pub(crate) task_cpu: f64,
-    /// us of CPU a task of the agent, publish and run together.
+    /// us of CPU a task of the broker, publish and run together.
+    pub(crate) broker_cpu: f64,
+    /// us of CPU a task of the agent, publish and run and export together; not its start.
     pub(crate) agent_cpu: f64,
     /// MiB.
     pub(crate) agent_rss: f64,
@@ -70,17 +76,43 @@ impl Round {
     /// Runs one.
     pub(crate) fn measure(&self, tracing: Tracing) -> Figures {
         let agent = (tracing == Tracing::Celeryscope).then(|| self.agent());
+        let (broker, own) = (self.scene.redis().usage().cpu, agent.as_ref().map(Agent::usage));
         let (publishes, publish_cpu) = self.fill(tracing);
         let (tasks, task_cpu) = self.drain(tracing);
-        let usage = agent.map(|agent| agent.stop().usage).unwrap_or_default();
+        let broker = self.scene.redis().usage().cpu - broker;
+        let usage = agent.map(stopped).unwrap_or_default();
+        let each = |cpu: f64| cpu / TASKS as f64 * 1e6;
         Figures {
             publishes,
             publish_cpu,
             tasks,
             task_cpu,
-            agent_cpu: usage.cpu / TASKS as f64 * 1e6,
+            broker_cpu: each(broker),
+            agent_cpu: each(usage.cpu - own.unwrap_or_default().cpu),
             agent_rss: usage.peak_rss,
         }
+    }
+
+    /// Publishes and runs tasks at a rate; gives us of CPU a task of the agent.
+    pub(crate) fn paced(&self, rate: usize) -> f64 {
+        let agent = self.agent();
+        let mut broker = Queue::connect(self.scene.port());
+        let worker = self.worker(Tracing::Celeryscope);
+        let mut burst = |count: usize| {
+            let mut command = self.python();
+            command.args(["-m", "burst", &count.to_string(), &rate.to_string()]);
+            assert!(command.output().expect("the publisher").status.success());
+            wait_for("the worker", Duration::from_secs(60), || {
+                (broker.left() == 0).then_some(())
+            });
+        };
+        // Worker and publisher have begun; what comes now is what is measured.
+        burst(rate);
+        let (count, begun) = (rate * PACED, agent.usage().cpu);
+        burst(count);
+        let cpu = stopped(agent).cpu - begun;
+        drop(worker);
+        cpu / count as f64 * 1e6
     }
 
     fn agent(&self) -> Agent {
@@ -94,7 +126,8 @@ impl Round {
                 "otlp",
             ])
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", self.collector.http())
-            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+            .env("OTEL_BSP_SCHEDULE_DELAY", BATCH.as_millis().to_string());
         let no_file = self.scene.folder().join("none");
         Agent::spawn(self.scene.folder(), "agent", &command, no_file)
     }
@@ -102,7 +135,7 @@ impl Round {
     /// Publishes all tasks; gives publishes a second and us of CPU each.
     fn fill(&self, tracing: Tracing) -> (f64, f64) {
         let mut command = self.python();
-        command.args(["-m", "burst", &TASKS.to_string()]);
+        command.args(["-m", "burst", &TASKS.to_string(), "0"]);
         if tracing == Tracing::InProcess {
             command.arg("instrumented");
         }
@@ -115,16 +148,10 @@ impl Round {
 
     /// Lets a worker run all tasks; gives tasks a second between the first and the last tenth, and us of CPU each.
     fn drain(&self, tracing: Tracing) -> (f64, f64) {
-        let mut command = self.python();
-        command.args(["-m", "celery", "-A", "app", "worker", "-c", "2", "-l", "ERROR"]);
-        command.args(["-n", &format!("bench@{}", self.scene.name())]);
-        if tracing == Tracing::InProcess {
-            command.args(["--include", "instrumented"]);
-        }
-        let worker = Process::spawn("worker", &command, self.scene.folder(), None);
+        let worker = self.worker(tracing);
         let mut broker = Queue::connect(self.scene.port());
         let mut at = |left: usize| {
-            wait_for("progress of the worker", Duration::from_secs(120), || {
+            wait_for("progress of the worker", Duration::from_secs(300), || {
                 (broker.left() <= left).then(|| (Instant::now(), tree_cpu(worker.pid())))
             })
         };
@@ -140,6 +167,16 @@ impl Round {
         )
     }
 
+    fn worker(&self, tracing: Tracing) -> Process {
+        let mut command = self.python();
+        command.args(["-m", "celery", "-A", "app", "worker", "-c", "2", "-l", "ERROR"]);
+        command.args(["-n", &format!("bench@{}", self.scene.name())]);
+        if tracing == Tracing::InProcess {
+            command.args(["--include", "instrumented"]);
+        }
+        Process::spawn("worker", &command, self.scene.folder(), None)
+    }
+
     fn python(&self) -> Command {
         let mut python = self.scene.python();
         python
@@ -147,6 +184,12 @@ impl Round {
             .env("OTEL_SERVICE_NAME", "app");
         python
     }
+}
+
+/// Ends an agent that has told everything; gives what it had used by then.
+fn stopped(agent: Agent) -> Usage {
+    std::thread::sleep(BATCH * 2);
+    agent.stop().usage
 }
 
 /// CPU seconds of a worker's main process and its pool children.

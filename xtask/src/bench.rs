@@ -2,11 +2,13 @@
 //!
 //! The core's figures come from criterion's benches. The agent's come from live runs of the release build: the load test
 //! (2,000 publishes a second for ten seconds, the agent's processor time and memory beside them), the comparison of what
-//! tracing costs the watched programs, and what each hook costs. Those print their own tables, shown once more at the end.
+//! tracing costs the watched programs, what the agent holds in memory, and what each hook costs. Those print their own tables, shown
+//! once more at the end; what each round measured is kept in a file.
 //! The last is then measured again in QEMU, on a kernel that has every back end: a machine that is emulated tells nothing
 //! about time, but how the back ends stand to each other.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -43,6 +45,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     util::run(&mut command)?;
     let figures = core_figures(&target_dir()?.join("criterion"), start);
     let benches = args.filter.is_none().then(prepared).transpose()?;
+    if benches.is_some() {
+        // The last run's.
+        _ = fs::remove_file(raw_figures()?);
+    }
     let live = benches.as_ref().map(live_figures).transpose()?;
 
     println!("\n{:<48} {:>10} {:>12} {:>10}", "core", "time", "items/s", "MB/s");
@@ -51,6 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if let Some(live) = live {
         println!("\n{}", live.trim_end());
+        println!("\nraw figures: {}", raw_figures()?.display());
     }
     benches.as_ref().map_or(Ok(()), ratios)
 }
@@ -104,7 +111,12 @@ fn live_figures(benches: &Built) -> Result<String> {
         "the same work without tracing, with celeryscope, with in-process tracing (some minutes)",
     );
     let cost = tables(&benches.program, &["--bench"])?;
-    Ok(format!("{load}\n{cost}\n{}", hooks(benches)?))
+    util::say(
+        "memory",
+        "with tasks in flight, and over a soak of a million (some minutes)",
+    );
+    let memory = tables(&benches.program, &["--bench", "memory"])?;
+    Ok(format!("{load}\n{cost}\n{memory}\n{}", hooks(benches)?))
 }
 
 /// What each hook costs on this kernel.
@@ -148,12 +160,21 @@ fn tables(program: &Path, arguments: &[&str]) -> Result<String> {
             String::from_utf8_lossy(&out.stdout)
         );
     }
-    // What the rounds said in passing is in the tables.
+    let raw = raw_figures()?;
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(&raw)?;
+    file.write_all(tables.as_bytes())
+        .with_context(|| format!("cannot write {}", raw.display()))?;
+    // What the rounds said in passing is in the tables, and in that file.
     Ok(tables
         .lines()
         .filter(|line| !line.starts_with("round "))
         .map(|line| format!("{line}\n"))
         .collect())
+}
+
+/// Where all that the live programs said is kept, round for round.
+fn raw_figures() -> Result<PathBuf> {
+    Ok(target_dir()?.join("bench-live.txt"))
 }
 
 /// One bench's result.

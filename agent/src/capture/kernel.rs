@@ -70,6 +70,8 @@ impl Kernel {
             if log { aya_log::Level::Debug as u8 } else { 0 },
         );
         let mut ebpf = EbpfLoader::new()
+            // Nothing in the object is relocated by the kernel's types, which take 15 MiB when they are read.
+            .btf(None)
             .map_max_entries("EVENTS", ring_bytes)
             .override_global("WAKE_ABOVE", &wake_above, true)
             .override_global(GLOBAL, &layout, true)

@@ -24,7 +24,7 @@ use super::netns::Netns;
 use super::notes::Notes;
 use super::plan::Backend;
 use super::scan::{Found, Scanner};
-use super::tls::{Tls, UserProbes};
+use super::tls::{self, Tls, UserProbes};
 use crate::host::proc;
 use crate::host::tls::TlsProcess;
 use crate::lock_down::{self, Locked, Needs};
@@ -128,6 +128,14 @@ enum Waiter {
     None,
 }
 
+/// What is still done once it is attached.
+pub(crate) fn needs(options: &LiveOptions) -> Needs {
+    Needs {
+        perf_events: !tls::has_multi(),
+        new_files: options.new_files,
+    }
+}
+
 impl Live {
     /// Loads the kernel half, attaches it, locks this thread down, and finds the connections and workers that are there
     /// already. Mounts tracefs if it must.
@@ -160,13 +168,7 @@ impl Live {
         } = Loaded::best(options)?;
         user_probes.prepare()?;
         // Before the first byte of anybody else is looked at, and before the first thread.
-        let locked = lock_down::watcher(
-            options.lock_down,
-            Needs {
-                perf_events: user_probes.use_perf_events(),
-                new_files: options.new_files,
-            },
-        )?;
+        let locked = lock_down::watcher(options.lock_down, needs(options))?;
         let mut scanner = Scanner::new(proc_root, &options.ports, backend.knows_sockets());
         let mut pids = proc::pids(proc_root);
         pids.retain(|pid| netns.as_ref().is_none_or(|netns| netns.holds(*pid)));

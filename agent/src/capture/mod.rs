@@ -27,6 +27,6 @@ mod tls;
 pub(crate) mod tracefs;
 
 pub(crate) use btf::PATH as BTF;
-pub(crate) use live::{Live, LiveOptions, Probes};
+pub(crate) use live::{Live, LiveOptions, Probes, needs};
 pub(crate) use object::{ORIGIN, SHA256};
 pub(crate) use privileges::missing_privileges;

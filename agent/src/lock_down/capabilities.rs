@@ -33,12 +33,12 @@ const OF_ADMIN: [Capability; 3] = [
 
 /// What a watcher keeps of what this thread holds. TLS is recognised on every watched port, so what reading it takes is among
 /// it whatever ports the user names. CAP_SYS_ADMIN stays where nothing smaller is held, as with container runtimes that don't
-/// know CAP_BPF.
+/// know CAP_BPF, and where performance events are needed, which before Linux 6.6 ask for it to probe a library.
 pub(super) fn to_keep(needs: Needs) -> Vec<Capability> {
     let held = caps::read(None, CapSet::Permitted).unwrap_or_default();
     let lacks = |capability: &Capability| !held.contains(capability);
     // Without map_files a few libraries can't be read: not worth the capability that allows everything.
-    let needs_admin = OF_ADMIN[..2].iter().any(lacks);
+    let needs_admin = needs.perf_events || OF_ADMIN[..2].iter().any(lacks);
     let admin = (needs_admin && !lacks(&Capability::CAP_SYS_ADMIN)).then_some(Capability::CAP_SYS_ADMIN);
     let mut kept: Vec<Capability> = WATCHING.into_iter().filter(|own| !lacks(own)).collect();
     if admin.is_some() {

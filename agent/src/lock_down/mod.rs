@@ -114,9 +114,9 @@ impl Locked {
 }
 
 /// What `doctor` tells: what would be given up here, and what this kernel lacks for giving up more.
-pub(crate) fn prospect() -> (String, Vec<&'static str>) {
+pub(crate) fn prospect(needs: Needs) -> (String, Vec<&'static str>) {
     let mut lacking = Vec::new();
-    let kept = capabilities::names(&capabilities::to_keep(Needs::default()));
+    let kept = capabilities::names(&capabilities::to_keep(needs));
     let mut parts = vec![format!("watching keeps {kept}"), "no new privileges".to_owned()];
     if syscalls::supported() {
         parts.push("seccomp".to_owned());

@@ -18,12 +18,10 @@ const PORTION: usize = 5;
 
 /// Beginnings of the names of tests that need the machine to themselves: they hold times to a few milliseconds, look at processor time
 /// or memory, or count what there is in the kernel.
-const ALONE: [&str; 14] = [
+const ALONE: [&str; 12] = [
     "backends::",
     "cache::",
-    "faults::",
     "flood::",
-    "hostile::",
     "load::",
     "pools::",
     "privileges::",

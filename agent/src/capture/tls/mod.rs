@@ -26,7 +26,7 @@ use celeryscope_common::Endpoint;
 
 use crate::host::tls::TlsProcess;
 use cover::Cover;
-pub(super) use multi::{Maps, Multi};
+pub(super) use multi::{Maps, Multi, supported as has_multi};
 use peers::Peers;
 pub(super) use probes::UserProbes;
 

@@ -23,6 +23,11 @@ const SINCE: (u32, u32) = (6, 6);
 /// `BPF_F_UPROBE_MULTI_RETURN`, include/uapi/linux/bpf.h.
 const RETURN: u32 = 1;
 
+/// Does this kernel have them?
+pub(in crate::capture) fn supported() -> bool {
+    kernel_release::current().is_some_and(|release| release >= SINCE)
+}
+
 /// The programs, loaded.
 pub(in crate::capture) struct Multi {
     enter: OwnedFd,
@@ -56,7 +61,7 @@ impl Multi {
     /// # Errors
     /// The object is not as expected, or the kernel refuses a program.
     pub(in crate::capture) fn load(maps: &Maps) -> Result<Option<Self>> {
-        if kernel_release::current().is_none_or(|release| release < SINCE) {
+        if !supported() {
             return Ok(None);
         }
         let mut object = aya_obj::Object::parse(object::BYTES).context("cannot read the BPF object")?;

@@ -58,11 +58,6 @@ impl UserProbes {
         }
     }
 
-    /// Whether attaching goes through performance events.
-    pub(in crate::capture) fn use_perf_events(&self) -> bool {
-        self.multi.is_none()
-    }
-
     /// Lets the programs run whenever the process calls one of the library's functions.
     ///
     /// # Errors

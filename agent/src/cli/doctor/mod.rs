@@ -186,7 +186,7 @@ fn examine(options: &LiveOptions, lock_down: Mode) -> Report {
         lockdown(fs::read_to_string(LOCKDOWN).ok().as_deref()),
         btf(),
         capabilities(&capture::missing_privileges()),
-        locking_down(lock_down, lock_down::prospect()),
+        locking_down(lock_down, lock_down::prospect(capture::needs(options))),
         tracing(),
         object(),
     ];
