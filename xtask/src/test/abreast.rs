@@ -17,10 +17,11 @@ const ABREAST: usize = 2;
 const PORTION: usize = 5;
 
 /// Beginnings of the names of tests that need the machine to themselves: they hold times to a few milliseconds, look at processor time
-/// or memory, or count what there is in the kernel or on the host.
-const ALONE: [&str; 12] = [
+/// or memory, count what there is in the kernel or on the host, or leave nothing for others.
+const ALONE: [&str; 13] = [
     "backends::leftovers",
     "cache::",
+    "faults::many::",
     "flood::",
     "load::",
     "pools::",
