@@ -45,7 +45,7 @@ pub(crate) fn run() {
             each(usage.cpu - begun.1),
             each(begun.0.elapsed().as_secs_f64()),
         ]);
-        say(&format!("round: {:?}", rows.last()));
+        say(&format!("round of memory: {:?}", rows.last()));
     };
     let now = || (Instant::now(), agent.usage().cpu);
     row("at its start".to_owned(), 0, now());
@@ -72,7 +72,7 @@ pub(crate) fn run() {
         .filter(|line| line.contains("lost") || line.contains("dropped"))
     {
         if !line.contains("=0") {
-            say(&format!("round: {line}"));
+            say(&format!("round of memory: {line}"));
         }
     }
     let head = ["", "resident MiB", "peak MiB", "agent us CPU a task", "us a task"];

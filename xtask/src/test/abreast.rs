@@ -6,10 +6,13 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::run_live;
 use crate::{privilege, util};
+
+/// The lines of a process that tell, and how it ended.
+type Done = (Vec<String>, Result<()>);
 
 /// Processes at a time.
 const ABREAST: usize = 2;
@@ -35,39 +38,33 @@ const ALONE: [&str; 13] = [
 ];
 
 /// Runs all tests of a program: the lines that tell, and the first failure.
-pub(super) fn run(program: &Path) -> Result<(Vec<String>, Result<()>)> {
+pub(super) fn run(program: &Path) -> Result<Done> {
     let all = names(program)?;
     let (alone, others): (Vec<String>, Vec<String>) = all.into_iter().partition(|name| is_alone(name));
     let portions = Mutex::new(others.chunks(PORTION).map(<[String]>::to_vec));
     let next = || portions.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let (mut lines, mut result) = (Vec::new(), Ok(()));
-    let mut take = |done: Result<(Vec<String>, Result<()>)>| {
-        let (told, passed) = done?;
-        lines.extend(told);
-        result = std::mem::replace(&mut result, Ok(())).and(passed);
-        anyhow::Ok(())
+    let work = || -> Result<Vec<Done>> {
+        std::iter::from_fn(next)
+            .map(|portion| exactly(program, portion))
+            .collect()
     };
-    thread::scope(|scope| {
-        let work = || -> Vec<_> {
-            std::iter::from_fn(next)
-                .map(|portion| exactly(program, portion))
-                .collect()
-        };
+    let mut done = thread::scope(|scope| {
         let both: Vec<_> = (0..ABREAST).map(|_| scope.spawn(work)).collect();
-        for done in both {
-            // A panic in there has been reported by its thread.
-            let done = done
+        // A panic in there has been reported by its thread.
+        let ended = both.into_iter().map(|worker| {
+            worker
                 .join()
-                .map_err(|_| anyhow::anyhow!("a thread of the tests has panicked"))?;
-            done.into_iter().try_for_each(&mut take)?;
-        }
-        anyhow::Ok(())
+                .unwrap_or_else(|_| bail!("a thread of the tests has panicked"))
+        });
+        let ended = ended.collect::<Result<Vec<_>>>()?;
+        anyhow::Ok(ended.into_iter().flatten().collect::<Vec<_>>())
     })?;
-    take(exactly(program, alone))?;
-    Ok((lines, result))
+    done.push(exactly(program, alone)?);
+    let (lines, results): (Vec<_>, Vec<_>) = done.into_iter().unzip();
+    Ok((lines.concat(), results.into_iter().collect()))
 }
 
-fn exactly(program: &Path, names: Vec<String>) -> Result<(Vec<String>, Result<()>)> {
+fn exactly(program: &Path, names: Vec<String>) -> Result<Done> {
     let arguments: Vec<String> = names.into_iter().chain(["--exact".to_owned()]).collect();
     run_live(program, &arguments)
 }

@@ -37,8 +37,6 @@ pub(crate) struct PublishFacts {
 #[derive(Debug)]
 pub(crate) struct RunFacts {
     pub(crate) attempt: Attempt,
-    /// Published, or due by its ETA, whichever is later.
-    pub(crate) waiting_since: Option<Mono>,
     pub(crate) worker_name: Option<String>,
     pub(crate) pool: Option<&'static str>,
     pub(crate) process: Arc<Process>,
@@ -102,8 +100,8 @@ fn rabbitmq_tag(message: &TaskMessage) -> Option<i64> {
     name.rsplit('.').next()?.parse().ok()
 }
 
-/// The span of an attempt, with what is known of it.
-pub(crate) fn run(facts: RunFacts, config: &Config) -> Span {
+/// The span of an attempt, with what is known of it. `waiting_since`: published, or due by its ETA, whichever is later.
+pub(crate) fn run(facts: RunFacts, waiting_since: Option<Mono>, config: &Config) -> Span {
     let attempt = &facts.attempt;
     let message = &attempt.message;
     let (start, end) = interval(&facts);
@@ -127,7 +125,7 @@ pub(crate) fn run(facts: RunFacts, config: &Config) -> Span {
         }
         SpanStyle::Contrib => contrib(message, "run"),
     };
-    outcome(&mut attributes, &facts);
+    outcome(&mut attributes, &facts, waiting_since);
     let publish_trace = trace_of(message);
     let publish_span = publish_of(message);
     let host = super::host_of(&facts.process);
@@ -328,7 +326,7 @@ fn contrib(message: &TaskMessage, action: &str) -> Attributes {
 }
 
 /// What only a run has.
-fn outcome(list: &mut Attributes, facts: &RunFacts) {
+fn outcome(list: &mut Attributes, facts: &RunFacts, waiting_since: Option<Mono>) {
     let attempt = &facts.attempt;
     if let Some(state) = attempt.state {
         list.push((names::STATE, Value::from(state.as_str())));
@@ -336,7 +334,7 @@ fn outcome(list: &mut Attributes, facts: &RunFacts) {
     if attempt.end.is_none() {
         list.push((names::END, Value::from("unknown")));
     }
-    if let (Some(start), Some(since)) = (&attempt.start, facts.waiting_since) {
+    if let (Some(start), Some(since)) = (&attempt.start, waiting_since) {
         list.push((
             names::QUEUE_TIME,
             Value::Float(start.at.since(since).as_secs_f64()),

@@ -63,7 +63,7 @@ pub(crate) struct Engine {
     pub(super) processes: Processes,
     pub(super) tasks: Bounded<Box<str>, Task>,
     pub(super) attempts: Bounded<AttemptId, Attempt>,
-    /// Over, and put out as soon as their publish has been seen, or had the time to be.
+    /// Over, and put out when their publish has had the time to be seen.
     pub(super) runs: Bounded<AttemptId, RunFacts>,
     /// Delivered and not yet put out, by worker and delivery tag.
     pub(super) tags: Bounded<(u32, Box<str>), AttemptId>,

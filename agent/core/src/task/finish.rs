@@ -54,7 +54,6 @@ impl Engine {
         };
         attempt.settle_start(&self.clock, host_of(&process));
         let facts = RunFacts {
-            waiting_since: None,
             worker_name: self
                 .processes
                 .worker_name(leader)
@@ -70,8 +69,9 @@ impl Engine {
         };
         let came = facts.attempt.delivered.or(facts.attempt.began.map(|(at, _)| at));
         let due = came.map_or(self.now, |came| came + PUBLISH_LATE);
-        if self.published_at(&facts.attempt.message).is_some() || due <= self.now {
-            self.put_known(facts);
+        let published = self.published_at(&facts.attempt.message);
+        if published.is_some() || due <= self.now {
+            self.put_span(facts, published);
         } else {
             self.wait_for_publish(id, due, facts);
         }
@@ -103,17 +103,16 @@ impl Engine {
     fn put_waiting(&mut self, id: AttemptId, facts: RunFacts) {
         self.forget_due(facts.attempt.deadline, Due::Run(id));
         self.message_bytes = self.message_bytes.saturating_sub(facts.attempt.weight);
-        self.put_known(facts);
+        let published = self.published_at(&facts.attempt.message);
+        self.put_span(facts, published);
     }
 
-    fn put_known(&mut self, mut facts: RunFacts) {
-        let published = self.published_at(&facts.attempt.message);
+    fn put_span(&mut self, facts: RunFacts, published: Option<Mono>) {
         let eta = facts.attempt.message.eta.as_deref();
         let eta = eta.and_then(datetime::parse).map(|t| facts.clock.mono_of(t));
-        facts.waiting_since = published.max(eta);
         self.stats.runs += 1;
         self.stats.runs_without_end += u64::from(facts.attempt.end.is_none());
-        let span = build::run(facts, &self.config);
+        let span = build::run(facts, published.max(eta), &self.config);
         self.put(span);
     }
 
