@@ -51,10 +51,22 @@ pub(crate) fn spans_equal(scene: &Scene, left: &Left, expect: &Expect) -> Report
     why_unequal(scene, left, expect).unwrap_or_else(|why| panic!("{why}"))
 }
 
+/// Whether a span is of one of these tasks.
+pub(crate) fn of_tasks(ids: &HashSet<String>) -> impl Fn(&Span) -> bool {
+    |span| compare::text(span, "messaging.message.id").is_some_and(|id| ids.contains(id))
+}
+
+/// Asserts that no table of the kernel half was ever full.
+pub(crate) fn nothing_was_full(log: &str) {
+    let counters = counters(log);
+    for full in ["conns_full", "fds_full", "procs_full", "calls_full", "slots_full"] {
+        assert_eq!(counters[full], 0, "{full}");
+    }
+}
+
 /// What was left of these tasks, and the spans of others.
 pub(crate) fn only(left: Left, ids: &HashSet<String>) -> (Left, Vec<Span>) {
-    let theirs = |span: &Span| compare::text(span, "messaging.message.id").is_some_and(|id| ids.contains(id));
-    let (spans, others) = left.spans.into_iter().partition(theirs);
+    let (spans, others) = left.spans.into_iter().partition(of_tasks(ids));
     (Left { spans, ..left }, others)
 }
 

@@ -76,10 +76,7 @@ fn short_lived_publishers() {
     }
     let pids: HashSet<i64> = sent.into_values().collect();
     assert!(pids.len() > CLIENTS / 2, "{} processes", pids.len());
-    let counters = check::counters(&left.log);
-    for full in ["conns_full", "fds_full", "procs_full", "calls_full", "slots_full"] {
-        assert_eq!(counters[full], 0, "{full}");
-    }
+    check::nothing_was_full(&left.log);
 }
 
 /// Lets a process publish a task; gives the task's id and the process's.
@@ -140,8 +137,5 @@ fn all_is_told_of(module: &str, arguments: &[&str], tasks: usize) {
     let left = agent.stop();
     check::all_is_told(&scene, &left, &check::few_runs());
     assert_eq!(scene.truth().published_ids().len(), tasks);
-    let counters = check::counters(&left.log);
-    for full in ["conns_full", "fds_full", "procs_full", "calls_full", "slots_full"] {
-        assert_eq!(counters[full], 0, "{full}");
-    }
+    check::nothing_was_full(&left.log);
 }

@@ -82,9 +82,3 @@ fn is_true(span: &Span, truth: &Truth) -> bool {
         }
     })
 }
-
-/// The spans of these tasks.
-fn of_tasks<'a>(spans: &'a [Span], ids: &'a HashSet<String>) -> impl Iterator<Item = &'a Span> {
-    let theirs = |span: &&Span| text(span, "messaging.message.id").is_some_and(|id| ids.contains(id));
-    spans.iter().filter(theirs)
-}
