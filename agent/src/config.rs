@@ -67,7 +67,7 @@ pub struct CaptureArgs {
     /// Kernel hooks to use [default: auto, the best that load]
     #[arg(long, env = "CELERYSCOPE_PROBES", hide_env = true, value_name = "KIND")]
     pub probes: Option<Probes>,
-    /// Ring buffer between kernel and agent, a power of two such as 8M [default: 16M]
+    /// Ring buffer between kernel and agent, a power of two such as 16M [default: 8M]
     #[arg(long, env = "CELERYSCOPE_RING_SIZE", hide_env = true, value_name = "SIZE")]
     pub ring_size: Option<RingSize>,
     /// Whose processes to watch: all, or only those in the agent's own network namespace, for hosts that run several
@@ -228,7 +228,7 @@ impl CaptureArgs {
             ports,
             tls_ports,
             tls_processes: self.tls_process.clone().unwrap_or_default(),
-            ring_bytes: self.ring_size.map_or(16 << 20, |size| size.0),
+            ring_bytes: self.ring_size.map_or(8 << 20, |size| size.0),
             own_netns: self.netns == Some(Netns::Own),
             kernel_log: self.kernel_log.unwrap_or(false),
             probes: match self.probes.unwrap_or(Probes::Auto) {

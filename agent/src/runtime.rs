@@ -15,7 +15,7 @@ use celeryscope_common::{Kind, Record};
 use celeryscope_core::time::Mono;
 use celeryscope_core::{Config, Output, Pipeline, Span, SpanKind};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::capture::{Live, LiveOptions};
 use crate::export::{Exporters, Telemetry};
@@ -23,9 +23,6 @@ use crate::metrics::{self, Board, Reading, summary};
 
 /// How long `run` lets the outputs flush at the end; with the rest it stays under the promised 5 s.
 pub(crate) const FLUSH: Duration = Duration::from_secs(4);
-
-/// How often time passes for the core when no record comes.
-const TICK: Duration = Duration::from_millis(100);
 
 /// Who takes what a live capture yields.
 pub(crate) trait Sink {
@@ -106,8 +103,6 @@ async fn watch_until_told(
 
     let mut pipeline = Pipeline::new(config);
     let end = duration.map(|duration| Instant::now() + duration);
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !sink.ended() {
         tokio::select! {
             biased;
@@ -116,7 +111,6 @@ async fn watch_until_told(
                 Asked::Counters => show(&summary::full(&numbers(&live, &pipeline, sink))),
             },
             () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => break,
-            _ = tick.tick() => {}
             () = live.ready() => {}
         }
         pump(&mut live, &mut pipeline, sink);

@@ -19,6 +19,7 @@ use super::clock::{self, Clocks};
 use super::counters;
 use super::ignored::{Added, Ignored};
 use super::kernel::{self, Kernel};
+use super::memory;
 use super::missing_privileges;
 use super::netns::Netns;
 use super::notes::Notes;
@@ -30,8 +31,13 @@ use crate::host::tls::TlsProcess;
 use crate::lock_down::{self, Locked, Needs};
 use crate::metrics::Reading;
 
-/// The ring is drained at least this often: nearly all records are put there without waking the reader.
-const DRAIN_EVERY: Duration = Duration::from_millis(20);
+/// The ring is drained at least this often: nearly all records are put there without waking the reader, since a wake costs as much
+/// as some dozen of them.
+const DRAIN_EVERY: Duration = Duration::from_millis(100);
+/// And this often for a while after a connection was opened: what it is, and whose pool is to be watched, shows in its first bytes.
+const DRAIN_NEWS_EVERY: Duration = Duration::from_millis(20);
+/// How long that is, in ns.
+const NEWS: u64 = 2_000_000_000;
 /// Maps are swept this often, in ns.
 const SWEEP_EVERY: u64 = 10_000_000_000;
 /// Most records in one drain, so that a reader who is slower than the writers still gets to do other things.
@@ -115,6 +121,8 @@ pub(crate) struct Live {
     /// Connections in the kernel half's list of those to ignore.
     ignored: Ignored,
     swept: u64,
+    /// Until when the ring is looked at more often.
+    news_until: u64,
     lost_told: u64,
     records: u64,
     malformed: u64,
@@ -178,6 +186,7 @@ impl Live {
             found.holders().iter().for_each(|pid| tls.cover(*pid));
         }
         tls.settle();
+        memory::give_back();
         let processes: HashSet<u32> = found.iter().flat_map(Found::holders).copied().collect();
         let attached = Attached {
             backend,
@@ -207,6 +216,7 @@ impl Live {
             },
             ignored: Ignored::default(),
             swept: clock::monotonic(),
+            news_until: clock::monotonic() + NEWS,
             lost_told: 0,
             records: 0,
             malformed: 0,
@@ -224,7 +234,7 @@ impl Live {
         &self.locked
     }
 
-    /// Resolves when the ring should be drained. May be dropped and called again at any time.
+    /// Resolves when the ring should be drained, after [`DRAIN_EVERY`] at the latest. May be dropped and called again at any time.
     pub(crate) async fn ready(&mut self) {
         if let Waiter::Idle(_) = self.waiter
             && let Waiter::Idle(fd) = std::mem::replace(&mut self.waiter, Waiter::None)
@@ -235,7 +245,8 @@ impl Live {
                 Err(error) => tracing::warn!("cannot wait on the ring buffer, polling instead: {error}"),
             }
         }
-        let timer = tokio::time::sleep(DRAIN_EVERY);
+        let news = clock::monotonic() < self.news_until;
+        let timer = tokio::time::sleep(if news { DRAIN_NEWS_EVERY } else { DRAIN_EVERY });
         if let Waiter::Registered(fd) = &self.waiter {
             tokio::select! {
                 guard = fd.readable() => if let Ok(mut guard) = guard { guard.clear_ready() },
@@ -288,6 +299,7 @@ impl Live {
                 Kind::Open | Kind::Tls if foreign => {}
                 Kind::Tls => self.tls.sealed(pid, conn),
                 Kind::Open => {
+                    self.news_until = clock::monotonic() + NEWS;
                     if let Some(endpoint) = endpoint {
                         self.tls.opened(pid, conn, endpoint);
                     }
@@ -340,6 +352,7 @@ impl Live {
         let now = clock::monotonic();
         if now - self.swept > SWEEP_EVERY {
             self.swept = now;
+            memory::give_back();
             for conn in self.scanner.sweep(&mut self.kernel) {
                 if self.ignored.remove(conn) {
                     self.kernel.ignore(conn, false);

@@ -14,29 +14,39 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 /// The spans of one observed process: one OpenTelemetry Resource.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct Group<'a> {
     pub(super) resource: Resource,
-    pub(super) spans: Vec<SpanData>,
+    spans: Vec<&'a Span>,
+}
+
+impl Group<'_> {
+    /// The spans, for one try at telling them: exporters keep what they are given.
+    pub(super) fn data(&self) -> Vec<SpanData> {
+        let scope = scope();
+        self.spans.iter().map(|span| span_data(span, &scope)).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.spans.len()
+    }
 }
 
 /// Sorts a batch by process; order within a process stays.
-pub(super) fn group(batch: &[Arc<Span>]) -> Vec<Group> {
-    let scope = scope();
-    let mut groups: Vec<(&Arc<Process>, Group)> = Vec::new();
+pub(super) fn group(batch: &[Arc<Span>]) -> Vec<Group<'_>> {
+    let mut groups: Vec<(&Arc<Process>, Group<'_>)> = Vec::new();
     for span in batch {
-        let data = span_data(span, &scope);
         // A host has a handful of services; the last one is the likeliest.
         let known = groups
             .iter_mut()
             .rev()
             .find(|(process, _)| Arc::ptr_eq(process, &span.process) || **process == span.process);
         match known {
-            Some((_, group)) => group.spans.push(data),
+            Some((_, group)) => group.spans.push(span),
             None => groups.push((
                 &span.process,
                 Group {
                     resource: resource(&span.process),
-                    spans: vec![data],
+                    spans: vec![span],
                 },
             )),
         }

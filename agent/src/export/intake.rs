@@ -1,12 +1,15 @@
-//! An output's end of its queue, and its counters.
+//! The queue in front of an output, and its counters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use celeryscope_core::Span;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use super::Mode;
 
 /// What became of the spans offered to one output.
 #[derive(Debug, Default)]
@@ -81,27 +84,85 @@ impl Counts {
     }
 }
 
+/// A queue for `room` spans whose reader is woken early once it holds `batch` of them.
+pub(super) fn queue(room: usize, batch: usize, counts: &Arc<Counts>) -> (Inlet, Intake) {
+    let (sender, spans) = mpsc::channel(room);
+    let (closing, closed) = watch::channel(false);
+    let enough = Arc::new(Notify::new());
+    let inlet = Inlet {
+        queue: Some(sender),
+        closing,
+        enough: Arc::clone(&enough),
+        batch: batch.min(room),
+    };
+    let intake = Intake {
+        spans,
+        closing: closed,
+        enough,
+        counts: Arc::clone(counts),
+    };
+    (inlet, intake)
+}
+
+/// The sending end of one output's queue.
+#[derive(Debug)]
+pub(super) struct Inlet {
+    /// None once it is closed.
+    queue: Option<mpsc::Sender<Arc<Span>>>,
+    closing: watch::Sender<bool>,
+    enough: Arc<Notify>,
+    batch: usize,
+}
+
+impl Inlet {
+    /// Puts a span in; in a replay it waits for room.
+    ///
+    /// # Errors
+    /// There is no room, or nobody reads any more.
+    pub(super) fn send(&self, span: Arc<Span>, mode: Mode) -> Result<(), TrySendError<Arc<Span>>> {
+        let Some(queue) = &self.queue else {
+            return Err(TrySendError::Closed(span));
+        };
+        match mode {
+            Mode::Live => queue.try_send(span)?,
+            Mode::Replay => queue
+                .blocking_send(span)
+                .map_err(|error| TrySendError::Closed(error.0))?,
+        }
+        if self.queued() == self.batch {
+            self.enough.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Spans in the queue.
+    pub(super) fn queued(&self) -> usize {
+        let queued = |queue: &mpsc::Sender<_>| queue.max_capacity().saturating_sub(queue.capacity());
+        self.queue.as_ref().map_or(0, queued)
+    }
+
+    /// Spans that it holds at most.
+    pub(super) fn room(&self) -> usize {
+        self.queue.as_ref().map_or(0, mpsc::Sender::max_capacity)
+    }
+
+    /// No more will come: what is in it is the rest.
+    pub(super) fn close(&mut self) {
+        self.queue = None;
+        self.closing.send_replace(true);
+    }
+}
+
 /// The receiving end of one output's queue.
 #[derive(Debug)]
 pub(super) struct Intake {
     spans: mpsc::Receiver<Arc<Span>>,
     closing: watch::Receiver<bool>,
+    enough: Arc<Notify>,
     pub(super) counts: Arc<Counts>,
 }
 
 impl Intake {
-    pub(super) fn new(
-        spans: mpsc::Receiver<Arc<Span>>,
-        closing: watch::Receiver<bool>,
-        counts: Arc<Counts>,
-    ) -> Self {
-        Self {
-            spans,
-            closing,
-            counts,
-        }
-    }
-
     /// The next spans: as soon as there are `max`, or `delay` after the first. None when no more will come.
     ///
     /// Without a delay no clock decides where one batch ends and the next begins.
@@ -110,19 +171,34 @@ impl Intake {
         if self.spans.recv_many(&mut batch, max).await == 0 {
             return None;
         }
-        let end = delay.map(|delay| Instant::now() + delay);
-        while batch.len() < max {
-            let room = max - batch.len();
-            let more = self.spans.recv_many(&mut batch, room);
-            let came = match end {
-                Some(end) => timeout_at(end, more).await.unwrap_or(0),
-                None => more.await,
-            };
-            if came == 0 {
-                break;
+        let Some(delay) = delay else {
+            let mut room = max - batch.len();
+            while room > 0 {
+                match self.spans.recv_many(&mut batch, room).await {
+                    0 => break,
+                    came => room -= came,
+                }
+            }
+            return Some(batch);
+        };
+        let end = sleep(delay);
+        tokio::pin!(end);
+        loop {
+            while batch.len() < max
+                && let Ok(span) = self.spans.try_recv()
+            {
+                batch.push(span);
+            }
+            if batch.len() == max || end.is_elapsed() || self.closing() {
+                return Some(batch);
+            }
+            // To wake for each span that comes would cost more than the span.
+            tokio::select! {
+                () = self.enough.notified() => {}
+                () = &mut end => {}
+                _ = self.closing.wait_for(|closing| *closing) => {}
             }
         }
-        Some(batch)
     }
 
     /// The next span within `wait`: None when no more will come, `Some(None)` when none came in time.
@@ -139,14 +215,14 @@ impl Intake {
     /// Sleeps, but not longer than the program lives.
     pub(super) async fn pause(&mut self, length: Duration) {
         if self.closing() {
-            return tokio::time::sleep(length.min(Duration::from_millis(200))).await;
+            return sleep(length.min(Duration::from_millis(200))).await;
         }
         let _ = timeout(length, self.closing.wait_for(|closing| *closing)).await;
     }
 
     /// Sleeps as long as somebody else asks, at the program's end too: what comes sooner is refused.
     pub(super) async fn obey(&self, length: Duration) {
-        tokio::time::sleep(length).await;
+        sleep(length).await;
     }
 
     /// Whether the program is about to end.

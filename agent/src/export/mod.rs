@@ -24,10 +24,9 @@ use celeryscope_core::{Area, Metric, MetricKind, Span};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
 
 use crate::metrics::{Reading, metric};
-use intake::{Counts, Intake};
+use intake::{Counts, Inlet};
 use sampling::Sampling;
 use settings::Batching;
 
@@ -120,8 +119,7 @@ type Work = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 #[derive(Debug)]
 struct Running {
     name: &'static str,
-    queue: Option<mpsc::Sender<Arc<Span>>>,
-    closing: watch::Sender<bool>,
+    queue: Inlet,
     counts: Arc<Counts>,
     /// Spans that the queue holds.
     room: u64,
@@ -203,8 +201,7 @@ impl Exporters {
     pub fn close(&mut self, deadline: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + deadline;
         for output in &mut self.outputs {
-            output.queue = None;
-            output.closing.send_replace(true);
+            output.queue.close();
         }
         let mut result = Ok(());
         for output in &mut self.outputs {
@@ -257,7 +254,7 @@ impl Exporters {
                 counts.dropped,
                 counts.unsampled,
                 counts.held,
-                output.queued(),
+                output.queue.queued() as u64,
                 output.room,
             ];
             let name = output.name;
@@ -275,10 +272,8 @@ struct Ready {
     name: &'static str,
     runtime: Runtime,
     work: Work,
-    queue: mpsc::Sender<Arc<Span>>,
-    closing: watch::Sender<bool>,
+    queue: Inlet,
     counts: Arc<Counts>,
-    room: u64,
     sampling: Option<Sampling>,
 }
 
@@ -293,9 +288,7 @@ impl Ready {
             ..plan.batching
         };
         let counts = Arc::new(Counts::default());
-        let (queue, spans) = mpsc::channel(plan.batching.queue);
-        let (closing, closed) = watch::channel(false);
-        let intake = Intake::new(spans, closed, Arc::clone(&counts));
+        let (queue, intake) = intake::queue(plan.batching.queue, plan.batching.batch, &counts);
 
         // The channel to a collector binds to the runtime it is made in.
         let inside = runtime.enter();
@@ -320,9 +313,7 @@ impl Ready {
             runtime,
             work,
             queue,
-            closing,
             counts,
-            room: plan.batching.queue as u64,
             sampling: (*spec != OutputSpec::Tree).then(|| plan.sampling.clone()),
         })
     }
@@ -342,10 +333,9 @@ impl Ready {
             .with_context(|| format!("can't start the thread of output {name}"))?;
         Ok(Running {
             name,
-            queue: Some(self.queue),
-            closing: self.closing,
+            room: self.queue.room() as u64,
+            queue: self.queue,
             counts: self.counts,
-            room: self.room,
             sampling: self.sampling,
             done,
             end: None,
@@ -355,12 +345,6 @@ impl Ready {
 }
 
 impl Running {
-    /// Spans in the queue.
-    fn queued(&self) -> u64 {
-        let queued = |queue: &mpsc::Sender<_>| queue.max_capacity().saturating_sub(queue.capacity());
-        self.queue.as_ref().map_or(0, queued) as u64
-    }
-
     fn offer(&mut self, span: &Arc<Span>, mode: Mode) {
         if self
             .sampling
@@ -370,19 +354,9 @@ impl Running {
             self.counts.unsampled(1);
             return;
         }
-        let Some(queue) = &self.queue else {
-            return self.counts.dropped(1);
-        };
         // Counted first: the output may have delivered it before this thread goes on.
         self.counts.accepted(1);
-        let refused = match mode {
-            Mode::Live => queue.try_send(Arc::clone(span)).err(),
-            Mode::Replay => queue
-                .blocking_send(Arc::clone(span))
-                .err()
-                .map(|error| TrySendError::Closed(error.0)),
-        };
-        if let Some(error) = refused {
+        if let Err(error) = self.queue.send(Arc::clone(span), mode) {
             self.counts.take_back(1);
             self.counts.dropped(1);
             let due = self

@@ -84,13 +84,13 @@ impl<E: Export> Otlp<E> {
     }
 
     /// Exports one group, however often it takes.
-    async fn deliver(&mut self, group: Group, intake: &mut Intake) -> anyhow::Result<()> {
-        let count = group.spans.len();
+    async fn deliver(&mut self, group: Group<'_>, intake: &mut Intake) -> anyhow::Result<()> {
+        let count = group.len();
         let mut pause = FIRST_PAUSE;
         self.exporter.set_resource(&group.resource);
         loop {
             self.hints.clear();
-            let error = match self.exporter.export(group.spans.clone()).await {
+            let error = match self.exporter.export(group.data()).await {
                 Ok(()) => {
                     self.arrived();
                     intake.counts.exported(count);

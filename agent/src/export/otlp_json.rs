@@ -56,7 +56,7 @@ impl OtlpJson {
 }
 
 /// The same spans give the same line: a resource's attributes, which the SDK keeps in no order, are sorted.
-fn line(groups: Vec<Group>) -> anyhow::Result<Vec<u8>> {
+fn line(groups: Vec<Group<'_>>) -> anyhow::Result<Vec<u8>> {
     let resource_spans = groups
         .into_iter()
         .flat_map(|group| {
@@ -65,7 +65,7 @@ fn line(groups: Vec<Group>) -> anyhow::Result<Vec<u8>> {
                 .attributes
                 .0
                 .sort_by(|one, other| one.key.cmp(&other.key));
-            group_spans_by_resource_and_scope(group.spans, &resource)
+            group_spans_by_resource_and_scope(group.data(), &resource)
         })
         .collect();
     serde_json::to_vec(&ExportTraceServiceRequest { resource_spans })

@@ -5,9 +5,9 @@ use std::sync::Mutex;
 use celeryscope_core::{Span, SpanId, SpanKind, TraceId};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::SpanData;
-use tokio::sync::{mpsc, watch};
 
-use super::super::intake::Counts;
+use super::super::Mode;
+use super::super::intake::{self, Counts};
 use super::*;
 
 /// A collector that takes nothing before `until`; it needs `takes` for each request.
@@ -54,15 +54,13 @@ async fn offer(seconds: u64, away: Duration, takes: Duration) -> (Arc<Counts>, V
         batch: 50,
         delay: Some(Duration::from_millis(100)),
     };
-    let (queue, spans) = mpsc::channel(batching.queue);
-    let (closing, closed) = watch::channel(false);
     let counts = Arc::new(Counts::default());
-    let intake = Intake::new(spans, closed, Arc::clone(&counts));
+    let (mut queue, intake) = intake::queue(batching.queue, batching.batch, &counts);
     let otlp = Otlp::with(collector.clone(), Arc::default(), batching, "http://c", None);
     let running = tokio::spawn(otlp.run(intake));
     let mut most = 0;
     for n in 1..=seconds * 10 {
-        match queue.try_send(numbered(n)) {
+        match queue.send(numbered(n), Mode::Live) {
             Ok(()) => counts.accepted(1),
             Err(_) => counts.dropped(1),
         }
@@ -71,8 +69,7 @@ async fn offer(seconds: u64, away: Duration, takes: Duration) -> (Arc<Counts>, V
     }
     // Time for what is held to be delivered, then the end.
     tokio::time::sleep(Duration::from_secs(120)).await;
-    drop(queue);
-    closing.send_replace(true);
+    queue.close();
     running.await.unwrap().unwrap();
     let got = collector.got.lock().unwrap().clone();
     let asked = collector.asked.lock().unwrap().clone();
