@@ -70,7 +70,7 @@ fn names_of_the_instrumentation() {
         } else {
             "run"
         };
-        assert_eq!(span.name, format!("{action}/{task}"));
+        assert_eq!(*span.name, format!("{action}/{task}"));
         assert_eq!(text(&span, "celery.action"), Some(action));
         assert_eq!(text(&span, "messaging.destination"), Some("celery"));
         assert!(text(&span, "messaging.message.id").is_some());

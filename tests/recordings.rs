@@ -142,8 +142,7 @@ fn parts_stand_alone() {
         runs += 1;
         let (whole, _) = spans(&files);
         let known = |span: &Span| {
-            let same =
-                |other: &&Span| (other.name.as_str(), other.trace_id) == (span.name.as_str(), span.trace_id);
+            let same = |other: &&Span| (&*other.name, other.trace_id) == (&*span.name, span.trace_id);
             whole.iter().find(same).map(|other| &other.process)
         };
         let mut numbers = Vec::new();

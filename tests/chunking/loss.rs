@@ -172,7 +172,7 @@ pub(crate) fn key(span: &Span) -> (bool, String, i64, String) {
         span.kind == SpanKind::Run,
         text(span, "messaging.message.id").unwrap_or_default().to_owned(),
         int(span, "celery.retry_count").unwrap_or(-1),
-        span.name.clone(),
+        span.name.to_string(),
     )
 }
 

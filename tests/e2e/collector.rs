@@ -31,7 +31,7 @@ fn start_agent(scene: &Scene, protocol: &str, endpoint: &str) -> Agent {
 fn told(left: &agent::Left) -> BTreeSet<(String, String)> {
     left.spans
         .iter()
-        .map(|span| (span.span_id.to_string(), span.name.clone()))
+        .map(|span| (span.span_id.to_string(), span.name.to_string()))
         .collect()
 }
 

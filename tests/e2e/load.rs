@@ -74,7 +74,7 @@ fn two_thousand_publishes_a_second() {
         (0, 0),
         "publishes without a span, spans without a publish"
     );
-    let publish = |span: &Span| span.kind == SpanKind::Publish && span.name == "publish app.noop";
+    let publish = |span: &Span| span.kind == SpanKind::Publish && *span.name == *"publish app.noop";
     assert!(left.spans.iter().all(publish), "a span of another kind");
     assert_eq!(left.spans.len(), count, "spans told twice");
     assert!(

@@ -44,7 +44,7 @@ pub(crate) fn pair_of_spans() -> [Arc<Span>; 2] {
     let mut run = Span::new(SpanKind::Run, TraceId([1; 16]), SpanId([1; 8]), "run shop.pay");
     run.span_id = SpanId([3; 8]);
     run.parent = Some(SpanId([2; 8]));
-    run.trace_state = "vendor=x".to_owned();
+    run.trace_state = "vendor=x".into();
     run.start.0 = 1_795_186_877_000_000_000;
     run.end.0 = 1_795_186_878_000_000_000;
     run.status = Status::Error("ValueError".to_owned());

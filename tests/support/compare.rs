@@ -413,7 +413,7 @@ impl<'a> Comparison<'a> {
         let span = check.span;
         check.same(
             "name",
-            span.name.as_str(),
+            &*span.name,
             format!("{operation} {}", publish.name).as_str(),
         );
         check.same("trace id", span.trace_id, trace_id(publish));
@@ -427,11 +427,11 @@ impl<'a> Comparison<'a> {
         } else {
             self.truth.broker.as_str()
         };
-        check.attribute("messaging.system", system);
-        check.attribute("messaging.operation.name", operation);
-        check.attribute("messaging.operation.type", kind);
-        check.attribute("messaging.message.conversation_id", task.id.as_str());
-        check.attribute("celery.task_id", task.id.as_str());
+        check.attribute("messaging.system", system.to_owned());
+        check.attribute("messaging.operation.name", operation.to_owned());
+        check.attribute("messaging.operation.type", kind.to_owned());
+        check.attribute("messaging.message.conversation_id", task.id.clone());
+        check.attribute("celery.task_id", task.id.clone());
         let names_root = publish.protocol != Some(1);
         check.optional(
             "celery.root_id",
@@ -458,7 +458,7 @@ impl<'a> Comparison<'a> {
             Some(priority) => check.attribute("celery.priority", priority),
         }
         if let ("", Some(routing_key)) = (publish.exchange.as_str(), &publish.routing_key) {
-            check.attribute("messaging.destination.name", routing_key.as_str());
+            check.attribute("messaging.destination.name", routing_key.clone());
         } else {
             let got = text(span, "messaging.destination.name");
             check.that(got.is_some_and(|name| !name.is_empty()), || {

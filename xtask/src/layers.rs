@@ -32,7 +32,7 @@ const FORBIDDEN_IN_CORE: &[&str] = &[
 /// that is listed (`span::build`) stands apart from its parent.
 const ORDER: &[&[&str]] = &[
     &["metric"],
-    &["time", "limits", "stats", "held", "bounded"],
+    &["time", "text", "limits", "stats", "held", "bounded"],
     &["stream", "detect"],
     &["wire"],
     // What a span is; how one is made of a task's life is higher up.

@@ -1,13 +1,17 @@
 //! A map that never holds more than its cap: the oldest entry makes room.
+//!
+//! Hashes are seeded anew for each map, since others choose the keys.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
+use foldhash::quality::RandomState;
+
 /// Map with insertion order and a cap. Replacing a key's value makes it the youngest.
 #[derive(Debug)]
 pub(crate) struct Bounded<K, V> {
-    map: HashMap<K, (u64, V)>,
+    map: HashMap<K, (u64, V), RandomState>,
     /// Keys by age; an entry whose number is not the map's is stale and skipped.
     order: VecDeque<(u64, K)>,
     next: u64,
@@ -17,7 +21,7 @@ pub(crate) struct Bounded<K, V> {
 impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
     pub(crate) fn new(cap: usize) -> Self {
         Self {
-            map: HashMap::new(),
+            map: HashMap::default(),
             order: VecDeque::new(),
             next: 0,
             cap: cap.max(1),

@@ -22,6 +22,7 @@ pub mod span;
 pub mod stats;
 pub mod stream;
 mod task;
+pub mod text;
 pub mod time;
 pub mod wire;
 

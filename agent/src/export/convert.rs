@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use celeryscope_core::span::Value;
+use celeryscope_core::text::Text;
 use celeryscope_core::time::Wall;
 use celeryscope_core::{Event, Link, Process, Span, SpanKind, Status};
 use opentelemetry::trace::{self, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
@@ -95,7 +96,10 @@ fn span_data(span: &Span, scope: &InstrumentationScope) -> SpanData {
             SpanKind::Publish => trace::SpanKind::Producer,
             SpanKind::Run => trace::SpanKind::Consumer,
         },
-        name: Cow::Owned(span.name.clone()),
+        name: match &span.name {
+            Text::Static(name) => Cow::Borrowed(name),
+            Text::Shared(name) => Cow::Owned(name.to_string()),
+        },
         start_time: time(span.start),
         end_time: time(span.end),
         attributes: attributes(&span.attributes),
@@ -132,7 +136,8 @@ fn link(link: &Link) -> trace::Link {
 
 fn attributes(pairs: &[(&'static str, Value)]) -> Vec<KeyValue> {
     let convert = |(key, value): &(&'static str, Value)| match value {
-        Value::Str(text) => KeyValue::new(*key, text.clone()),
+        Value::Str(Text::Static(word)) => KeyValue::new(*key, *word),
+        Value::Str(Text::Shared(text)) => KeyValue::new(*key, Arc::clone(text)),
         Value::Int(number) => KeyValue::new(*key, *number),
         Value::Float(number) => KeyValue::new(*key, *number),
         Value::Bool(yes) => KeyValue::new(*key, *yes),

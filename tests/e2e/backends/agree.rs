@@ -142,7 +142,7 @@ fn says(span: &Span, runs: &HashMap<SpanId, String>, expect: &Expect) -> Facts {
     if span.status != Status::Unset {
         say("status".to_owned(), format!("{:?}", span.status));
     }
-    say("trace state".to_owned(), span.trace_state.clone());
+    say("trace state".to_owned(), span.trace_state.to_string());
     if let Some(parent) = &span.parent {
         say("parent".to_owned(), other(parent));
     }

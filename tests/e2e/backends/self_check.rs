@@ -15,7 +15,7 @@ const TRACE: TraceId = TraceId([7; 16]);
 
 /// A publish, its run, a second publish from that run, and that one's run; `agent` is in the ids of the runs.
 fn spans(agent: u8) -> Vec<Span> {
-    let span = |kind, id: u8, name: &str, task: &str, parent: Option<u8>| Span {
+    let span = |kind, id: u8, name: &'static str, task: &'static str, parent: Option<u8>| Span {
         parent: parent.map(|parent| SpanId([parent; 8])),
         start: Wall(u64::from(id & 0x0f) * SECOND + u64::from(agent)),
         end: Wall(u64::from(id & 0x0f) * SECOND + SECOND / 2),

@@ -53,9 +53,9 @@ fn span(json: &Json, process: &Arc<Process>) -> Span {
         trace_id: TraceId(id(&json["traceId"]).unwrap_or_else(|| panic!("no traceId: {json}"))),
         span_id: SpanId(id(&json["spanId"]).unwrap_or_else(|| panic!("no spanId: {json}"))),
         parent: id(&json["parentSpanId"]).map(SpanId),
-        trace_state: text(&json["traceState"]),
+        trace_state: text(&json["traceState"]).into(),
         sampled: None,
-        name: text(&json["name"]),
+        name: text(&json["name"]).into(),
         start: Wall(number(&json["startTimeUnixNano"])),
         end: Wall(number(&json["endTimeUnixNano"])),
         status: match number(&json["status"]["code"]) {
@@ -90,7 +90,7 @@ fn process(list: &Json) -> Process {
         .into_iter()
         .map(|(key, value)| {
             let value = match value {
-                Value::Str(text) => text,
+                Value::Str(text) => text.to_string(),
                 Value::Int(n) => n.to_string(),
                 Value::Float(n) => n.to_string(),
                 Value::Bool(b) => b.to_string(),
@@ -114,7 +114,7 @@ fn attributes(list: &Json) -> Vec<(&'static str, Value)> {
 fn any_value(json: &Json) -> Option<Value> {
     let (kind, inner) = json.as_object()?.iter().next()?;
     Some(match kind.as_str() {
-        "stringValue" => Value::Str(inner.as_str()?.to_owned()),
+        "stringValue" => Value::from(inner.as_str()?.to_owned()),
         "intValue" => Value::Int(inner.as_i64().or_else(|| inner.as_str()?.parse().ok())?),
         "doubleValue" => Value::Float(inner.as_f64()?),
         "boolValue" => Value::Bool(inner.as_bool()?),

@@ -43,7 +43,7 @@ impl<'a> Check<'a> {
 
     pub(super) fn optional(&mut self, key: &str, want: Option<&str>) {
         match want {
-            Some(want) => self.attribute(key, want),
+            Some(want) => self.attribute(key, want.to_owned()),
             None => {
                 let got = self.span.attribute(key);
                 self.that(got.is_none(), || format!("{key}: want none, got {}", shown(got)));

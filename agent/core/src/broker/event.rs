@@ -1,5 +1,7 @@
 //! What a broker connection tells about tasks.
 
+use std::sync::Arc;
+
 use crate::celery::result::Exception;
 use crate::celery::{ResultMeta, TaskEvent, TaskMessage};
 use crate::stream::Call;
@@ -16,7 +18,7 @@ pub enum BrokerEvent {
         /// The message.
         message: Box<TaskMessage>,
         /// Queue (or exchange of a broadcast).
-        destination: String,
+        destination: Arc<str>,
         /// When the call that moved the first byte began.
         first: Mono,
         /// The call that moved the last.
@@ -39,21 +41,21 @@ pub enum BrokerEvent {
         /// The message.
         message: Box<TaskMessage>,
         /// Queue (or exchange of a broadcast).
-        destination: String,
+        destination: Arc<str>,
         /// Of the delivery.
         call: Call,
     },
     /// A delivered message was acknowledged, or rejected without requeue.
     Acked {
         /// Its delivery tag.
-        tag: String,
+        tag: Arc<str>,
         /// Of the ack.
         call: Call,
     },
     /// A delivered message was put back into its queue.
     Requeued {
         /// Its delivery tag.
-        tag: String,
+        tag: Arc<str>,
         /// Of the requeue.
         call: Call,
     },

@@ -8,22 +8,20 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
+
+use super::headers::Headers;
+use super::json::{NotThat, Reader, object};
 
 /// A decoded envelope. Strings borrow from it where JSON allows.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default)]
 pub struct Envelope<'a> {
     /// The body as it stands in the JSON: usually base64. Only its padding when it was not captured whole.
-    #[serde(borrow, default)]
     pub body: Text<'a>,
     /// `content-type` of the body.
-    #[serde(borrow, default, rename = "content-type")]
     pub content_type: Option<Text<'a>>,
-    /// Headers, parsed later by those who need them.
-    #[serde(borrow, default)]
-    pub headers: Option<&'a RawValue>,
+    /// The task's headers.
+    pub headers: Option<Headers<'a>>,
     /// Delivery properties.
-    #[serde(borrow, default)]
     pub properties: Properties<'a>,
 }
 
@@ -32,39 +30,30 @@ pub struct Envelope<'a> {
 pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// `properties` of an envelope.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub struct Properties<'a> {
     /// Names the task's conversation; for replies of rpc:// the task.
-    #[serde(borrow, default)]
     pub correlation_id: Option<Text<'a>>,
     /// Queue for results.
-    #[serde(borrow, default)]
     pub reply_to: Option<Text<'a>>,
     /// Where the message goes.
-    #[serde(borrow, default)]
-    pub delivery_info: Option<DeliveryInfo<'a>>,
+    pub delivery_info: DeliveryInfo<'a>,
     /// Exact priority, 0 to 9.
-    #[serde(default)]
     pub priority: Option<i64>,
     /// `base64` on Redis.
-    #[serde(borrow, default)]
     pub body_encoding: Option<Text<'a>>,
     /// uuid4 of this message: its name in the unacked set.
-    #[serde(borrow, default)]
     pub delivery_tag: Option<Text<'a>>,
 }
 
 /// `properties.delivery_info`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub struct DeliveryInfo<'a> {
     /// Exchange; empty for the default one.
-    #[serde(borrow, default)]
     pub exchange: Option<Text<'a>>,
     /// Routing key.
-    #[serde(borrow, default)]
     pub routing_key: Option<Text<'a>>,
     /// Set when an unacked message was put back.
-    #[serde(default)]
     pub redelivered: Option<bool>,
 }
 
@@ -137,17 +126,67 @@ impl<'a> Contiguous<'a> {
     /// # Errors
     /// [`EnvelopeError::Malformed`] when it is not one.
     pub fn envelope(&self) -> Result<Envelope<'_>, EnvelopeError> {
-        // Serde would also take an array for a struct.
-        if self.json.first() != Some(&b'{') {
-            return Err(EnvelopeError::Malformed);
-        }
-        serde_json::from_slice(&self.json).map_err(|_| EnvelopeError::Malformed)
+        Envelope::read(&self.json).map_err(|NotThat| EnvelopeError::Malformed)
     }
 
     /// Length of the body string, where the body itself was not captured whole.
     #[must_use]
     pub fn cut_body(&self) -> Option<u64> {
         self.cut_body
+    }
+}
+
+impl<'a> Envelope<'a> {
+    fn read(json: &'a [u8]) -> Result<Self, NotThat> {
+        let mut envelope = Self::default();
+        object(json, |name, value| {
+            match name {
+                b"body" => envelope.body = value.string()?,
+                b"content-type" => envelope.content_type = value.text()?,
+                b"headers" if value.null()? => envelope.headers = None,
+                b"headers" => envelope.headers = Some(Headers::read(value)?),
+                b"properties" => envelope.properties = Properties::read(value)?,
+                _ => value.skip()?,
+            }
+            Ok(())
+        })?;
+        Ok(envelope)
+    }
+}
+
+impl<'a> Properties<'a> {
+    fn read(json: &mut Reader<'a>) -> Result<Self, NotThat> {
+        let mut properties = Self::default();
+        json.members(|name, value| {
+            match name {
+                b"correlation_id" => properties.correlation_id = value.text()?,
+                b"reply_to" => properties.reply_to = value.text()?,
+                b"priority" => properties.priority = value.number()?,
+                b"body_encoding" => properties.body_encoding = value.text()?,
+                b"delivery_tag" => properties.delivery_tag = value.text()?,
+                b"delivery_info" if value.null()? => {}
+                b"delivery_info" => properties.delivery_info = DeliveryInfo::read(value)?,
+                _ => value.skip()?,
+            }
+            Ok(())
+        })?;
+        Ok(properties)
+    }
+}
+
+impl<'a> DeliveryInfo<'a> {
+    fn read(json: &mut Reader<'a>) -> Result<Self, NotThat> {
+        let mut info = Self::default();
+        json.members(|name, value| {
+            match name {
+                b"exchange" => info.exchange = value.text()?,
+                b"routing_key" => info.routing_key = value.text()?,
+                b"redelivered" => info.redelivered = value.bool()?,
+                _ => value.skip()?,
+            }
+            Ok(())
+        })?;
+        Ok(info)
     }
 }
 
@@ -191,7 +230,7 @@ mod tests {
         let len = (head.len() + 1000 + TAIL.len()) as u64;
         let joined = Contiguous::with_hole(head, TAIL.as_bytes(), len).unwrap();
         let envelope = joined.envelope().unwrap();
-        assert_eq!(envelope.headers.unwrap().get(), r#"{"task": "t", "id": "1"}"#);
+        assert_eq!(envelope.headers.unwrap().id.unwrap().as_str(), "1");
         assert_eq!(envelope.properties.delivery_tag.unwrap().as_str(), "d");
         assert_eq!(joined.cut_body(), Some(8 + 1000 + 4));
     }
@@ -219,10 +258,8 @@ mod tests {
     fn escaped_quotes() {
         let tail = br#"a\"b\\", "headers": {"id": "2"}}"#;
         let joined = Contiguous::with_hole(br#"{"body": "x"#, tail, 500).unwrap();
-        assert_eq!(
-            joined.envelope().unwrap().headers.unwrap().get(),
-            r#"{"id": "2"}"#
-        );
+        let headers = joined.envelope().unwrap().headers.unwrap();
+        assert_eq!(headers.id.unwrap().as_str(), "2");
     }
 
     /// Scenario: JSON that is no envelope, or not JSON.

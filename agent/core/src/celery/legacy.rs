@@ -1,9 +1,11 @@
 //! Protocol 1 (`celery/app/amqp.py: as_task_v1`): everything is in the body.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use super::body::Count;
-use super::message::TaskMessage;
+use super::message::{Rare, TaskMessage};
 
 /// Reads a protocol 1 body; `None` when it is not one.
 #[must_use]
@@ -29,12 +31,16 @@ pub fn read(json: &[u8]) -> Option<TaskMessage> {
     }
     let body: Legacy = serde_json::from_slice(json).ok()?;
     Some(TaskMessage {
-        id: body.id,
-        name: body.task,
-        group: body.group.or(body.taskset),
+        id: body.id.into(),
+        name: body.task.into(),
+        group: body.group.or(body.taskset).map(Arc::from),
         retries: body.retries.unwrap_or(0),
-        eta: body.eta,
-        expires: body.expires,
+        rare: Rare {
+            eta: body.eta.map(Arc::from),
+            expires: body.expires.map(Arc::from),
+            ..Rare::default()
+        }
+        .kept(),
         args_count: Some(body.args.0),
         kwargs_count: Some(body.kwargs.0),
         ..TaskMessage::default()
@@ -52,10 +58,7 @@ mod tests {
         let message =
             read(br#"{"task": "t", "id": "1", "args": [1], "kwargs": {}, "retries": 2, "eta": null}"#)
                 .unwrap();
-        assert_eq!(
-            (message.id.as_str(), message.name.as_str(), message.retries),
-            ("1", "t", 2)
-        );
+        assert_eq!((&*message.id, &*message.name, message.retries), ("1", "t", 2));
         assert_eq!((message.args_count, message.kwargs_count), (Some(1), Some(0)));
         assert_eq!(read(br#"{"status": "SUCCESS"}"#), None);
         assert_eq!(read(br#"{"task": 1, "id": "1"}"#), None);

@@ -1,11 +1,9 @@
 //! What a task's result says about how it ended (`celery/backends/base.py: _get_result_meta`).
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::document;
+use super::json::object;
 
 /// Prefix of a result's key in key/value backends (`celery/backends/base.py: KeyValueStoreBackend.task_keyprefix`); the
 /// user's own key prefix may stand before it.
@@ -75,16 +73,6 @@ impl Exception {
     }
 }
 
-#[derive(Deserialize)]
-struct Meta<'a> {
-    #[serde(borrow)]
-    status: Cow<'a, str>,
-    #[serde(borrow, default)]
-    result: Option<&'a RawValue>,
-    #[serde(default)]
-    traceback: Option<String>,
-}
-
 impl ResultMeta {
     /// Reads a result of which at least the first bytes were captured, in whatever form `result_serializer` gave it. Of JSON
     /// that was cut only the state is known, and that only where it comes first, as Celery writes it.
@@ -96,14 +84,25 @@ impl ResultMeta {
 
     /// Reads a whole result in JSON; `None` where it is something else.
     pub(super) fn whole(json: &[u8]) -> Option<Self> {
-        let meta: Meta<'_> = serde_json::from_slice(json).ok()?;
-        let state = ResultState::parse(&meta.status);
+        let (mut status, mut result, mut traceback) = (None, None, None);
+        object(json, |name, value| {
+            match name {
+                b"status" => status = Some(value.string()?),
+                b"result" => result = Some(value.raw()?),
+                b"traceback" => traceback = value.text()?,
+                _ => value.skip()?,
+            }
+            Ok(())
+        })
+        .ok()?;
+        let state = ResultState::parse(status?.as_str());
         let raised = matches!(
             state,
             ResultState::Failure | ResultState::Retry | ResultState::Revoked
         );
         let exception = if raised {
-            exception(meta.result, meta.traceback)
+            let traceback = traceback.map(|text| text.0.into_owned());
+            result.and_then(|result| exception(result, traceback))
         } else {
             None
         };
@@ -123,7 +122,7 @@ impl ResultMeta {
     }
 }
 
-fn exception(result: Option<&RawValue>, traceback: Option<String>) -> Option<Exception> {
+fn exception(result: &[u8], traceback: Option<String>) -> Option<Exception> {
     #[derive(Deserialize)]
     struct Raised {
         exc_type: String,
@@ -132,7 +131,7 @@ fn exception(result: Option<&RawValue>, traceback: Option<String>) -> Option<Exc
         #[serde(default)]
         exc_module: Option<String>,
     }
-    let raised: Raised = serde_json::from_str(result?.get()).ok()?;
+    let raised: Raised = serde_json::from_slice(result).ok()?;
     let class = match raised.exc_module.as_deref() {
         None | Some("" | "builtins") => raised.exc_type,
         Some(module) => format!("{module}.{}", raised.exc_type),

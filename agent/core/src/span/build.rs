@@ -11,6 +11,7 @@ use crate::celery::TaskMessage;
 use crate::pipeline::Config;
 use crate::stream::Call;
 use crate::task::{Attempt, Start, State};
+use crate::text::Text;
 use crate::time::{ClockPair, Mono, Wall};
 
 /// Longest argument representation on a span, in characters; what is cut ends in `…`.
@@ -20,7 +21,7 @@ const ARGUMENTS_SHOWN: usize = 256;
 #[derive(Debug)]
 pub(crate) struct PublishFacts {
     pub(crate) message: TaskMessage,
-    pub(crate) destination: String,
+    pub(crate) destination: Arc<str>,
     pub(crate) server: Option<Server>,
     pub(crate) trace_id: TraceId,
     pub(crate) parent: Option<SpanId>,
@@ -36,8 +37,8 @@ pub(crate) struct PublishFacts {
 /// What a run span is made of.
 #[derive(Debug)]
 pub(crate) struct RunFacts {
-    pub(crate) attempt: Attempt,
-    pub(crate) worker_name: Option<String>,
+    pub(crate) attempt: Box<Attempt>,
+    pub(crate) worker_name: Option<Arc<str>>,
     pub(crate) pool: Option<&'static str>,
     pub(crate) process: Arc<Process>,
     pub(crate) clock: ClockPair,
@@ -74,14 +75,18 @@ pub(crate) fn publish(facts: PublishFacts, answered: Option<Mono>, config: &Conf
     attributes.push((names::PROCESS_PID, Value::Int(i64::from(facts.call.pid))));
     attributes.push((names::THREAD_ID, Value::Int(i64::from(facts.call.tid))));
     if let (SpanStyle::Contrib, Some(origin)) = (config.style, &message.origin) {
-        attributes.push((names::contrib::HOSTNAME, Value::from(origin.as_str())));
+        attributes.push((names::contrib::HOSTNAME, Value::from(origin)));
     }
     Span {
         kind: SpanKind::Publish,
         trace_id: facts.trace_id,
         span_id: publish_of(message),
         parent: facts.parent,
-        trace_state: message.tracestate.clone().unwrap_or_default(),
+        trace_state: message
+            .rare()
+            .tracestate
+            .as_ref()
+            .map_or(Text::Static(""), Text::from),
         sampled: message.traceparent.map(|context| context.sampled),
         name: name(config.style, "publish", "apply_async", &message.name),
         start: facts.start,
@@ -155,7 +160,11 @@ pub(crate) fn run(facts: RunFacts, waiting_since: Option<Mono>, config: &Config)
         trace_id,
         span_id,
         parent,
-        trace_state: message.tracestate.clone().unwrap_or_default(),
+        trace_state: message
+            .rare()
+            .tracestate
+            .as_ref()
+            .map_or(Text::Static(""), Text::from),
         sampled: message.traceparent.map(|context| context.sampled),
         name: name(config.style, "run", "run", &message.name),
         start,
@@ -168,10 +177,10 @@ pub(crate) fn run(facts: RunFacts, waiting_since: Option<Mono>, config: &Config)
     }
 }
 
-fn name(style: SpanStyle, own: &str, contrib: &str, task: &str) -> String {
+fn name(style: SpanStyle, own: &str, contrib: &str, task: &str) -> Text {
     match style {
-        SpanStyle::Semconv => format!("{own} {task}"),
-        SpanStyle::Contrib => format!("{contrib}/{task}"),
+        SpanStyle::Semconv => format!("{own} {task}").into(),
+        SpanStyle::Contrib => format!("{contrib}/{task}").into(),
     }
 }
 
@@ -201,9 +210,9 @@ fn interval(facts: &RunFacts) -> (Wall, Wall) {
     (wall(facts, start), wall(facts, end.max(start)))
 }
 
-fn text(list: &mut Attributes, key: &'static str, value: Option<&str>) {
-    if let Some(value) = value.filter(|value| !value.is_empty()) {
-        list.push((key, Value::from(value)));
+fn text(list: &mut Attributes, key: &'static str, value: Option<impl Into<Text>>) {
+    if let Some(value) = value.map(Into::into).filter(|value| !value.is_empty()) {
+        list.push((key, Value::Str(value)));
     }
 }
 
@@ -216,10 +225,10 @@ fn count(list: &mut Attributes, key: &'static str, value: Option<u64>) {
 /// What publish and run have in common.
 fn common(
     message: &TaskMessage,
-    destination: &str,
+    destination: &Arc<str>,
     server: Option<Server>,
-    operation: &str,
-    operation_type: &str,
+    operation: &'static str,
+    operation_type: &'static str,
 ) -> Attributes {
     let mut list: Attributes = Vec::with_capacity(32);
     text(&mut list, names::MESSAGING_SYSTEM, message.system);
@@ -233,7 +242,7 @@ fn common(
     text(
         &mut list,
         names::MESSAGING_CONVERSATION_ID,
-        message.correlation_id.as_deref(),
+        message.correlation_id.as_ref(),
     );
     count(
         &mut list,
@@ -242,28 +251,28 @@ fn common(
     );
     count(&mut list, names::MESSAGING_BODY_SIZE, message.body_size);
     if let Some((address, port)) = server {
-        let address = address.to_string();
-        list.push((names::SERVER_ADDRESS, Value::from(address.as_str())));
+        let address = Text::from(address.to_string());
+        list.push((names::SERVER_ADDRESS, Value::Str(address.clone())));
         list.push((names::SERVER_PORT, Value::Int(i64::from(port))));
-        list.push((names::NETWORK_PEER_ADDRESS, Value::from(address)));
+        list.push((names::NETWORK_PEER_ADDRESS, Value::Str(address)));
         list.push((names::NETWORK_PEER_PORT, Value::Int(i64::from(port))));
     }
     text(&mut list, names::TASK_NAME, Some(&message.name));
     text(&mut list, names::TASK_ID, Some(&message.id));
-    text(&mut list, names::ROOT_ID, message.root_id.as_deref());
-    text(&mut list, names::PARENT_ID, message.parent_id.as_deref());
-    text(&mut list, names::GROUP_ID, message.group.as_deref());
+    text(&mut list, names::ROOT_ID, message.root_id.as_ref());
+    text(&mut list, names::PARENT_ID, message.parent_id.as_ref());
+    text(&mut list, names::GROUP_ID, message.group.as_ref());
     list.push((names::RETRY_COUNT, Value::Int(i64::from(message.retries))));
     count(&mut list, names::ARGS_COUNT, message.args_count);
     count(&mut list, names::KWARGS_COUNT, message.kwargs_count);
-    text(&mut list, names::ETA, message.eta.as_deref());
-    text(&mut list, names::EXPIRES, message.expires.as_deref());
+    text(&mut list, names::ETA, message.rare().eta.as_ref());
+    text(&mut list, names::EXPIRES, message.rare().expires.as_ref());
     if let Some(priority) = message.priority {
         list.push((names::PRIORITY, Value::Int(priority)));
     }
-    text(&mut list, names::ORIGIN, message.origin.as_deref());
-    text(&mut list, names::REPLY_TO, message.reply_to.as_deref());
-    text(&mut list, names::STAMPS, message.stamps.as_deref());
+    text(&mut list, names::ORIGIN, message.origin.as_ref());
+    text(&mut list, names::REPLY_TO, message.reply_to.as_ref());
+    text(&mut list, names::STAMPS, message.rare().stamps.as_ref());
     if message.ignore_result {
         list.push((names::IGNORE_RESULT, Value::Bool(true)));
     }
@@ -273,15 +282,15 @@ fn common(
 fn old_names(
     list: &mut Attributes,
     message: &TaskMessage,
-    destination: &str,
+    destination: &Arc<str>,
     server: Option<Server>,
-    operation: &str,
+    operation: &'static str,
 ) {
     use names::old;
     list.push((old::OPERATION, Value::from(operation)));
     text(list, old::DESTINATION, Some(destination));
     text(list, old::MESSAGE_ID, Some(&message.id));
-    text(list, old::CONVERSATION_ID, message.correlation_id.as_deref());
+    text(list, old::CONVERSATION_ID, message.correlation_id.as_ref());
     if let Some((address, port)) = server {
         list.push((old::PEER_NAME, Value::from(address.to_string())));
         list.push((old::PEER_PORT, Value::Int(i64::from(port))));
@@ -290,7 +299,7 @@ fn old_names(
 
 /// The arguments' own representations, only when the user asked for them, cut and marked.
 fn arguments(list: &mut Attributes, message: &TaskMessage, wanted: bool) {
-    let Some((args, kwargs)) = message.reprs.as_ref().filter(|_| wanted) else {
+    let Some((args, kwargs)) = message.rare().reprs.as_ref().filter(|_| wanted) else {
         return;
     };
     for (key, value) in [(names::ARGS, args), (names::KWARGS, kwargs)] {
@@ -303,19 +312,19 @@ fn arguments(list: &mut Attributes, message: &TaskMessage, wanted: bool) {
 }
 
 /// The attributes of opentelemetry-instrumentation-celery (`utils.py: set_attributes_from_context`).
-fn contrib(message: &TaskMessage, action: &str) -> Attributes {
+fn contrib(message: &TaskMessage, action: &'static str) -> Attributes {
     let mut list: Attributes = vec![(names::contrib::ACTION, Value::from(action))];
     text(&mut list, names::MESSAGING_MESSAGE_ID, Some(&message.id));
     text(&mut list, names::TASK_NAME, Some(&message.name));
     text(
         &mut list,
         names::contrib::CONVERSATION_ID,
-        message.correlation_id.as_deref(),
+        message.correlation_id.as_ref(),
     );
     text(&mut list, names::contrib::DESTINATION, Some(&message.routing_key));
-    text(&mut list, names::ETA, message.eta.as_deref());
-    text(&mut list, names::EXPIRES, message.expires.as_deref());
-    text(&mut list, names::REPLY_TO, message.reply_to.as_deref());
+    text(&mut list, names::ETA, message.rare().eta.as_ref());
+    text(&mut list, names::EXPIRES, message.rare().expires.as_ref());
+    text(&mut list, names::REPLY_TO, message.reply_to.as_ref());
     if let Some(priority) = message.priority {
         list.push((names::PRIORITY, Value::Int(priority)));
     }
@@ -340,9 +349,9 @@ fn outcome(list: &mut Attributes, facts: &RunFacts, waiting_since: Option<Mono>)
             Value::Float(start.at.since(since).as_secs_f64()),
         ));
     }
-    text(list, names::HOSTNAME, facts.worker_name.as_deref());
+    text(list, names::HOSTNAME, facts.worker_name.as_ref());
     text(list, names::POOL, facts.pool);
-    list.push((names::TIMING, Value::from(timing(attempt))));
+    list.push((names::TIMING, Value::Str(timing(attempt))));
     list.push((names::REDELIVERED, Value::Bool(attempt.message.redelivered)));
     if let Some((pid, tid)) = attempt.runner {
         list.push((names::PROCESS_PID, Value::Int(i64::from(pid))));
@@ -352,29 +361,29 @@ fn outcome(list: &mut Attributes, facts: &RunFacts, waiting_since: Option<Mono>)
         list.push((names::PROCESS_PID, Value::Int(i64::from(attempt.leader))));
     }
     if let Some(error) = error_type(attempt) {
-        list.push((names::ERROR_TYPE, Value::from(error)));
+        list.push((names::ERROR_TYPE, Value::Str(error)));
     }
 }
 
 /// The evidence for start and end: one word where it is the same, else both.
-fn timing(attempt: &Attempt) -> String {
+fn timing(attempt: &Attempt) -> Text {
     let start = attempt.start.map(|start| start.timing);
     let end = attempt.end.map(|end| end.timing);
     match (start, end) {
-        (Some(start), Some(end)) if start != end => format!("{},{}", start.as_str(), end.as_str()),
-        (Some(one), _) | (None, Some(one)) => one.as_str().to_owned(),
-        (None, None) => "ack".to_owned(),
+        (Some(start), Some(end)) if start != end => format!("{},{}", start.as_str(), end.as_str()).into(),
+        (Some(one), _) | (None, Some(one)) => one.as_str().into(),
+        (None, None) => "ack".into(),
     }
 }
 
-fn error_type(attempt: &Attempt) -> Option<&str> {
+fn error_type(attempt: &Attempt) -> Option<Text> {
     let class = attempt
         .exception
         .as_ref()
-        .map(|exception| exception.class.as_str());
+        .map(|exception| Text::from(exception.class.clone()));
     match attempt.state? {
-        State::Failure => Some(class.unwrap_or("_OTHER")),
-        State::Lost => Some(class.unwrap_or("billiard.exceptions.WorkerLostError")),
+        State::Failure => Some(class.unwrap_or("_OTHER".into())),
+        State::Lost => Some(class.unwrap_or("billiard.exceptions.WorkerLostError".into())),
         _ => None,
     }
 }
@@ -410,16 +419,20 @@ fn events(attempt: &Attempt, wall: impl Fn(Mono) -> Wall, end: Wall) -> Vec<Even
     }
     if let (Some(State::Failure | State::Lost), Some(exception)) = (attempt.state, &attempt.exception) {
         let mut attributes = Vec::new();
-        text(&mut attributes, names::EXCEPTION_TYPE, Some(&exception.class));
+        text(
+            &mut attributes,
+            names::EXCEPTION_TYPE,
+            Some(exception.class.clone()),
+        );
         text(
             &mut attributes,
             names::EXCEPTION_MESSAGE,
-            Some(&exception.message),
+            Some(exception.message.clone()),
         );
         text(
             &mut attributes,
             names::EXCEPTION_STACKTRACE,
-            Some(&exception.traceback),
+            Some(exception.traceback.clone()),
         );
         push("exception", end, attributes);
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::text::Text;
 use crate::time::Wall;
 
 /// 16 bytes, never all zero.
@@ -67,7 +68,7 @@ pub enum Status {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Text.
-    Str(String),
+    Str(Text),
     /// A whole number.
     Int(i64),
     /// A number.
@@ -76,15 +77,9 @@ pub enum Value {
     Bool(bool),
 }
 
-impl From<&str> for Value {
-    fn from(v: &str) -> Self {
-        Self::Str(v.to_owned())
-    }
-}
-
-impl From<String> for Value {
-    fn from(v: String) -> Self {
-        Self::Str(v)
+impl<T: Into<Text>> From<T> for Value {
+    fn from(v: T) -> Self {
+        Self::Str(v.into())
     }
 }
 
@@ -161,11 +156,11 @@ pub struct Span {
     /// The span that caused it.
     pub parent: Option<SpanId>,
     /// W3C tracestate of the message, to be passed on; empty where there is none.
-    pub trace_state: String,
+    pub trace_state: Text,
     /// The sampled flag of the message's traceparent, where it has one.
     pub sampled: Option<bool>,
     /// `publish {task}`, `run {task}`.
-    pub name: String,
+    pub name: Text,
     /// When it began.
     pub start: Wall,
     /// When it ended, never before `start`.
@@ -185,13 +180,13 @@ pub struct Span {
 impl Span {
     /// A span of which only kind, identity and name are given; everything else is empty or zero.
     #[must_use]
-    pub fn new(kind: SpanKind, trace_id: TraceId, span_id: SpanId, name: impl Into<String>) -> Self {
+    pub fn new(kind: SpanKind, trace_id: TraceId, span_id: SpanId, name: impl Into<Text>) -> Self {
         Self {
             kind,
             trace_id,
             span_id,
             parent: None,
-            trace_state: String::new(),
+            trace_state: Text::Static(""),
             sampled: None,
             name: name.into(),
             start: Wall(0),

@@ -84,7 +84,7 @@ pub(crate) struct Attempt {
     pub(crate) message: TaskMessage,
     /// The message itself was seen, not only what the pool's frame tells of it.
     pub(crate) complete: bool,
-    pub(crate) destination: String,
+    pub(crate) destination: Arc<str>,
     pub(crate) server: Option<Server>,
     /// The worker's main process.
     pub(crate) leader: u32,
@@ -99,7 +99,7 @@ pub(crate) struct Attempt {
     pub(crate) state: Option<State>,
     /// What the main process stored about it, which explains an end that the child could not.
     pub(crate) stored: Option<State>,
-    pub(crate) exception: Option<Exception>,
+    pub(crate) exception: Option<Box<Exception>>,
     pub(crate) acked: Option<Mono>,
     /// Whose it was, where the process that ran it is gone.
     pub(crate) owner: Option<Arc<Process>>,
@@ -114,7 +114,7 @@ impl Attempt {
         Self {
             message,
             complete: false,
-            destination: String::new(),
+            destination: Arc::default(),
             server: None,
             leader,
             runner: None,
@@ -136,7 +136,7 @@ impl Attempt {
 impl Attempt {
     /// Bytes of memory behind it, nearly.
     pub(super) fn measure(&self) -> u64 {
-        let exception = self.exception.as_ref().map_or(0, Exception::weight);
+        let exception = self.exception.as_ref().map_or(0, |exception| exception.weight());
         self.message.weight().saturating_add(exception)
     }
 

@@ -1,5 +1,7 @@
 //! What the broker and the result backend tell about attempts.
 
+use std::sync::Arc;
+
 use super::attempt::{Attempt, AttemptId, State, Timing};
 use super::engine::{Engine, KEPT_PER_TASK};
 use super::process::Pool;
@@ -14,14 +16,14 @@ impl Engine {
         &mut self,
         server: Option<Server>,
         message: TaskMessage,
-        destination: String,
+        destination: Arc<str>,
         call: Call,
     ) {
         self.stats.deliveries += 1;
         let leader = self.processes.leader_of(call.pid);
         self.process(leader).consumes = true;
         self.join_group(&message);
-        let tag: Box<str> = Box::from(message.delivery_tag.as_str());
+        let tag = Arc::clone(&message.delivery_tag);
         // The pool's frame may have come first, where the delivery's record was late.
         let early = self.find(&message.id, |a| {
             a.leader == leader && !a.complete && a.message.retries == message.retries
@@ -55,14 +57,14 @@ impl Engine {
     /// The attempts at one delivery: more than one where it was given to a second child, its first having died too soon.
     /// The oldest first.
     fn of_delivery(&self, leader: u32, tag: &str) -> Vec<AttemptId> {
-        let Some(&last) = self.tags.get(&(leader, Box::from(tag))) else {
+        let Some(&last) = self.tags.get(&(leader, Arc::from(tag))) else {
             return Vec::new();
         };
         let same = |id: &AttemptId| {
             (self.attempts.get(id))
-                .is_some_and(|a| *id != last && a.leader == leader && a.message.delivery_tag == tag)
+                .is_some_and(|a| *id != last && a.leader == leader && *a.message.delivery_tag == *tag)
         };
-        let task = (self.attempts.get(&last)).and_then(|a| self.tasks.get(a.message.id.as_str()));
+        let task = (self.attempts.get(&last)).and_then(|a| self.tasks.get(&*a.message.id));
         let earlier = task
             .into_iter()
             .flat_map(|task| task.attempts.iter().copied().filter(same));
@@ -119,7 +121,7 @@ impl Engine {
         // comes back: kombu gives it the same tag.
         let over = |a: &Attempt| (a.began.is_none() && a.runner.is_none()) || a.end.is_some();
         for id in attempts {
-            if self.attempts.get(&id).is_some_and(over) {
+            if self.attempts.get(&id).is_some_and(|a| over(a)) {
                 self.close(id);
             }
         }
@@ -131,7 +133,7 @@ impl Engine {
         let own = self.processes.get(call.pid).and_then(|proc| proc.job);
         let by_job = own
             .map(|(_, id)| id)
-            .filter(|id| self.attempts.get(id).is_some_and(|a| a.message.id == task_id));
+            .filter(|id| self.attempts.get(id).is_some_and(|a| *a.message.id == *task_id));
         let Some(id) = by_job.or_else(|| self.stored_by(task_id, meta.state, leader, call)) else {
             self.stats.results_unknown += 1;
             return;
@@ -154,7 +156,7 @@ impl Engine {
             ResultState::Rejected => State::Rejected,
         };
         if meta.exception.is_some() {
-            attempt.exception = meta.exception;
+            attempt.exception = meta.exception.map(Box::new);
         }
         // A child's own account comes with its READY frame.
         if by_job.is_none() {
@@ -204,7 +206,7 @@ impl Engine {
         };
         attempt.runner.get_or_insert((call.pid, call.tid));
         let delivered = attempt.delivered.unwrap_or(call.enter);
-        let eta = attempt.message.eta.as_deref().and_then(datetime::parse);
+        let eta = attempt.message.rare().eta.as_deref().and_then(datetime::parse);
         let due = eta.map_or(delivered, |eta| delivered.max(clock.mono_of(eta)));
         // Greenlets of one thread run at the same time.
         let idle = self
@@ -280,7 +282,7 @@ impl Engine {
     /// The oldest open attempt of a task that fits.
     pub(super) fn oldest(&self, task_id: &str, fits: impl Fn(&Attempt) -> bool) -> Option<AttemptId> {
         let mut ids = self.tasks.get(task_id)?.attempts.iter().copied();
-        ids.find(|id| self.attempts.get(id).is_some_and(&fits))
+        ids.find(|id| self.attempts.get(id).is_some_and(|attempt| fits(attempt)))
     }
 
     pub(super) fn consumer(&mut self, pid: u32) {
@@ -292,10 +294,10 @@ impl Engine {
     }
 
     /// A new attempt of `task_id`.
-    pub(super) fn begin(&mut self, attempt: Attempt, task_id: &str) -> AttemptId {
+    pub(super) fn begin(&mut self, attempt: Attempt, task_id: &Arc<str>) -> AttemptId {
         let id = self.next_id();
         self.stats.attempts += 1;
-        if let Some((old, evicted)) = self.attempts.insert(id, attempt) {
+        if let Some((old, evicted)) = self.attempts.insert(id, Box::new(attempt)) {
             self.stats.attempts_evicted += 1;
             self.put_run(old, evicted);
         }
@@ -322,6 +324,6 @@ impl Engine {
             .iter()
             .rev()
             .copied()
-            .find(|id| self.attempts.get(id).is_some_and(&fits))
+            .find(|id| self.attempts.get(id).is_some_and(|attempt| fits(attempt)))
     }
 }

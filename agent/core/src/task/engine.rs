@@ -6,6 +6,7 @@ use std::sync::Arc;
 use celeryscope_common::Record;
 
 use super::attempt::{Attempt, AttemptId};
+use super::names::Names;
 use super::process::Processes;
 use super::publish::Publish;
 use crate::bounded::Bounded;
@@ -19,7 +20,7 @@ use crate::stats::Stats;
 use crate::time::{ClockPair, Mono};
 
 /// What is remembered of a task id: its publishes and the attempts that are going on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Task {
     /// Youngest last; at most [`KEPT_PER_TASK`].
     pub(super) publishes: VecDeque<Known>,
@@ -27,10 +28,20 @@ pub(super) struct Task {
     pub(super) attempts: Vec<AttemptId>,
 }
 
+/// Room for one of each: more are rare, and there is one of these for each task remembered.
+impl Default for Task {
+    fn default() -> Self {
+        Self {
+            publishes: VecDeque::with_capacity(1),
+            attempts: Vec::with_capacity(1),
+        }
+    }
+}
+
 /// A publish that was seen.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) retries: u32,
     pub(super) replacements: u32,
     pub(super) trace_id: TraceId,
@@ -61,18 +72,19 @@ pub(crate) struct Engine {
     pub(super) clock: ClockPair,
     pub(super) now: Mono,
     pub(super) processes: Processes,
-    pub(super) tasks: Bounded<Box<str>, Task>,
-    pub(super) attempts: Bounded<AttemptId, Attempt>,
+    pub(super) tasks: Bounded<Arc<str>, Task>,
+    pub(super) attempts: Bounded<AttemptId, Box<Attempt>>,
     /// Over, and put out when their publish has had the time to be seen.
     pub(super) runs: Bounded<AttemptId, RunFacts>,
     /// Delivered and not yet put out, by worker and delivery tag.
-    pub(super) tags: Bounded<(u32, Box<str>), AttemptId>,
+    pub(super) tags: Bounded<(u32, Arc<str>), AttemptId>,
     /// Publish spans of the tasks of each group, for the links of a chord's callback.
-    pub(super) groups: Bounded<Box<str>, Vec<Link>>,
+    pub(super) groups: Bounded<Arc<str>, Vec<Link>>,
     /// Publishes that wait for the broker's answer, by number.
-    pub(super) publishes: Bounded<u64, Publish>,
+    pub(super) publishes: Bounded<u64, Box<Publish>>,
     /// Their numbers, by connection and token.
     pub(super) tokens: Bounded<(u64, u64), u64>,
+    names: Names,
     pub(super) last_id: u64,
     /// Bytes behind the messages of attempts and publishes.
     pub(super) message_bytes: u64,
@@ -95,6 +107,7 @@ impl Engine {
             groups: Bounded::new(limits.groups),
             publishes: Bounded::new(limits.tasks),
             tokens: Bounded::new(limits.tasks),
+            names: Names::default(),
             last_id: 0,
             message_bytes: 0,
             due: BTreeSet::new(),
@@ -132,7 +145,7 @@ impl Engine {
     /// Whether a message with this delivery tag is known to be at this process's worker.
     pub(crate) fn knows_tag(&self, pid: u32, tag: &str) -> bool {
         self.tags
-            .contains(&(self.processes.leader_of(pid), Box::from(tag)))
+            .contains(&(self.processes.leader_of(pid), Arc::from(tag)))
     }
 
     /// Takes what a broker connection to `server` told.
@@ -140,20 +153,22 @@ impl Engine {
         match event {
             BrokerEvent::Publish {
                 token,
-                message,
-                destination,
+                mut message,
+                mut destination,
                 first,
                 call,
             } if self.believable(&message) => {
+                self.names.share(&mut message, &mut destination);
                 self.published((conn, token), server, *message, destination, first, call);
             }
             BrokerEvent::Answered { token, at } => self.publish_ended((conn, token), Some(at)),
             BrokerEvent::Unanswered { token } => self.publish_ended((conn, token), None),
             BrokerEvent::Delivered {
-                message,
-                destination,
+                mut message,
+                mut destination,
                 call,
             } if self.believable(&message) => {
+                self.names.share(&mut message, &mut destination);
                 self.delivered(server, *message, destination, call);
             }
             BrokerEvent::Publish { .. } | BrokerEvent::Delivered { .. } => {}
@@ -172,7 +187,7 @@ impl Engine {
             BrokerEvent::Consumer { call } => self.consumer(call.pid),
             BrokerEvent::WorkerName { name, call } => {
                 let leader = self.processes.leader_of(call.pid);
-                self.process(leader).worker_name = Some(name);
+                self.process(leader).worker_name = Some(Arc::from(name));
             }
         }
     }
@@ -244,8 +259,8 @@ impl Engine {
         proc
     }
 
-    pub(super) fn task(&mut self, id: &str) -> &mut Task {
-        let (task, evicted) = self.tasks.get_or_insert_with(Box::from(id), Task::default);
+    pub(super) fn task(&mut self, id: &Arc<str>) -> &mut Task {
+        let (task, evicted) = self.tasks.get_or_insert_with(Arc::clone(id), Task::default);
         self.stats.tasks_evicted += u64::from(evicted.is_some());
         task
     }
@@ -265,9 +280,7 @@ impl Engine {
             trace_id: build::trace_of(message),
             span_id: build::publish_of(message),
         };
-        let (links, evicted) = self
-            .groups
-            .get_or_insert_with(Box::from(group.as_str()), Vec::new);
+        let (links, evicted) = self.groups.get_or_insert_with(Arc::clone(group), Vec::new);
         self.stats.groups_evicted += u64::from(evicted.is_some());
         if links.contains(&link) {
             return;
@@ -284,7 +297,7 @@ impl Engine {
         let longest = [&message.id, &message.name, &message.delivery_tag]
             .into_iter()
             .chain(&message.group)
-            .map(String::len)
+            .map(|text| text.len())
             .max();
         let believable = longest.unwrap_or(0) <= LONGEST_NAME;
         self.stats.messages_malformed += u64::from(!believable);

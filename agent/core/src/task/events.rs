@@ -51,10 +51,10 @@ impl Engine {
         };
         attempt.state.get_or_insert(state);
         if let (State::Failure, Some(class), None) = (state, &event.class, &attempt.exception) {
-            attempt.exception = Some(Exception {
+            attempt.exception = Some(Box::new(Exception {
                 class: class.clone(),
                 ..Exception::default()
-            });
+            }));
         }
         if state != State::Revoked || attempt.began.is_some() {
             attempt.ends(at, Timing::Event);

@@ -1,5 +1,6 @@
 //! How an attempt leaves the tables: as a span, or, when it never was one, without.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempt::{Attempt, AttemptId, State};
@@ -33,7 +34,7 @@ impl Engine {
     }
 
     /// Puts out an attempt that is no longer in the table.
-    pub(super) fn put_run(&mut self, id: AttemptId, mut attempt: Attempt) {
+    pub(super) fn put_run(&mut self, id: AttemptId, mut attempt: Box<Attempt>) {
         self.forget_due(attempt.deadline, Due::Attempt(id));
         self.message_bytes = self.message_bytes.saturating_sub(attempt.weight);
         self.forget(id, &attempt);
@@ -108,7 +109,7 @@ impl Engine {
     }
 
     fn put_span(&mut self, facts: RunFacts, published: Option<Mono>) {
-        let eta = facts.attempt.message.eta.as_deref();
+        let eta = facts.attempt.message.rare().eta.as_deref();
         let eta = eta.and_then(datetime::parse).map(|t| facts.clock.mono_of(t));
         self.stats.runs += 1;
         self.stats.runs_without_end += u64::from(facts.attempt.end.is_none());
@@ -121,15 +122,15 @@ impl Engine {
         let same = |p: &&Known| {
             p.retries == message.retries && p.name == message.name && p.replacements == message.replacements
         };
-        let task = self.tasks.get(message.id.as_str())?;
+        let task = self.tasks.get(&*message.id)?;
         task.publishes.iter().rev().find(same).map(|p| p.sent)
     }
 
     fn forget(&mut self, id: AttemptId, attempt: &Attempt) {
-        if let Some(task) = self.tasks.get_mut(attempt.message.id.as_str()) {
+        if let Some(task) = self.tasks.get_mut(&*attempt.message.id) {
             task.attempts.retain(|other| *other != id);
         }
-        let tag = (attempt.leader, Box::from(attempt.message.delivery_tag.as_str()));
+        let tag = (attempt.leader, Arc::clone(&attempt.message.delivery_tag));
         if self.tags.get(&tag) == Some(&id) {
             self.tags.remove(&tag);
         }
@@ -143,12 +144,12 @@ impl Engine {
 }
 
 /// The worker's name as its command line has it (`-n name@host`).
-fn named_at_start(process: &Process) -> Option<String> {
+fn named_at_start(process: &Process) -> Option<Arc<str>> {
     let (_, name) = process
         .resource
         .iter()
         .find(|(key, _)| key == "service.instance.id")?;
-    name.contains('@').then(|| name.clone())
+    name.contains('@').then(|| Arc::from(name.as_str()))
 }
 
 /// A child went away in mid-run; what the main process stored then says whether that was meant.

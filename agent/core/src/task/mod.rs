@@ -9,6 +9,7 @@ mod deliver;
 mod engine;
 mod events;
 mod finish;
+mod names;
 mod pool;
 mod process;
 mod publish;

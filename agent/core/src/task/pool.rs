@@ -1,5 +1,6 @@
 //! What the prefork pool's pipes and the process table tell about attempts: the best evidence there is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use celeryscope_common::{Kind, Record};
@@ -7,7 +8,7 @@ use celeryscope_common::{Kind, Record};
 use super::attempt::{Attempt, AttemptId, State, Timing};
 use super::engine::Engine;
 use super::process::Pool;
-use crate::celery::{TaskMessage, TraceParent};
+use crate::celery::{Rare, TaskMessage, TraceParent};
 use crate::time::Mono;
 use crate::wire::pool::{self, Outcome, PoolFrame};
 
@@ -54,7 +55,7 @@ impl Engine {
     /// A worker's pool has proved to be prefork: what seemed to begin with its ack, and no child has, was disposed of by the
     /// main process, unless its frame comes yet.
     fn take_back_starts(&mut self, leader: u32, now: Mono) {
-        let by_ack = |(_, a): &(&AttemptId, &Attempt)| {
+        let by_ack = |a: &Attempt| {
             let begun = a.began.is_some_and(|(_, timing)| timing == Timing::Ack);
             a.leader == leader && a.runner.is_none() && a.start.is_none() && a.end.is_none() && begun
         };
@@ -67,8 +68,9 @@ impl Engine {
     }
 
     /// The attempts of which this is true, oldest first: a replay must say the same in the same order.
-    fn attempts_that(&self, is_so: impl FnMut(&(&AttemptId, &Attempt)) -> bool) -> Vec<AttemptId> {
-        let mut ids: Vec<AttemptId> = self.attempts.iter().filter(is_so).map(|(id, _)| *id).collect();
+    fn attempts_that(&self, is_so: impl Fn(&Attempt) -> bool) -> Vec<AttemptId> {
+        let those = self.attempts.iter().filter(|(_, attempt)| is_so(attempt));
+        let mut ids: Vec<AttemptId> = those.map(|(id, _)| *id).collect();
         ids.sort_unstable();
         ids
     }
@@ -95,7 +97,7 @@ impl Engine {
                 && a.runner.is_none()
                 && a.end.is_none()
                 && a.message.retries == retries
-                && a.message.name == task.name
+                && *a.message.name == *task.name
         };
         // One id may be under way in several messages: the frame says which, and of equal ones the first came first.
         let same = |a: &Attempt| {
@@ -129,12 +131,14 @@ impl Engine {
                 && a.complete
                 && a.state == Some(State::Lost)
                 && a.message.retries == retries
-                && a.message.name == task.name
+                && *a.message.name == *task.name
         };
         let first = self.find(task.id, given).and_then(|id| self.attempts.get(&id));
         let Some(first) = first else {
             self.stats.attempts_undelivered += 1;
-            return self.begin(Attempt::new(message_of(task), leader), task.id);
+            let message = message_of(task);
+            let id = Arc::clone(&message.id);
+            return self.begin(Attempt::new(message, leader), &id);
         };
         let again = Attempt {
             complete: true,
@@ -143,8 +147,9 @@ impl Engine {
             delivered: first.delivered,
             ..Attempt::new(first.message.clone(), leader)
         };
-        let tag = (leader, Box::from(first.message.delivery_tag.as_str()));
-        let id = self.begin(again, task.id);
+        let tag = (leader, Arc::clone(&first.message.delivery_tag));
+        let id = Arc::clone(&first.message.id);
+        let id = self.begin(again, &id);
         self.tags.insert(tag, id);
         id
     }
@@ -188,10 +193,10 @@ impl Engine {
             } else {
                 format!("{module}.{class}")
             };
-            attempt.exception = Some(crate::celery::result::Exception {
+            attempt.exception = Some(Box::new(crate::celery::result::Exception {
                 class,
                 ..Default::default()
-            });
+            }));
         }
         if attempt.acked.is_some() {
             self.close(id)
@@ -230,7 +235,7 @@ impl Engine {
     fn worker_gone(&mut self, pid: u32, at: Mono) {
         // Of a worker's main process: what it held unstarted goes to another worker, what ran in it is lost, and what a
         // child lost will not be explained any more. What a child still runs has its end before it.
-        let over = |(_, a): &(&AttemptId, &Attempt)| {
+        let over = |a: &Attempt| {
             let in_child = a.runner.is_some_and(|(runner, _)| runner != pid);
             a.leader == pid && (!in_child || a.end.is_some())
         };
@@ -250,15 +255,19 @@ impl Engine {
 /// What a TASK frame tells, where the message itself was not seen.
 fn message_of(task: &pool::Task<'_>) -> TaskMessage {
     TaskMessage {
-        id: task.id.to_owned(),
-        name: task.name.to_owned(),
-        root_id: task.root_id.flatten().map(str::to_owned),
-        parent_id: task.parent_id.flatten().map(str::to_owned),
-        group: task.group.map(str::to_owned),
+        id: Arc::from(task.id),
+        name: Arc::from(task.name),
+        root_id: task.root_id.flatten().map(Arc::from),
+        parent_id: task.parent_id.flatten().map(Arc::from),
+        group: task.group.map(Arc::from),
         retries: task.retries.unwrap_or(0),
         replacements: task.replacements.unwrap_or(0),
-        eta: task.eta.map(str::to_owned),
-        expires: task.expires.map(str::to_owned),
+        rare: Rare {
+            eta: task.eta.map(Arc::from),
+            expires: task.expires.map(Arc::from),
+            ..Rare::default()
+        }
+        .kept(),
         traceparent: task.traceparent.and_then(TraceParent::parse),
         ..TaskMessage::default()
     }

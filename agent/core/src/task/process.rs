@@ -28,7 +28,7 @@ pub(super) struct Proc {
     /// Leaders: when the last run of each thread ended, where a thread does one task at a time; latest last.
     pub(super) ends: VecDeque<(u32, Mono)>,
     /// Leaders: the worker's name, from its own messages.
-    pub(super) worker_name: Option<String>,
+    pub(super) worker_name: Option<Arc<str>>,
     /// Leaders: it was handed tasks.
     pub(super) consumes: bool,
     /// Leaders: it was reported as a worker.
@@ -155,7 +155,7 @@ impl Processes {
     }
 
     /// What a worker calls itself in its messages.
-    pub(super) fn worker_name(&self, leader: u32) -> Option<String> {
+    pub(super) fn worker_name(&self, leader: u32) -> Option<Arc<str>> {
         self.get(leader)?.worker_name.clone()
     }
 

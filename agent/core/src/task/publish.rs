@@ -1,5 +1,7 @@
 //! Publishes: who sent a message, in which trace, under which parent.
 
+use std::sync::Arc;
+
 use super::attempt::{Attempt, AttemptId};
 use super::engine::{Due, Engine, KEPT_PER_TASK, Known};
 use crate::broker::Server;
@@ -24,7 +26,7 @@ impl Engine {
         key: (u64, u64),
         server: Option<Server>,
         message: TaskMessage,
-        destination: String,
+        destination: Arc<str>,
         first: Mono,
         call: Call,
     ) {
@@ -77,14 +79,14 @@ impl Engine {
             weight,
         };
         self.message_bytes = self.message_bytes.saturating_add(weight);
-        if let Some((old, publish)) = self.publishes.insert(id, publish) {
+        if let Some((old, publish)) = self.publishes.insert(id, Box::new(publish)) {
             self.evict_publish(old, publish);
         }
         self.limit_messages();
     }
 
     /// Puts out a publish that had to make room.
-    pub(super) fn evict_publish(&mut self, id: u64, publish: Publish) {
+    pub(super) fn evict_publish(&mut self, id: u64, publish: Box<Publish>) {
         self.stats.publishes_evicted += 1;
         self.tokens.remove(&publish.key);
         self.put_publish(id, publish, None);
@@ -106,7 +108,7 @@ impl Engine {
         }
     }
 
-    fn put_publish(&mut self, id: u64, publish: Publish, answered: Option<Mono>) {
+    fn put_publish(&mut self, id: u64, publish: Box<Publish>, answered: Option<Mono>) {
         self.forget_due(publish.due, Due::Publish(id));
         self.message_bytes = self.message_bytes.saturating_sub(publish.weight);
         self.stats.publishes_unanswered += u64::from(answered.is_none());
@@ -126,7 +128,7 @@ impl Engine {
         // Where the result backend cannot count, a task polls, and sends either itself again or the callback.
         let polled = sender
             .filter(|sender| sender.message.id != message.id)
-            .and_then(|sender| sender.message.unlocks.as_deref());
+            .and_then(|sender| sender.message.rare().unlocks.as_deref());
         let fetched = self.processes.get_mut(pid).and_then(|proc| proc.chord.take());
         let Some(group) = fetched.as_deref().or(polled) else {
             return;
@@ -135,7 +137,7 @@ impl Engine {
         let child = |sender: &Attempt| {
             message.root_id.is_none() || message.parent_id.as_ref() == Some(&sender.message.id)
         };
-        if sender.is_some_and(child) {
+        if sender.is_some_and(|sender| child(sender)) {
             links.extend(self.groups.get(group).into_iter().flatten());
         }
     }
@@ -145,7 +147,7 @@ impl Engine {
     fn running_for(&self, pid: u32, message: &TaskMessage) -> Option<AttemptId> {
         // Protocol 1 names no parent; in a pool child there is but one that it can be.
         let nameless = message.root_id.is_none();
-        let wanted = |id: &str| nameless || id == message.id || message.parent_id.as_deref() == Some(id);
+        let wanted = |id: &str| nameless || *id == *message.id || message.parent_id.as_deref() == Some(id);
         if let Some((_, id)) = self.processes.get(pid).and_then(|proc| proc.job) {
             let attempt = self.attempts.get(&id)?;
             return (attempt.began.is_some() && wanted(&attempt.message.id)).then_some(id);
@@ -196,11 +198,11 @@ impl Engine {
         if message.retries > 0 {
             let first = self
                 .tasks
-                .get(message.id.as_str())
+                .get(&*message.id)
                 .and_then(|t| t.publishes.front())
                 .filter(|p| p.retries == 0);
-            let (name, replacements) = first.map_or((message.name.as_str(), message.replacements), |p| {
-                (p.name.as_str(), p.replacements)
+            let (name, replacements) = first.map_or((&*message.name, message.replacements), |p| {
+                (&*p.name, p.replacements)
             });
             // A tracer in the worker gives each retry a context of its own.
             let sender = again

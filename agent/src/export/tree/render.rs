@@ -320,7 +320,7 @@ mod tests {
     use celeryscope_core::{Link, Process, TraceId};
 
     fn span(kind: SpanKind, id: u8, parent: Option<u8>, name: &str, from: u64, to: u64) -> Span {
-        let mut span = Span::new(kind, TraceId([1; 16]), SpanId([1; 8]), name);
+        let mut span = Span::new(kind, TraceId([1; 16]), SpanId([1; 8]), name.to_owned());
         span.span_id = SpanId([id; 8]);
         span.parent = parent.map(|id| SpanId([id; 8]));
         span.start.0 = from * 1_000_000;

@@ -1,5 +1,7 @@
 //! One connection: frames of both directions, channels, messages.
 
+use std::sync::Arc;
+
 use celeryscope_common::{Kind, Record};
 
 use super::RabbitStats;
@@ -435,20 +437,20 @@ fn unanswered(tokens: Vec<u64>, out: &mut Vec<BrokerEvent>) {
 }
 
 /// A delivery's name for the worker: tags count per channel.
-fn name(connection: u64, channel: u16, tag: u64) -> String {
-    format!("{connection:x}.{channel}.{tag}")
+fn name(connection: u64, channel: u16, tag: u64) -> Arc<str> {
+    Arc::from(format!("{connection:x}.{channel}.{tag}"))
 }
 
 fn addressed(mut message: Box<TaskMessage>, announced: &Announced) -> Box<TaskMessage> {
     message.system = Some("rabbitmq");
-    message.exchange.clone_from(&announced.exchange);
-    message.routing_key.clone_from(&announced.routing_key);
+    message.exchange = Arc::from(announced.exchange.as_str());
+    message.routing_key = Arc::from(announced.routing_key.as_str());
     message
 }
 
 /// `messaging.destination.name` by the RabbitMQ conventions: exchange, routing key and (consumers) queue with colons
 /// between, each only once and only where there is one. A delay is none: there would be as many names as there are delays.
-fn destination(announced: &Announced, queue: Option<&str>) -> String {
+fn destination(announced: &Announced, queue: Option<&str>) -> Arc<str> {
     let mut parts: Vec<&str> = Vec::new();
     for part in [
         announced.exchange.as_str(),
@@ -460,9 +462,9 @@ fn destination(announced: &Announced, queue: Option<&str>) -> String {
         }
     }
     if parts.is_empty() {
-        "amq.default".to_owned()
+        Arc::from("amq.default")
     } else {
-        parts.join(":")
+        Arc::from(parts.join(":"))
     }
 }
 

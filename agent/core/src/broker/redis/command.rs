@@ -1,5 +1,7 @@
 //! What one command says, on its own.
 
+use std::sync::Arc;
+
 use super::RedisStats;
 use super::keys::{self, Channel};
 use crate::broker::BrokerEvent;
@@ -119,7 +121,7 @@ pub(super) fn read(
                 .filter_map(|bulk| std::str::from_utf8(bulk.whole()?).ok());
             Meaning::Celery(
                 tags.map(|tag| BrokerEvent::Acked {
-                    tag: tag.to_owned(),
+                    tag: Arc::from(tag),
                     call,
                 })
                 .collect(),
@@ -201,7 +203,7 @@ fn fanout(
             Meaning::Celery(all)
         }
         (_, Some(Content::Task(message))) => {
-            let destination = exchange.unwrap_or_else(|| message.exchange.clone());
+            let destination = exchange.unwrap_or_else(|| Arc::clone(&message.exchange));
             Meaning::Celery(vec![publish(message, destination, item, next_token())])
         }
         (_, Some(_)) => Meaning::Celery(Vec::new()),
@@ -233,7 +235,7 @@ pub(super) fn delivery(
         return None;
     };
     let destination = if from_channel {
-        keys::exchange(source.head()).unwrap_or_else(|| message.exchange.clone())
+        keys::exchange(source.head()).unwrap_or_else(|| Arc::clone(&message.exchange))
     } else {
         keys::queue(source.head(), &message)
     };
@@ -275,7 +277,12 @@ fn unacked_copy(
     }
 }
 
-fn publish(message: Box<TaskMessage>, destination: String, item: &Item<Command>, token: u64) -> BrokerEvent {
+fn publish(
+    message: Box<TaskMessage>,
+    destination: Arc<str>,
+    item: &Item<Command>,
+    token: u64,
+) -> BrokerEvent {
     BrokerEvent::Publish {
         token,
         message,

@@ -1,6 +1,7 @@
 //! One connection: commands, their replies, transactions, and what the connection proves to be.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use celeryscope_common::{Kind, Record};
@@ -429,7 +430,7 @@ fn tokens(events: &[BrokerEvent]) -> Vec<u64> {
 
 /// A transaction that both removes a message from the unacked set and puts it into its queue acknowledges nothing.
 fn settle(events: Vec<BrokerEvent>, out: &mut Vec<BrokerEvent>) {
-    let requeued = |tag: &String| {
+    let requeued = |tag: &Arc<str>| {
         events
             .iter()
             .any(|event| matches!(event, BrokerEvent::Requeued { tag: back, .. } if back == tag))

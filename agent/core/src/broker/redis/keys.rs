@@ -1,5 +1,7 @@
 //! Names of kombu's keys and channels.
 
+use std::sync::Arc;
+
 use crate::celery::result::KEY_PREFIX;
 use crate::celery::{TaskMessage, pidbox};
 
@@ -15,26 +17,26 @@ pub(super) fn result_id(key: &[u8]) -> Option<String> {
 
 /// The queue that a list stands for: without its priority step and, where the message tells it apart, without the
 /// transport's `global_keyprefix`.
-pub(super) fn queue(key: &[u8], message: &TaskMessage) -> String {
+pub(super) fn queue(key: &[u8], message: &TaskMessage) -> Arc<str> {
     let end = memchr::memmem::find(key, SEPARATOR).unwrap_or(key.len());
-    let name = String::from_utf8_lossy(key.get(..end).unwrap_or(key)).into_owned();
+    let name = String::from_utf8_lossy(key.get(..end).unwrap_or(key));
     // With the default exchange the routing key is the queue's own name.
     let plain = message.exchange.is_empty() || message.exchange == message.routing_key;
-    if plain && !message.routing_key.is_empty() && name.ends_with(&message.routing_key) {
-        return message.routing_key.clone();
+    if plain && !message.routing_key.is_empty() && name.ends_with(&*message.routing_key) {
+        return Arc::clone(&message.routing_key);
     }
-    name
+    Arc::from(name)
 }
 
 /// The exchange of a fanout channel `[prefix]/<db>.<exchange>[/<routing key>]`.
-pub(super) fn exchange(channel: &[u8]) -> Option<String> {
+pub(super) fn exchange(channel: &[u8]) -> Option<Arc<str>> {
     let slash = memchr::memchr(b'/', channel)?;
     let rest = std::str::from_utf8(channel.get(slash + 1..)?).ok()?;
     let (db, name) = rest.split_once('.')?;
     if db.is_empty() || !db.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    Some(name.split('/').next().unwrap_or(name).to_owned())
+    Some(Arc::from(name.split('/').next().unwrap_or(name)))
 }
 
 /// The worker whose mailbox is bound by this member of a binding set: routing key, pattern and queue
@@ -115,10 +117,10 @@ mod tests {
     /// Guarantees: the queue's own name.
     #[test]
     fn queues() {
-        assert_eq!(queue(b"celery", &message("", "celery")), "celery");
-        assert_eq!(queue(b"celery\x06\x163", &message("", "celery")), "celery");
-        assert_eq!(queue(b"shop:celery\x06\x169", &message("", "celery")), "celery");
-        assert_eq!(queue(b"orders", &message("shop", "order.new")), "orders");
+        assert_eq!(*queue(b"celery", &message("", "celery")), *"celery");
+        assert_eq!(*queue(b"celery\x06\x163", &message("", "celery")), *"celery");
+        assert_eq!(*queue(b"shop:celery\x06\x169", &message("", "celery")), *"celery");
+        assert_eq!(*queue(b"orders", &message("shop", "order.new")), *"orders");
     }
 
     /// Scenario: channels as kombu makes them, and others.

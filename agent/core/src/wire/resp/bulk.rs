@@ -1,5 +1,7 @@
 //! Bulk strings: payloads of known length, kept whole or by their edges, with holes where bytes were not captured.
 
+use smallvec::SmallVec;
+
 /// A bulk string as far as it was seen and kept.
 ///
 /// Either it is [whole](Self::whole), or there is a hole somewhere between a head and a tail: because it is longer
@@ -8,9 +10,12 @@
 pub struct Bulk {
     len: u64,
     lost: u64,
-    head: Vec<u8>,
+    head: Bytes,
     tail: Vec<u8>,
 }
+
+/// Most strings are names, keys and numbers; those need no memory of their own.
+type Bytes = SmallVec<[u8; 24]>;
 
 impl Bulk {
     /// All of it, if all of it was captured and kept.
@@ -54,19 +59,24 @@ impl Bulk {
         Self {
             len,
             lost,
-            head,
+            head: Bytes::from_vec(head),
             tail: Vec::new(),
         }
     }
 
     /// Bytes of memory behind it.
     pub(super) fn held(&self) -> usize {
-        self.head.capacity().saturating_add(self.tail.capacity())
+        let head = if self.head.spilled() {
+            self.head.capacity()
+        } else {
+            0
+        };
+        head.saturating_add(self.tail.capacity())
     }
 
     /// Its first bytes, owned.
     pub(super) fn into_head(self) -> Vec<u8> {
-        self.head
+        self.head.into_vec()
     }
 }
 
@@ -75,7 +85,7 @@ impl From<&[u8]> for Bulk {
         Self {
             len: bytes.len() as u64,
             lost: 0,
-            head: bytes.to_vec(),
+            head: Bytes::from_slice(bytes),
             tail: Vec::new(),
         }
     }
@@ -209,11 +219,7 @@ impl BulkReader {
             let room = self.keep.head.saturating_sub(begin);
             let take = usize::try_from(room).unwrap_or(usize::MAX).min(rest.len());
             let (head, after) = rest.split_at_checked(take).unwrap_or((rest, &[]));
-            if self.bulk.head.is_empty() {
-                self.bulk.head = head.to_vec();
-            } else {
-                self.bulk.head.extend_from_slice(head);
-            }
+            self.bulk.head.extend_from_slice(head);
             rest = after;
         }
         let rest_begin = self.at.saturating_sub(rest.len() as u64);

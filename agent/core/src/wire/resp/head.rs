@@ -1,6 +1,6 @@
 //! The first line of a value: its type, and its value or its length.
 
-use super::line::{Form, parse_int, parse_len};
+use super::line::{Form, number_at_once, parse_int, parse_len};
 use super::value::Value;
 
 /// What a line of a reply starts or is.
@@ -68,6 +68,19 @@ impl Head {
             | b'.' => Some(Form::Short),
             _ => None,
         }
+    }
+
+    /// The commonest lines, where one is whole at the front of `data`, and what follows.
+    pub(super) fn at_once(data: &[u8]) -> Option<(Self, &[u8])> {
+        let mark = *data.first()?;
+        let (number, rest) = number_at_once(data, mark)?;
+        let head = match mark {
+            b'$' => Self::Bulk(Text::Bulk, number),
+            b'*' => Self::Aggregate(Kind::Array, Some(number)),
+            b':' => Self::Value(Value::Int(i64::try_from(number).ok()?)),
+            _ => return None,
+        };
+        Some((head, rest))
     }
 
     /// Reads a line, its type byte included. `None` when it is not RESP.

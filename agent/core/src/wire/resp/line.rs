@@ -40,6 +40,11 @@ impl LineReader {
         self.carried().first().or(data.first()).copied()
     }
 
+    /// Whether the next byte is a line's first.
+    pub(super) fn is_empty(&self) -> bool {
+        self.carried().is_empty()
+    }
+
     /// Forgets the line that is begun, and the memory of a long one.
     pub(super) fn clear(&mut self) {
         self.done = false;
@@ -142,6 +147,25 @@ pub(super) fn parse_int(text: &[u8]) -> Option<i64> {
     } else {
         i64::try_from(magnitude).ok()
     }
+}
+
+/// Longest number that [`number_at_once`] reads, in digits: so many cannot overflow.
+const AT_ONCE: usize = 18;
+
+/// The number of a whole line of `mark` and digits at the front of `data`, and what follows. `None`: [`LineReader`] has to see.
+pub(super) fn number_at_once(data: &[u8], mark: u8) -> Option<(u64, &[u8])> {
+    let (_, mut rest) = data.split_first().filter(|(first, _)| **first == mark)?;
+    let (mut number, mut digits) = (0_u64, 0);
+    while let Some((byte, after)) = rest.split_first()
+        && byte.is_ascii_digit()
+        && digits <= AT_ONCE
+    {
+        number = number.wrapping_mul(10).wrapping_add(u64::from(byte & 0x0f));
+        digits = digits.saturating_add(1);
+        rest = after;
+    }
+    let rest = rest.strip_prefix(b"\r\n")?;
+    (1..=AT_ONCE).contains(&digits).then_some((number, rest))
 }
 
 /// A length or count: digits only.

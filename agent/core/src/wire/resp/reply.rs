@@ -206,12 +206,19 @@ impl ReplyDecoder {
             segment.advance_to(data);
             return Ok(bulk.and_then(|bulk| self.string(text, bulk)));
         }
-        let mark = self.line.first(data).ok_or(NotResp)?;
-        let form = Head::form(mark, self.text_max).ok_or(NotResp)?;
-        let head = match self.line.read(&mut data, form) {
-            Line::More => None,
-            Line::Whole(line) => Some(Head::parse(line).ok_or(NotResp)?),
-            Line::Bad => return Err(NotResp),
+        let head = if self.line.is_empty()
+            && let Some((head, rest)) = Head::at_once(data)
+        {
+            data = rest;
+            Some(head)
+        } else {
+            let mark = self.line.first(data).ok_or(NotResp)?;
+            let form = Head::form(mark, self.text_max).ok_or(NotResp)?;
+            match self.line.read(&mut data, form) {
+                Line::More => None,
+                Line::Whole(line) => Some(Head::parse(line).ok_or(NotResp)?),
+                Line::Bad => return Err(NotResp),
+            }
         };
         let value = head.map_or(Ok(None), |head| self.head(head, &mut data));
         self.progress

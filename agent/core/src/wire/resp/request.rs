@@ -1,7 +1,7 @@
 //! Requests: what a client sends.
 
 use super::bulk::{Bulk, BulkReader, Gap};
-use super::line::{Form, Line, LineReader, parse_len};
+use super::line::{Form, Line, LineReader, number_at_once, parse_len};
 use super::progress::{DecoderStats, Item, Progress};
 use crate::limits::Limits;
 use crate::stream::{Call, Segment};
@@ -183,6 +183,10 @@ impl RequestDecoder {
         let Some((first, rest)) = segment.data.split_at_checked(1).filter(|_| segment.begins) else {
             return self.step(segment);
         };
+        if self.state == State::Start && self.line.is_empty() && number_at_once(segment.data, b'*').is_some()
+        {
+            return self.step(segment);
+        }
         let whole = segment.data;
         segment.data = first;
         let stepped = self.step(segment);
@@ -246,6 +250,12 @@ impl RequestDecoder {
 
     /// A line of `mark` and a number. `*-1` is a command without arguments, as `*0` is.
     fn number(&mut self, mark: u8, segment: &mut Segment<'_>) -> Result<Option<u64>, NotResp> {
+        if self.line.is_empty()
+            && let Some((number, rest)) = number_at_once(segment.data, mark)
+        {
+            self.consumed(segment, rest);
+            return Ok(Some(number));
+        }
         if self.line.first(segment.data) != Some(mark) {
             return Err(NotResp);
         }
