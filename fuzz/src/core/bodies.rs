@@ -17,7 +17,11 @@ pub fn envelope(data: &[u8]) {
     if let Ok(cut) = Contiguous::with_hole(head, tail, len)
         && let Content::Task(message) = content::read(&cut, len, false)
     {
-        assert_eq!(message.rare().reprs, None, "arguments are not kept unless asked for");
+        assert_eq!(
+            message.rare().reprs,
+            None,
+            "arguments are not kept unless asked for"
+        );
     }
     told(data);
     if let Ok(text) = std::str::from_utf8(data) {

@@ -134,26 +134,20 @@ pub(crate) fn run(facts: RunFacts, waiting_since: Option<Mono>, config: &Config)
     let publish_trace = trace_of(message);
     let publish_span = publish_of(message);
     let host = super::host_of(&facts.process);
-    let span_id = attempt.start.map_or_else(
-        || ids::run_span_id(&message.id, message.retries, host, start),
-        |start| start.span_id,
+    let (span_id, own) = attempt.start.map_or_else(
+        || ids::run_ids(&message.id, message.retries, host, start),
+        |start| (start.span_id, start.own_trace),
     );
     let (trace_id, parent, links) = match config.relation {
         Relation::Parent => (publish_trace, Some(publish_span), Vec::new()),
-        Relation::Link => {
-            let own = attempt.start.map_or_else(
-                || ids::run_trace_id(&message.id, message.retries, host, start),
-                |start| start.own_trace,
-            );
-            (
-                own,
-                None,
-                vec![Link {
-                    trace_id: publish_trace,
-                    span_id: publish_span,
-                }],
-            )
-        }
+        Relation::Link => (
+            own,
+            None,
+            vec![Link {
+                trace_id: publish_trace,
+                span_id: publish_span,
+            }],
+        ),
     };
     Span {
         kind: SpanKind::Run,
@@ -230,7 +224,7 @@ fn common(
     operation: &'static str,
     operation_type: &'static str,
 ) -> Attributes {
-    let mut list: Attributes = Vec::with_capacity(32);
+    let mut list: Attributes = Vec::with_capacity(24);
     text(&mut list, names::MESSAGING_SYSTEM, message.system);
     list.push((names::MESSAGING_OPERATION_NAME, Value::from(operation)));
     list.push((names::MESSAGING_OPERATION_TYPE, Value::from(operation_type)));

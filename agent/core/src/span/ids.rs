@@ -43,21 +43,13 @@ pub(crate) fn publish_span_id(task_id: &str, retries: u32, task_name: &str, repl
     SpanId(first(&digest(&parts)))
 }
 
-fn run_digest(task_id: &str, retries: u32, host: &str, start: Wall) -> [u8; 32] {
+/// The span id of one attempt, unique for each and known only to the worker's agent, and the trace that it starts when runs link to
+/// their publish instead of being its children.
+#[must_use]
+pub(crate) fn run_ids(task_id: &str, retries: u32, host: &str, start: Wall) -> (SpanId, TraceId) {
     let (retries, start) = (retries.to_string(), start.0.to_string());
-    digest(&["celeryscope:run:", task_id, ":", &retries, ":", host, ":", &start])
-}
-
-/// The span id of one attempt: unique for each, known only to the worker's agent.
-#[must_use]
-pub(crate) fn run_span_id(task_id: &str, retries: u32, host: &str, start: Wall) -> SpanId {
-    SpanId(first(&run_digest(task_id, retries, host, start)))
-}
-
-/// The trace an attempt starts when runs link to their publish instead of being its children.
-#[must_use]
-pub(crate) fn run_trace_id(task_id: &str, retries: u32, host: &str, start: Wall) -> TraceId {
-    TraceId(first(&run_digest(task_id, retries, host, start)[16..]))
+    let digest = digest(&["celeryscope:run:", task_id, ":", &retries, ":", host, ":", &start]);
+    (SpanId(first(&digest)), TraceId(first(&digest[16..])))
 }
 
 #[cfg(test)]

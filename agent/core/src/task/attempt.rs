@@ -158,12 +158,13 @@ impl Attempt {
     pub(super) fn settle_start(&mut self, clock: &ClockPair, host: &str) -> Option<&Start> {
         if let (None, Some((at, timing))) = (&self.start, self.began) {
             let (wall, message) = (clock.wall_of(at), &self.message);
+            let (span_id, own_trace) = ids::run_ids(&message.id, message.retries, host, wall);
             self.start = Some(Start {
                 at,
                 wall,
                 timing,
-                span_id: ids::run_span_id(&message.id, message.retries, host, wall),
-                own_trace: ids::run_trace_id(&message.id, message.retries, host, wall),
+                span_id,
+                own_trace,
             });
         }
         self.start.as_ref()

@@ -7,7 +7,7 @@ use super::engine::{Due, Engine, KEPT_PER_TASK, Known};
 use crate::broker::Server;
 use crate::celery::TaskMessage;
 use crate::span::build::{self, PublishFacts};
-use crate::span::{Link, Relation, SpanId, ids};
+use crate::span::{Link, Relation, SpanId, TraceId, ids};
 use crate::stream::Call;
 use crate::time::Mono;
 
@@ -36,14 +36,15 @@ impl Engine {
             self.begin_unseen(id, Call { enter: first, ..call });
             self.settle_start(id);
         }
-        let (parent, mut links) = self.parent_of_publish(&message, running);
+        let trace_id = build::trace_of(&message);
+        let (parent, mut links) = self.parent_of_publish(&message, trace_id, running);
         self.link_chord(call.pid, &message, running, &mut links);
         self.join_group(&message);
         let known = Known {
             name: message.name.clone(),
             retries: message.retries,
             replacements: message.replacements,
-            trace_id: build::trace_of(&message),
+            trace_id,
             sent: call.enter,
         };
         let task = self.task(&message.id);
@@ -55,7 +56,7 @@ impl Engine {
         self.stats.publishes_forgotten += u64::from(full);
         let weight = message.weight();
         let facts = PublishFacts {
-            trace_id: build::trace_of(&message),
+            trace_id,
             message,
             destination,
             server,
@@ -166,10 +167,10 @@ impl Engine {
     fn parent_of_publish(
         &self,
         message: &TaskMessage,
+        trace_id: TraceId,
         running: Option<AttemptId>,
     ) -> (Option<SpanId>, Vec<Link>) {
         let mut links = Vec::new();
-        let trace_id = build::trace_of(message);
         let running = running.and_then(|id| self.attempts.get(&id));
         let again = running.filter(|run| run.message.id == message.id);
         // Nobody renewed the context: it came through the retry as it was.
