@@ -49,10 +49,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let figures = figures::core_figures(&target_dir()?.join("criterion"), start);
     let instructions = instructions::table(args.filter.as_deref())?;
     let benches = args.filter.is_none().then(prepared).transpose()?;
-    if benches.is_some() {
-        // The last run's.
-        _ = fs::remove_file(raw_figures()?);
-    }
     let live = benches.as_ref().map(live_figures).transpose()?;
 
     println!("\n{:<48} {:>10} {:>12} {:>10}", "core", "time", "items/s", "MB/s");
@@ -106,6 +102,8 @@ fn prepared() -> Result<Built> {
     setup::run()?;
     setup::for_vm()?;
     privilege::obtain("the agent that is measured (it loads BPF programs)")?;
+    // The last run's.
+    _ = fs::remove_file(raw_figures()?);
     Built::of("bench")
 }
 

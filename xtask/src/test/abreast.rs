@@ -90,9 +90,8 @@ mod tests {
     /// Guarantees: every test is run once, those that need it alone, in a process of their own after the others; the failure is told.
     #[test]
     fn every_test_runs_once() {
-        let folder = std::env::temp_dir().join(format!("celeryscope-abreast-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let (program, log) = (folder.join("live"), folder.join("log"));
+        let folder = tempfile::tempdir().unwrap();
+        let (program, log) = (folder.path().join("live"), folder.path().join("log"));
         let mut all: Vec<String> = (0..12).map(|n| format!("outcomes::n{n}")).collect();
         all.push("pools::solo".to_owned());
         let list: Vec<String> = all.iter().map(|name| format!("{name}: test")).collect();
@@ -107,7 +106,6 @@ mod tests {
 
         let (lines, result) = run(&program).unwrap();
         let log = std::fs::read_to_string(log).unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(lines, ["    outcomes::n7"]);
         assert!(result.is_err());
         assert!(log.trim_end().ends_with("pools::solo --exact"), "{log}");

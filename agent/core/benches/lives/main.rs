@@ -28,6 +28,10 @@ use repeat::Repeats;
 use support::fixture::Owned;
 use window::Window;
 
+/// The agent's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Tasks prepared for the throughput of each broker.
 const LIVES: u64 = 2000;
 /// How many tasks were done before.

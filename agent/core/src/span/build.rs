@@ -82,11 +82,7 @@ pub(crate) fn publish(facts: PublishFacts, answered: Option<Mono>, config: &Conf
         trace_id: facts.trace_id,
         span_id: publish_of(message),
         parent: facts.parent,
-        trace_state: message
-            .rare()
-            .tracestate
-            .as_ref()
-            .map_or(Text::Static(""), Text::from),
+        trace_state: trace_state(message),
         sampled: message.traceparent.map(|context| context.sampled),
         name: name(config.style, "publish", "apply_async", &message.name),
         start: facts.start,
@@ -154,11 +150,7 @@ pub(crate) fn run(facts: RunFacts, waiting_since: Option<Mono>, config: &Config)
         trace_id,
         span_id,
         parent,
-        trace_state: message
-            .rare()
-            .tracestate
-            .as_ref()
-            .map_or(Text::Static(""), Text::from),
+        trace_state: trace_state(message),
         sampled: message.traceparent.map(|context| context.sampled),
         name: name(config.style, "run", "run", &message.name),
         start,
@@ -169,6 +161,14 @@ pub(crate) fn run(facts: RunFacts, waiting_since: Option<Mono>, config: &Config)
         links,
         process: Arc::clone(&facts.process),
     }
+}
+
+fn trace_state(message: &TaskMessage) -> Text {
+    message
+        .rare()
+        .tracestate
+        .as_ref()
+        .map_or(Text::Static(""), Text::from)
 }
 
 fn name(style: SpanStyle, own: &str, contrib: &str, task: &str) -> Text {
