@@ -8,9 +8,21 @@ use crate::celery::{TaskMessage, pidbox};
 /// Separates a queue from its priority step, and the parts of a binding (`kombu/transport/redis.py: Channel.sep`).
 const SEPARATOR: &[u8] = b"\x06\x16";
 
+/// Where in a name a mark is. Most stand in front, where no search is needed.
+fn find(name: &[u8], mark: &[u8]) -> Option<usize> {
+    if name.starts_with(mark) {
+        return Some(0);
+    }
+    memchr::memmem::find(name, mark)
+}
+
+fn has(name: &[u8], mark: &[u8]) -> bool {
+    find(name, mark).is_some()
+}
+
 /// The id in the key of a stored result, whatever prefix the user has put before it.
 pub(super) fn result_id(key: &[u8]) -> Option<String> {
-    let at = memchr::memmem::find(key, KEY_PREFIX)?;
+    let at = find(key, KEY_PREFIX)?;
     let id = std::str::from_utf8(key.get(at + KEY_PREFIX.len()..)?).ok()?;
     (!id.is_empty() && id.len() <= 255).then(|| id.to_owned())
 }
@@ -50,7 +62,7 @@ pub(super) fn mailbox(member: &[u8]) -> Option<String> {
 /// The group of the key that holds the parts of a chord's header (`celery/backends/base.py: get_key_for_group`).
 pub(super) fn chord_parts(key: &[u8]) -> Option<String> {
     const PREFIX: &[u8] = b"celery-taskset-meta-";
-    let at = memchr::memmem::find(key, PREFIX)?;
+    let at = find(key, PREFIX)?;
     let group = key.get(at + PREFIX.len()..)?.strip_suffix(b".j")?;
     Some(std::str::from_utf8(group).ok()?.to_owned())
 }
@@ -69,13 +81,13 @@ pub(super) enum Channel {
 }
 
 pub(super) fn channel(name: &[u8]) -> Channel {
-    let has = |part: &[u8]| memchr::memmem::find(name, part).is_some();
-    if has(b".celeryev/worker.") || (has(b".celeryev/task.") && !has(b"/task.sent")) {
-        Channel::Events
-    } else if has(b".celeryev") || has(b"celery.pidbox") {
-        Channel::Control
-    } else if has(KEY_PREFIX) {
+    if has(name, KEY_PREFIX) {
         Channel::Result
+    } else if has(name, b".celeryev/worker.") || (has(name, b".celeryev/task.") && !has(name, b"/task.sent"))
+    {
+        Channel::Events
+    } else if has(name, b".celeryev") || has(name, b"celery.pidbox") {
+        Channel::Control
     } else {
         Channel::Other
     }
@@ -85,7 +97,7 @@ pub(super) fn channel(name: &[u8]) -> Channel {
 pub(super) fn is_kombu_queue(key: &[u8]) -> bool {
     [SEPARATOR, b".reply.celery.pidbox"]
         .iter()
-        .any(|mark| memchr::memmem::find(key, mark).is_some())
+        .any(|mark| has(key, mark))
 }
 
 /// A key that only Celery and kombu use.
@@ -98,7 +110,7 @@ pub(super) fn is_celery(key: &[u8]) -> bool {
         b"celery.pidbox",
         b"celeryev",
     ];
-    MARKS.iter().any(|mark| memchr::memmem::find(key, mark).is_some())
+    MARKS.iter().any(|mark| has(key, mark))
 }
 
 #[cfg(test)]
