@@ -141,11 +141,11 @@ impl<'a> Envelope<'a> {
         let mut envelope = Self::default();
         object(json, |name, value| {
             match name {
-                b"body" => envelope.body = value.string()?,
-                b"content-type" => envelope.content_type = value.text()?,
-                b"headers" if value.null()? => envelope.headers = None,
-                b"headers" => envelope.headers = Some(Headers::read(value)?),
-                b"properties" => envelope.properties = Properties::read(value)?,
+                "body" => envelope.body = value.string()?,
+                "content-type" => envelope.content_type = value.text()?,
+                "headers" if value.null()? => envelope.headers = None,
+                "headers" => envelope.headers = Some(Headers::read(value)?),
+                "properties" => envelope.properties = Properties::read(value)?,
                 _ => value.skip()?,
             }
             Ok(())
@@ -159,13 +159,13 @@ impl<'a> Properties<'a> {
         let mut properties = Self::default();
         json.members(|name, value| {
             match name {
-                b"correlation_id" => properties.correlation_id = value.text()?,
-                b"reply_to" => properties.reply_to = value.text()?,
-                b"priority" => properties.priority = value.number()?,
-                b"body_encoding" => properties.body_encoding = value.text()?,
-                b"delivery_tag" => properties.delivery_tag = value.text()?,
-                b"delivery_info" if value.null()? => {}
-                b"delivery_info" => properties.delivery_info = DeliveryInfo::read(value)?,
+                "correlation_id" => properties.correlation_id = value.text()?,
+                "reply_to" => properties.reply_to = value.text()?,
+                "priority" => properties.priority = value.number()?,
+                "body_encoding" => properties.body_encoding = value.text()?,
+                "delivery_tag" => properties.delivery_tag = value.text()?,
+                "delivery_info" if value.null()? => {}
+                "delivery_info" => properties.delivery_info = DeliveryInfo::read(value)?,
                 _ => value.skip()?,
             }
             Ok(())
@@ -179,9 +179,9 @@ impl<'a> DeliveryInfo<'a> {
         let mut info = Self::default();
         json.members(|name, value| {
             match name {
-                b"exchange" => info.exchange = value.text()?,
-                b"routing_key" => info.routing_key = value.text()?,
-                b"redelivered" => info.redelivered = value.bool()?,
+                "exchange" => info.exchange = value.text()?,
+                "routing_key" => info.routing_key = value.text()?,
+                "redelivered" => info.redelivered = value.bool()?,
                 _ => value.skip()?,
             }
             Ok(())

@@ -41,12 +41,11 @@ impl<'a> Headers<'a> {
         let mut headers = Self::default();
         json.members(|name, value| {
             match name {
-                b"retries" => headers.retries = value.number()?,
-                b"replaced_task_nesting" => headers.replaced_task_nesting = value.number()?,
-                b"ignore_result" => headers.ignore_result = value.bool()?,
-                b"stamps" => {
-                    let json = std::str::from_utf8(value.raw()?).map_err(|_| NotThat)?;
-                    headers.stamps = Some(Cow::Borrowed(json)).filter(|json| json != "null");
+                "retries" => headers.retries = value.number()?,
+                "replaced_task_nesting" => headers.replaced_task_nesting = value.number()?,
+                "ignore_result" => headers.ignore_result = value.bool()?,
+                "stamps" => {
+                    headers.stamps = Some(Cow::Borrowed(value.raw()?)).filter(|json| json != "null");
                 }
                 name => match headers.text(name) {
                     Some(slot) => *slot = value.text()?,
@@ -78,7 +77,7 @@ impl<'a> Headers<'a> {
                     }
                 }
                 name => {
-                    if let Some(slot) = headers.text(name.as_bytes()) {
+                    if let Some(slot) = headers.text(name) {
                         *slot = match field {
                             Field::Void => None,
                             field => Some(Text(Cow::Borrowed(field.text().ok_or(NotThat)?))),
@@ -91,26 +90,26 @@ impl<'a> Headers<'a> {
     }
 
     /// Where the header of this name is kept, if it is a text that is.
-    fn text(&mut self, name: &[u8]) -> Option<&mut Option<Text<'a>>> {
+    fn text(&mut self, name: &str) -> Option<&mut Option<Text<'a>>> {
         Some(match name {
-            b"task" => &mut self.task,
-            b"id" => &mut self.id,
-            b"root_id" => &mut self.root_id,
-            b"parent_id" => &mut self.parent_id,
-            b"group" => &mut self.group,
-            b"eta" => &mut self.eta,
-            b"expires" => &mut self.expires,
-            b"origin" => &mut self.origin,
-            b"compression" => &mut self.compression,
-            b"traceparent" => &mut self.traceparent,
-            b"tracestate" => &mut self.tracestate,
-            b"b3" => &mut self.b3,
-            b"x-b3-traceid" | b"X-B3-TraceId" => &mut self.b3_trace_id,
-            b"x-b3-spanid" | b"X-B3-SpanId" => &mut self.b3_span_id,
-            b"x-b3-sampled" | b"X-B3-Sampled" => &mut self.b3_sampled,
-            b"hostname" => &mut self.hostname,
-            b"argsrepr" => &mut self.argsrepr,
-            b"kwargsrepr" => &mut self.kwargsrepr,
+            "task" => &mut self.task,
+            "id" => &mut self.id,
+            "root_id" => &mut self.root_id,
+            "parent_id" => &mut self.parent_id,
+            "group" => &mut self.group,
+            "eta" => &mut self.eta,
+            "expires" => &mut self.expires,
+            "origin" => &mut self.origin,
+            "compression" => &mut self.compression,
+            "traceparent" => &mut self.traceparent,
+            "tracestate" => &mut self.tracestate,
+            "b3" => &mut self.b3,
+            "x-b3-traceid" | "X-B3-TraceId" => &mut self.b3_trace_id,
+            "x-b3-spanid" | "X-B3-SpanId" => &mut self.b3_span_id,
+            "x-b3-sampled" | "X-B3-Sampled" => &mut self.b3_sampled,
+            "hostname" => &mut self.hostname,
+            "argsrepr" => &mut self.argsrepr,
+            "kwargsrepr" => &mut self.kwargsrepr,
             _ => return None,
         })
     }

@@ -24,9 +24,9 @@ pub(super) struct NotThat;
 /// It is no object, or `take` says so.
 pub(super) fn object<'a>(
     json: &'a [u8],
-    take: impl FnMut(&[u8], &mut Reader<'a>) -> Result<(), NotThat>,
+    take: impl FnMut(&str, &mut Reader<'a>) -> Result<(), NotThat>,
 ) -> Result<(), NotThat> {
-    let mut reader = Reader(json);
+    let mut reader = Reader(std::str::from_utf8(json).map_err(|_| NotThat)?);
     reader.members(take)?;
     if reader.peek().is_ok() {
         Err(NotThat)
@@ -36,13 +36,13 @@ pub(super) fn object<'a>(
 }
 
 /// At a value; each method reads it and leaves what follows.
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(&'a str);
 
 impl<'a> Reader<'a> {
     /// An object: gives `take` the name of each member, and its value to read or step over.
     pub(super) fn members(
         &mut self,
-        mut take: impl FnMut(&[u8], &mut Self) -> Result<(), NotThat>,
+        mut take: impl FnMut(&str, &mut Self) -> Result<(), NotThat>,
     ) -> Result<(), NotThat> {
         self.expect(b'{')?;
         if self.peek()? == b'}' {
@@ -53,7 +53,7 @@ impl<'a> Reader<'a> {
             let (quoted, escaped) = self.quoted()?;
             self.expect(b':')?;
             if escaped {
-                take(plain(quoted, true)?.as_str().as_bytes(), self)?;
+                take(plain(quoted, true)?.as_str(), self)?;
             } else {
                 take(inside(quoted)?, self)?;
             }
@@ -87,16 +87,15 @@ impl<'a> Reader<'a> {
         if self.null()? {
             return Ok(None);
         }
-        let digits = std::str::from_utf8(self.scalar()?).map_err(|_| NotThat)?;
-        digits.parse().map(Some).map_err(|_| NotThat)
+        self.scalar()?.parse().map(Some).map_err(|_| NotThat)
     }
 
     /// True or false, or `None` for null.
     pub(super) fn bool(&mut self) -> Result<Option<bool>, NotThat> {
         match self.scalar()? {
-            b"null" => Ok(None),
-            b"true" => Ok(Some(true)),
-            b"false" => Ok(Some(false)),
+            "null" => Ok(None),
+            "true" => Ok(Some(true)),
+            "false" => Ok(Some(false)),
             _ => Err(NotThat),
         }
     }
@@ -104,14 +103,14 @@ impl<'a> Reader<'a> {
     /// Whether the value is null; only then it is read.
     pub(super) fn null(&mut self) -> Result<bool, NotThat> {
         let null = self.peek()? == b'n';
-        if null && self.scalar()? != b"null" {
+        if null && self.scalar()? != "null" {
             return Err(NotThat);
         }
         Ok(null)
     }
 
     /// Any value, as it stands.
-    pub(super) fn raw(&mut self) -> Result<&'a [u8], NotThat> {
+    pub(super) fn raw(&mut self) -> Result<&'a str, NotThat> {
         match self.peek()? {
             b'"' => self.quoted().map(|(quoted, _)| quoted),
             b'{' | b'[' => self.nested(),
@@ -126,20 +125,20 @@ impl<'a> Reader<'a> {
 
     /// The next byte that is no blank.
     fn peek(&mut self) -> Result<u8, NotThat> {
-        while let Some((byte, after)) = self.0.split_first() {
-            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
-                return Ok(*byte);
+        loop {
+            match self.0.as_bytes().first() {
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.step(1),
+                Some(byte) => return Ok(*byte),
+                None => return Err(NotThat),
             }
-            self.0 = after;
         }
-        Err(NotThat)
     }
 
     fn step(&mut self, len: usize) {
         self.0 = self.0.get(len..).unwrap_or_default();
     }
 
-    fn take(&mut self, len: usize) -> Result<&'a [u8], NotThat> {
+    fn take(&mut self, len: usize) -> Result<&'a str, NotThat> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or(NotThat)?;
         self.0 = rest;
         Ok(taken)
@@ -154,31 +153,35 @@ impl<'a> Reader<'a> {
     }
 
     /// A string with its quotes, and whether it has escapes.
-    fn quoted(&mut self) -> Result<(&'a [u8], bool), NotThat> {
+    fn quoted(&mut self) -> Result<(&'a str, bool), NotThat> {
         if self.peek()? != b'"' {
             return Err(NotThat);
         }
-        let (len, escaped) = string_len(self.0).ok_or(NotThat)?;
+        let (len, escaped) = string_len(self.0.as_bytes()).ok_or(NotThat)?;
         Ok((self.take(len)?, escaped))
     }
 
-    fn scalar(&mut self) -> Result<&'a [u8], NotThat> {
+    fn scalar(&mut self) -> Result<&'a str, NotThat> {
         self.peek()?;
         let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t');
-        let len = self.0.iter().position(ends).unwrap_or(self.0.len());
+        let len = self
+            .0
+            .bytes()
+            .position(|byte| ends(&byte))
+            .unwrap_or(self.0.len());
         let scalar = self.take(len)?;
         let number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-        let known = matches!(scalar, b"null" | b"true" | b"false")
-            || (scalar.first().is_some_and(|b| matches!(b, b'0'..=b'9' | b'-')) && scalar.iter().all(number))
+        let known = matches!(scalar, "null" | "true" | "false")
+            || (scalar.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && scalar.bytes().all(|byte| number(&byte)))
             // Python writes and reads these.
-            || matches!(scalar, b"NaN" | b"Infinity" | b"-Infinity");
+            || matches!(scalar, "NaN" | "Infinity" | "-Infinity");
         if known { Ok(scalar) } else { Err(NotThat) }
     }
 
     /// An object or an array, from its opening bracket on. That its members are separated as they should be is for those to find out
     /// who read them.
-    fn nested(&mut self) -> Result<&'a [u8], NotThat> {
-        let whole = self.0;
+    fn nested(&mut self) -> Result<&'a str, NotThat> {
+        let whole = self.0.as_bytes();
         // Of each level whether it is an object; the innermost is the lowest bit.
         let (mut objects, mut depth, mut at) = (0_u128, 0_u32, 0_usize);
         loop {
@@ -211,18 +214,18 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn inside(quoted: &[u8]) -> Result<&[u8], NotThat> {
+fn inside(quoted: &str) -> Result<&str, NotThat> {
     quoted.get(1..quoted.len().saturating_sub(1)).ok_or(NotThat)
 }
 
 /// What a string with its quotes says.
-fn plain(quoted: &[u8], escaped: bool) -> Result<Text<'_>, NotThat> {
+fn plain(quoted: &str, escaped: bool) -> Result<Text<'_>, NotThat> {
     let text = if escaped {
-        serde_json::from_slice(quoted)
+        serde_json::from_str(quoted)
             .map(Cow::Owned)
             .map_err(|_| NotThat)?
     } else {
-        Cow::Borrowed(std::str::from_utf8(inside(quoted)?).map_err(|_| NotThat)?)
+        Cow::Borrowed(inside(quoted)?)
     };
     Ok(Text(text))
 }
@@ -268,10 +271,10 @@ mod tests {
 
     use super::*;
 
-    fn read(json: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+    fn read(json: &[u8]) -> Option<Vec<(String, String)>> {
         let mut all = Vec::new();
         object(json, |name, value| {
-            all.push((String::from_utf8(name.to_vec()).unwrap(), value.raw()?.to_vec()));
+            all.push((name.to_owned(), value.raw()?.to_owned()));
             Ok(())
         })
         .ok()?;
@@ -305,7 +308,7 @@ mod tests {
             let all = read(&json.unwrap()).expect("an object");
             prop_assert_eq!(all.len(), map.len());
             for (name, value) in all {
-                let value: Value = serde_json::from_slice(&value).unwrap();
+                let value: Value = serde_json::from_str(&value).unwrap();
                 prop_assert_eq!(Some(&value), map.get(&name));
             }
         }
@@ -325,7 +328,7 @@ mod tests {
             if let Some(theirs) = theirs {
                 let ours = read(&json).expect("what serde reads");
                 for (name, value) in ours.iter().rev().take(1) {
-                    let value: Value = serde_json::from_slice(value).unwrap();
+                    let value: Value = serde_json::from_str(value).unwrap();
                     prop_assert_eq!(Some(&value), theirs.get(name));
                 }
             }
@@ -374,19 +377,19 @@ mod tests {
             let text = again()
                 .text()
                 .map(|text| text.map(|text| text.as_str().to_owned()));
-            assert_eq!(text.is_ok(), matches!(name, b"s" | b"z"), "{name:?}");
+            assert_eq!(text.is_ok(), matches!(name, "s" | "z"), "{name:?}");
             assert_eq!(
                 again().number::<u32>().is_ok(),
-                matches!(name, b"n" | b"z"),
+                matches!(name, "n" | "z"),
                 "{name:?}"
             );
-            assert_eq!(again().bool().is_ok(), matches!(name, b"b" | b"z"), "{name:?}");
+            assert_eq!(again().bool().is_ok(), matches!(name, "b" | "z"), "{name:?}");
             assert_eq!(
                 again().members(|_, value| value.skip()).is_ok(),
-                name == b"o",
+                name == "o",
                 "{name:?}"
             );
-            if name == b"s" {
+            if name == "s" {
                 assert_eq!(text, Ok(Some("aé\"".to_owned())));
             }
             value.skip()

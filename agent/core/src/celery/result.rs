@@ -87,9 +87,9 @@ impl ResultMeta {
         let (mut status, mut result, mut traceback) = (None, None, None);
         object(json, |name, value| {
             match name {
-                b"status" => status = Some(value.string()?),
-                b"result" => result = Some(value.raw()?),
-                b"traceback" => traceback = value.text()?,
+                "status" => status = Some(value.string()?),
+                "result" => result = Some(value.raw()?),
+                "traceback" => traceback = value.text()?,
                 _ => value.skip()?,
             }
             Ok(())
@@ -122,7 +122,7 @@ impl ResultMeta {
     }
 }
 
-fn exception(result: &[u8], traceback: Option<String>) -> Option<Exception> {
+fn exception(result: &str, traceback: Option<String>) -> Option<Exception> {
     #[derive(Deserialize)]
     struct Raised {
         exc_type: String,
@@ -131,7 +131,7 @@ fn exception(result: &[u8], traceback: Option<String>) -> Option<Exception> {
         #[serde(default)]
         exc_module: Option<String>,
     }
-    let raised: Raised = serde_json::from_slice(result).ok()?;
+    let raised: Raised = serde_json::from_str(result).ok()?;
     let class = match raised.exc_module.as_deref() {
         None | Some("" | "builtins") => raised.exc_type,
         Some(module) => format!("{module}.{}", raised.exc_type),

@@ -3,6 +3,9 @@
 use super::line::{Form, number_at_once, parse_int, parse_len};
 use super::value::Value;
 
+/// Longest text that is looked for at once: `OK`, `QUEUED`, `PONG`.
+const SHORT: usize = 16;
+
 /// What a line of a reply starts or is.
 #[derive(Debug, PartialEq)]
 pub(super) enum Head {
@@ -70,9 +73,15 @@ impl Head {
         }
     }
 
-    /// The commonest lines, where one is whole at the front of `data`, and what follows.
-    pub(super) fn at_once(data: &[u8]) -> Option<(Self, &[u8])> {
-        let mark = *data.first()?;
+    /// The commonest lines, where one is whole at the front of `data`, and what follows. Texts may have `max` bytes.
+    pub(super) fn at_once(data: &[u8], max: usize) -> Option<(Self, &[u8])> {
+        let (&mark, text) = data.split_first()?;
+        if mark == b'+' {
+            let len = text.iter().take(SHORT).position(|byte| *byte == b'\r')?;
+            let (text, rest) = text.split_at_checked(len).filter(|_| len <= max)?;
+            let value = Value::Simple(text.to_vec());
+            return Some((Self::Value(value), rest.strip_prefix(b"\r\n")?));
+        }
         let (number, rest) = number_at_once(data, mark)?;
         let head = match mark {
             b'$' => Self::Bulk(Text::Bulk, number),

@@ -105,6 +105,21 @@ pub(super) struct Progress {
     resynced: bool,
 }
 
+/// What an item may keep, as far as none of it has to be cut.
+#[derive(Debug)]
+pub(super) struct Share {
+    bulk: u64,
+    left: u64,
+}
+
+impl Share {
+    /// Takes room for a whole string of `len` bytes, if there is any.
+    pub(super) fn whole(&mut self, len: u64) -> Option<Keep> {
+        self.left = self.left.checked_sub(len)?;
+        (len <= self.bulk).then_some(Keep { head: len, tail: 0 })
+    }
+}
+
 impl Progress {
     pub(super) fn new(limits: &Limits) -> Self {
         let bulk = limits.bulk as u64;
@@ -215,6 +230,15 @@ impl Progress {
         self.budget = self.budget.saturating_sub(keep.head.saturating_add(keep.tail));
         self.truncated |= keep.head < len;
         keep
+    }
+
+    /// What an item of so many strings that has not begun may keep; `None` when it can't be all of them, or there are none.
+    pub(super) fn share(&self, strings: u64) -> Option<Share> {
+        let all = 1..=u64::try_from(self.elements).unwrap_or(u64::MAX);
+        all.contains(&strings).then_some(Share {
+            bulk: self.bulk,
+            left: self.budget,
+        })
     }
 
     /// Cuts a text that is kept to what is left of the item's share.

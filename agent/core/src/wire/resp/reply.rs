@@ -207,7 +207,7 @@ impl ReplyDecoder {
             return Ok(bulk.and_then(|bulk| self.string(text, bulk)));
         }
         let head = if self.line.is_empty()
-            && let Some((head, rest)) = Head::at_once(data)
+            && let Some((head, rest)) = Head::at_once(data, self.text_max)
         {
             data = rest;
             Some(head)

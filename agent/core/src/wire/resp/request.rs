@@ -95,6 +95,10 @@ impl RequestDecoder {
     /// then all of the segment has been taken.
     pub fn next(&mut self, segment: &mut Segment<'_>) -> Option<Item<Command>> {
         while !segment.data.is_empty() {
+            if let Some((args, rest)) = self.at_once(segment.data) {
+                self.consumed(segment, rest);
+                return Some(self.progress.finish(Command { args, inline: false }));
+            }
             if matches!(self.state, State::Lost | State::Probing) && !self.probe(segment) {
                 continue;
             }
@@ -177,16 +181,29 @@ impl RequestDecoder {
             .fold(0, usize::saturating_add)
     }
 
+    /// The arguments of a command that is all in `data` and all to be kept, as nearly every one is, and what follows it. What is
+    /// anything else is read step by step.
+    fn at_once<'d>(&self, data: &'d [u8]) -> Option<(Vec<Bulk>, &'d [u8])> {
+        if self.state != State::Start || self.progress.pending() > 0 {
+            return None;
+        }
+        let (count, mut rest) = number_at_once(data, b'*')?;
+        let mut share = self.progress.share(count)?;
+        let mut args = Vec::with_capacity(usize::try_from(count).ok()?.min(8));
+        for _ in 0..count {
+            let (len, payload) = number_at_once(rest, b'$')?;
+            rest = payload;
+            args.push(BulkReader::at_once(&mut rest, len, share.whole(len)?)?);
+        }
+        Some((args, rest))
+    }
+
     /// A transfer's first byte by itself: where that alone is wrong, a command may begin with it. Where a later one is, the
     /// transfer was taken for a part of something else, however it is cut.
     fn step_from_boundary(&mut self, segment: &mut Segment<'_>) -> Result<Option<Item<Command>>, NotResp> {
         let Some((first, rest)) = segment.data.split_at_checked(1).filter(|_| segment.begins) else {
             return self.step(segment);
         };
-        if self.state == State::Start && self.line.is_empty() && number_at_once(segment.data, b'*').is_some()
-        {
-            return self.step(segment);
-        }
         let whole = segment.data;
         segment.data = first;
         let stepped = self.step(segment);
