@@ -248,10 +248,9 @@ fn special(text: &[u8]) -> Option<usize> {
     const QUOTES: u64 = u64::from_le_bytes([b'"'; 8]);
     const BACKSLASHES: u64 = u64::from_le_bytes([b'\\'; 8]);
     // Nearly all are short: to start a search by wide steps would cost more than to find their end.
+    let (eights, _) = text.as_chunks::<8>();
     let mut at = 0;
-    while at < SHORT
-        && let Some(eight) = text.get(at..).and_then(<[u8]>::first_chunk::<8>)
-    {
+    for eight in eights.iter().take(SHORT / 8) {
         let eight = u64::from_le_bytes(*eight);
         // A byte that is zero borrows; the lowest that did is one that was.
         let zero = |bytes: u64| bytes.wrapping_sub(ONES) & !bytes;
