@@ -160,19 +160,50 @@ pub(super) const KEY_AND_VALUE: [&str; 15] = [
 ];
 
 /// Redis commands whose replies hold names besides messages.
-pub(super) const NAMES_IN_REPLY: [&str; 12] = [
+pub(super) const NAMES_IN_REPLY: [&str; 8] = [
     "BLPOP",
     "BRPOP",
     "BRPOPLPUSH",
     "CLIENT",
     "HELLO",
-    "PSUBSCRIBE",
-    "PUNSUBSCRIBE",
     "SMEMBERS",
-    "SUBSCRIBE",
-    "UNSUBSCRIBE",
     "ZRANGE",
     "ZREVRANGEBYSCORE",
+];
+
+/// Commands after which messages come unasked; what answers them looks the same.
+pub(super) const SUBSCRIPTIONS: [&str; 4] = ["PSUBSCRIBE", "PUNSUBSCRIBE", "SUBSCRIBE", "UNSUBSCRIBE"];
+
+/// What Redis says of itself in a status.
+pub(super) const STATUSES: [&str; 5] = ["CONTINUE", "OK", "PONG", "QUEUED", "RESET"];
+
+/// What errors of Redis begin with (`src/server.c: createSharedObjects`, `src/cluster.c`, `src/acl.c`).
+pub(super) const ERRORS: [&str; 25] = [
+    "ASK",
+    "BUSY",
+    "BUSYGROUP",
+    "BUSYKEY",
+    "CLUSTERDOWN",
+    "CROSSSLOT",
+    "DENIED",
+    "ERR",
+    "EXECABORT",
+    "INPROG",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "MOVED",
+    "NOAUTH",
+    "NOGOODSLAVE",
+    "NOGROUP",
+    "NOPERM",
+    "NOPROTO",
+    "NOREPLICAS",
+    "NOSCRIPT",
+    "OOM",
+    "READONLY",
+    "WRONGPASS",
+    "WRONGTYPE",
 ];
 
 /// A short text read byte by byte; what does not fit equals nothing.

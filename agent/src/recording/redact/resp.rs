@@ -4,7 +4,9 @@ use celeryscope_common::{Kind, Record};
 
 use super::MASK;
 use super::json::Json;
-use super::names::{KEY_AND_VALUE, KEYS_ONLY, MEMBERS, NAMES_IN_REPLY, Word};
+use super::names::{
+    ERRORS, KEY_AND_VALUE, KEYS_ONLY, MEMBERS, NAMES_IN_REPLY, STATUSES, SUBSCRIPTIONS, Word,
+};
 
 /// Longest bulk reply that is taken for a name.
 const NAME_LIMIT: u64 = 1024;
@@ -23,7 +25,23 @@ pub(super) struct Conversation {
     proven: bool,
     /// Since the last reply only commands were sent whose replies hold names.
     names_in_reply: bool,
+    /// So many replies to them are to come.
+    answers: u64,
     replied: bool,
+    /// It has subscribed, and done nothing else since but ask whether the broker is there: arrays and pushes come unasked.
+    subscribed: bool,
+    reply: Reply,
+}
+
+/// The reply being read.
+#[derive(Debug, Default)]
+struct Reply {
+    /// Values to come, with that being read; 0 between replies.
+    left: u64,
+    /// It is what was asked for, or was subscribed to.
+    names: bool,
+    /// It answers a command.
+    answers: bool,
 }
 
 #[derive(Debug)]
@@ -31,6 +49,8 @@ struct Direction {
     /// Stream offset of the next byte, once there was one.
     next: Option<u64>,
     state: State,
+    /// What the line begins with, where that is a word.
+    word: Word,
 }
 
 #[derive(Debug)]
@@ -42,12 +62,7 @@ enum State {
     /// A type byte is next.
     Type,
     /// In a line that begins with this type.
-    Line {
-        kind: u8,
-        number: u64,
-        any: bool,
-        blank: bool,
-    },
+    Line { kind: u8, number: u64, any: bool },
     /// After a line's carriage return.
     LineEnd { kind: u8, number: u64 },
     /// In a bulk string with so many bytes to come.
@@ -103,6 +118,7 @@ impl Conversation {
         let direction = || Direction {
             next: None,
             state: if fresh { State::Start } else { State::Lost },
+            word: Word::default(),
         };
         Self {
             requests: direction(),
@@ -110,7 +126,10 @@ impl Conversation {
             request: Request::default(),
             proven: false,
             names_in_reply: false,
+            answers: 0,
             replied: true,
+            subscribed: false,
+            reply: Reply::default(),
         }
     }
 
@@ -127,8 +146,9 @@ impl Conversation {
             direction.skip(missing);
             let gap = sent && missing != Some(0);
             self.request.torn |= gap;
-            // What is missing may have asked for anything.
+            // What is missing may have asked for anything, and may not have been answered yet.
             self.names_in_reply &= !gap;
+            self.replied &= !gap;
         } else if at > 0 {
             direction.state = State::Lost;
         }
@@ -143,6 +163,11 @@ impl Conversation {
             } else {
                 self.reply(byte, begins)
             });
+            if !sent && matches!(self.replies.state, State::Lost) {
+                // Replies are missed, and which is whose can't be told.
+                self.names_in_reply = false;
+                self.reply = Reply::default();
+            }
         }
     }
 
@@ -228,8 +253,15 @@ impl Conversation {
                 }
                 self.proven = true;
                 let names = request.command.is_in(&NAMES_IN_REPLY) && !request.torn;
+                self.answers = if self.names_in_reply {
+                    self.answers.saturating_add(1)
+                } else {
+                    1
+                };
                 self.names_in_reply = names && (self.names_in_reply || self.replied);
                 self.replied = false;
+                let subscribes = request.command.is_in(&SUBSCRIPTIONS) && !request.torn;
+                self.subscribed = subscribes || (self.subscribed && request.command.is("PING"));
             }
             1 => request.key = argument,
             2 if request.command.is("EVALSHA") => {
@@ -267,6 +299,9 @@ impl Conversation {
                     return self.replies.lose();
                 }
                 *state = State::line(byte);
+                if self.reply.left == 0 {
+                    self.reply_begins(byte);
+                }
                 byte
             }
             State::Line { .. } => self.replies.line(byte),
@@ -275,13 +310,13 @@ impl Conversation {
                 if byte != b'\n' {
                     return self.replies.lose();
                 }
-                *state = match kind {
-                    b'$' | b'=' | b'!' if number < NUMBER_LIMIT => {
-                        let name = kind == b'$' && self.names_in_reply && number <= NAME_LIMIT;
-                        State::bulk(number, if name { Rule::All } else { Rule::Nothing })
-                    }
-                    _ => State::Type,
-                };
+                if b"$=!".contains(&kind) && number < NUMBER_LIMIT {
+                    let name = kind == b'$' && self.reply.names && number <= NAME_LIMIT;
+                    *state = State::bulk(number, if name { Rule::All } else { Rule::Nothing });
+                } else {
+                    *state = State::Type;
+                    self.value_read(kind, number);
+                }
                 byte
             }
             State::Bulk { left, show } => {
@@ -292,8 +327,45 @@ impl Conversation {
                 }
                 out
             }
-            State::BulkEnd { .. } => self.replies.bulk_end(byte),
+            State::BulkEnd { .. } => {
+                let out = self.replies.bulk_end(byte);
+                if matches!(self.replies.state, State::Type) {
+                    self.value_read(b'$', 0);
+                }
+                out
+            }
             State::Start | State::Lost => MASK,
+        }
+    }
+
+    /// The first byte of a reply, or of what comes unasked. A command that was lost is not known of, its reply is: what was not asked
+    /// for by those that are known shows no names.
+    fn reply_begins(&mut self, kind: u8) {
+        let unasked = kind == b'>' || (kind == b'*' && self.subscribed);
+        self.reply = Reply {
+            left: 1,
+            names: if unasked {
+                self.subscribed
+            } else {
+                self.names_in_reply
+            },
+            answers: !unasked,
+        };
+    }
+
+    /// A value of a reply is complete, or an aggregate of `number` of them begins.
+    fn value_read(&mut self, kind: u8, number: u64) {
+        let inside = match kind {
+            b'*' | b'~' | b'>' if number < NUMBER_LIMIT => number,
+            b'%' if number < NUMBER_LIMIT => number * 2,
+            // What it describes is still to come.
+            b'|' if number < NUMBER_LIMIT => number * 2 + 1,
+            _ => 0,
+        };
+        self.reply.left = self.reply.left.saturating_sub(1).saturating_add(inside);
+        if self.reply.left == 0 && self.reply.answers {
+            self.answers = self.answers.saturating_sub(1);
+            self.names_in_reply &= self.answers > 0;
         }
     }
 }
@@ -326,13 +398,7 @@ impl Direction {
     }
 
     fn line(&mut self, byte: u8) -> u8 {
-        let State::Line {
-            kind,
-            number,
-            any,
-            blank,
-        } = &mut self.state
-        else {
+        let State::Line { kind, number, any } = &mut self.state else {
             return self.lose();
         };
         let kind = *kind;
@@ -350,8 +416,14 @@ impl Direction {
         let first = !std::mem::replace(any, true);
         match kind {
             b'+' | b'-' => {
-                *blank |= byte == b' ';
-                if *blank && byte != b' ' { MASK } else { byte }
+                if first {
+                    self.word.clear();
+                }
+                self.word.push(byte);
+                // Scripts and modules say what they like there.
+                let known = if kind == b'+' { &STATUSES[..] } else { &ERRORS[..] };
+                let shown = byte == b' ' || self.word.begins_one_of(known);
+                if shown { byte } else { MASK }
             }
             b'$' | b'*' | b'=' | b'!' | b'%' | b'~' | b'>' | b'|' => match byte {
                 // The null of RESP2.
@@ -396,7 +468,6 @@ impl State {
             kind,
             number: 0,
             any: false,
-            blank: false,
         }
     }
 

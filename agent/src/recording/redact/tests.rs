@@ -184,10 +184,9 @@ fn requests_are_masked() {
 fn replies_are_masked() {
     let mut redactor = Redactor::default();
     open(&mut redactor, 0);
-    run(
-        &mut redactor,
-        &transfer(Kind::Send, 0, &command(&["BRPOP", "celery", "1"]), &[]),
-    );
+    let mut asked = command(&["BRPOP", "celery", "1"]).repeat(7);
+    asked.extend(command(&["SUBSCRIBE", "chan"]));
+    run(&mut redactor, &transfer(Kind::Send, 0, &asked, &[]));
     let bytes = replies();
     let masked = run(&mut redactor, &transfer(Kind::Recv, 0, &bytes, &[]));
     assert_clean(&masked);
@@ -202,7 +201,7 @@ fn replies_are_masked() {
         assert!(text.contains(kept), "{kept:?} is not in {text}");
     }
     let get = command(&["GET", "session"]);
-    run(&mut redactor, &transfer(Kind::Send, 40, &get, &[]));
+    run(&mut redactor, &transfer(Kind::Send, asked.len() + 40, &get, &[]));
     let reply = run(
         &mut redactor,
         &transfer(Kind::Recv, bytes.len(), b"$7\r\nhunter2\r\n", &[]),
@@ -282,6 +281,78 @@ fn answers_to_what_was_lost_are_masked() {
         let answer = transfer(Kind::Recv, polled.len(), b"$7\r\nhunter2\r\n", &[]);
         assert_clean(&run(&mut redactor, &answer));
     }
+}
+
+/// Scenario: a poll and its answer, in one record or in several, then the answer to a command of which nothing was captured; the
+/// same after a poll that was itself not answered, and while messages are subscribed to.
+/// Guarantees: what nobody is known to have asked for is not taken for names; what was asked for is.
+#[test]
+fn answers_to_commands_that_were_not_seen_are_masked() {
+    let ask = |words: &[&str]| (Kind::Send, command(words));
+    let answer = |text: &str| (Kind::Recv, text.as_bytes().to_vec());
+    let brpop = || ask(&["BRPOP", "celery", "1"]);
+    let polled = "*2\r\n$6\r\ncelery\r\n$2\r\n{}\r\n";
+    let message = "*3\r\n$7\r\nmessage\r\n$4\r\nchan\r\n$2\r\n{}\r\n";
+    let before = [
+        vec![brpop(), answer(polled)],
+        vec![brpop(), answer(&polled[..9]), answer(&polled[9..])],
+        vec![brpop(), answer("*-1\r\n")],
+        vec![brpop(), brpop(), answer(polled), answer(polled)],
+        vec![
+            ask(&["HELLO", "3"]),
+            answer("%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n"),
+        ],
+        vec![ask(&["SUBSCRIBE", "chan"]), answer(message), answer(message)],
+    ];
+    for before in before {
+        for lost in [
+            "$7\r\nhunter2\r\n",
+            "=11\r\ntxt:hunter2\r\n",
+            "~1\r\n$7\r\nhunter2\r\n",
+        ] {
+            let mut redactor = Redactor::default();
+            open(&mut redactor, 0);
+            let (mut sent, mut received, mut shown) = (0, 0, Vec::new());
+            for (kind, bytes) in before.iter().cloned().chain([answer(lost)]) {
+                let at = if kind == Kind::Send {
+                    &mut sent
+                } else {
+                    &mut received
+                };
+                let masked = run(&mut redactor, &transfer(kind, *at, &bytes, &[]));
+                *at += bytes.len();
+                if kind == Kind::Recv {
+                    shown.extend(masked);
+                }
+            }
+            assert_clean(&shown);
+            let asked_for: Vec<u8> = before
+                .iter()
+                .filter(|(kind, _)| *kind == Kind::Recv)
+                .flat_map(|(_, bytes)| bytes.clone())
+                .collect();
+            assert!(
+                shown.starts_with(&asked_for),
+                "{}",
+                String::from_utf8_lossy(&shown)
+            );
+        }
+    }
+}
+
+/// Scenario: statuses and errors, Redis's own and such as scripts make up.
+/// Guarantees: only Redis's own words are shown, and of others no more than they have in common with them.
+#[test]
+fn statuses_of_scripts_are_masked() {
+    let mut redactor = Redactor::default();
+    open(&mut redactor, 0);
+    run(&mut redactor, &transfer(Kind::Send, 0, &command(&["PING"]), &[]));
+    let replies = b"+OK\r\n+QUEUED\r\n-WRONGTYPE Operation\r\n+hunter2\r\n+SECRET\r\n-hunter2 hunter2\r\n-ERRhunter2\r\n+OKhunter2\r\n";
+    let masked = run(&mut redactor, &transfer(Kind::Recv, 0, replies, &[]));
+    assert_eq!(
+        String::from_utf8(masked).unwrap(),
+        "+OK\r\n+QUEUED\r\n-WRONGTYPE xxxxxxxxx\r\n+xxxxxxx\r\n+xxxxxx\r\n-xxxxxxx xxxxxxx\r\n-ERRxxxxxxx\r\n+OKxxxxxxx\r\n"
+    );
 }
 
 /// Scenario: the middle of a big body was not captured.
