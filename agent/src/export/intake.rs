@@ -94,6 +94,7 @@ pub(super) fn queue(room: usize, batch: usize, counts: &Arc<Counts>) -> (Inlet, 
         closing,
         enough: Arc::clone(&enough),
         batch: batch.min(room),
+        room,
     };
     let intake = Intake {
         spans,
@@ -112,6 +113,7 @@ pub(super) struct Inlet {
     closing: watch::Sender<bool>,
     enough: Arc<Notify>,
     batch: usize,
+    room: usize,
 }
 
 impl Inlet {
@@ -137,13 +139,13 @@ impl Inlet {
 
     /// Spans in the queue.
     pub(super) fn queued(&self) -> usize {
-        let queued = |queue: &mpsc::Sender<_>| queue.max_capacity().saturating_sub(queue.capacity());
+        let queued = |queue: &mpsc::Sender<_>| self.room.saturating_sub(queue.capacity());
         self.queue.as_ref().map_or(0, queued)
     }
 
     /// Spans that it holds at most.
     pub(super) fn room(&self) -> usize {
-        self.queue.as_ref().map_or(0, mpsc::Sender::max_capacity)
+        self.room
     }
 
     /// No more will come: what is in it is the rest.

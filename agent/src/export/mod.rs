@@ -121,8 +121,6 @@ struct Running {
     name: &'static str,
     queue: Inlet,
     counts: Arc<Counts>,
-    /// Spans that the queue holds.
-    room: u64,
     sampling: Option<Sampling>,
     done: std_mpsc::Receiver<anyhow::Result<()>>,
     end: Option<Result<(), String>>,
@@ -255,7 +253,7 @@ impl Exporters {
                 counts.unsampled,
                 counts.held,
                 output.queue.queued() as u64,
-                output.room,
+                output.queue.room() as u64,
             ];
             let name = output.name;
             METRICS.iter().zip(values).map(move |(metric, value)| Reading {
@@ -333,7 +331,6 @@ impl Ready {
             .with_context(|| format!("can't start the thread of output {name}"))?;
         Ok(Running {
             name,
-            room: self.queue.room() as u64,
             queue: self.queue,
             counts: self.counts,
             sampling: self.sampling,

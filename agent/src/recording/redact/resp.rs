@@ -23,9 +23,7 @@ pub(super) struct Conversation {
     request: Request,
     /// The client speaks RESP: it has sent a whole command.
     proven: bool,
-    /// Since the last reply only commands were sent whose replies hold names.
-    names_in_reply: bool,
-    /// So many replies to them are to come.
+    /// Replies to come that hold names; none as soon as a reply may be another's.
     answers: u64,
     replied: bool,
     /// It has subscribed, and done nothing else since but ask whether the broker is there: arrays and pushes come unasked.
@@ -125,7 +123,6 @@ impl Conversation {
             replies: direction(),
             request: Request::default(),
             proven: false,
-            names_in_reply: false,
             answers: 0,
             replied: true,
             subscribed: false,
@@ -147,8 +144,10 @@ impl Conversation {
             let gap = sent && missing != Some(0);
             self.request.torn |= gap;
             // What is missing may have asked for anything, and may not have been answered yet.
-            self.names_in_reply &= !gap;
-            self.replied &= !gap;
+            if gap {
+                self.answers = 0;
+                self.replied = false;
+            }
         } else if at > 0 {
             direction.state = State::Lost;
         }
@@ -165,7 +164,7 @@ impl Conversation {
             });
             if !sent && matches!(self.replies.state, State::Lost) {
                 // Replies are missed, and which is whose can't be told.
-                self.names_in_reply = false;
+                self.answers = 0;
                 self.reply = Reply::default();
             }
         }
@@ -253,12 +252,11 @@ impl Conversation {
                 }
                 self.proven = true;
                 let names = request.command.is_in(&NAMES_IN_REPLY) && !request.torn;
-                self.answers = if self.names_in_reply {
+                self.answers = if names && (self.answers > 0 || self.replied) {
                     self.answers.saturating_add(1)
                 } else {
-                    1
+                    0
                 };
-                self.names_in_reply = names && (self.names_in_reply || self.replied);
                 self.replied = false;
                 let subscribes = request.command.is_in(&SUBSCRIPTIONS) && !request.torn;
                 self.subscribed = subscribes || (self.subscribed && request.command.is("PING"));
@@ -347,7 +345,7 @@ impl Conversation {
             names: if unasked {
                 self.subscribed
             } else {
-                self.names_in_reply
+                self.answers > 0
             },
             answers: !unasked,
         };
@@ -365,7 +363,6 @@ impl Conversation {
         self.reply.left = self.reply.left.saturating_sub(1).saturating_add(inside);
         if self.reply.left == 0 && self.reply.answers {
             self.answers = self.answers.saturating_sub(1);
-            self.names_in_reply &= self.answers > 0;
         }
     }
 }
