@@ -135,15 +135,24 @@ async fn watch_until_told(
     Ok(Watched { readings, detaching })
 }
 
+/// Most drains in a row, so that where more comes than can be followed signals are still heard.
+const DRAINS: usize = 128;
+
 /// Everything that has come, through the core, out.
 fn pump(live: &mut Live, pipeline: &mut Pipeline, sink: &mut dyn Sink) {
     // Read before the drain: whatever was older than this is then in the core.
     let now = monotonic();
-    live.drain(&mut |record| {
-        sink.record(record);
-        pipeline.feed(record);
-    });
-    pipeline.advance(now);
+    for _ in 0..DRAINS {
+        let more = live.drain(&mut |record| {
+            sink.record(record);
+            pipeline.feed(record);
+        });
+        if !more {
+            pipeline.advance(now);
+            break;
+        }
+        hand_out(live, pipeline, sink);
+    }
     hand_out(live, pipeline, sink);
 }
 

@@ -1,10 +1,10 @@
 //! The kernel half in the kernel: its maps by name and type.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use celeryscope_common::Layout;
@@ -15,6 +15,7 @@ use super::attach::State;
 use super::btf::Btf;
 use super::hints::FdHints;
 use super::plan::Backend;
+use super::ring::Ring;
 use super::tls::{Maps, Multi, UserProbes};
 use super::{attach, layout, object, privileges};
 
@@ -59,7 +60,7 @@ impl Kernel {
         ports: &[u16],
         ring_bytes: u32,
         log: bool,
-    ) -> Result<(Self, UserProbes, RingBuf<MapData>, Vec<State>)> {
+    ) -> Result<(Self, UserProbes, Ring, Vec<State>)> {
         privileges::lift_memlock();
         let types = backend.knows_sockets().then(Btf::of_kernel).transpose()?;
         let layout = types.as_ref().map(layout::of).transpose()?;
@@ -85,7 +86,10 @@ impl Kernel {
         } else {
             None
         };
-        let ring = map(&mut ebpf, "EVENTS")?;
+        let ring = match ebpf.take_map("EVENTS") {
+            Some(Map::RingBuf(map)) => Ring::new(map, ring_bytes)?,
+            _ => bail!("the BPF object has no ring buffer EVENTS: it does not belong to this build"),
+        };
         let fd_hints = FdHints::of(&ebpf)?;
         let (conns, fds) = (map(&mut ebpf, "CONNS")?, map(&mut ebpf, "FDS")?);
         let (slots, procs) = (map(&mut ebpf, "SLOTS")?, map(&mut ebpf, "PROCS")?);
@@ -266,13 +270,6 @@ fn watch_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<()> {
             .context("cannot tell the kernel half its ports")?;
     }
     Ok(())
-}
-
-/// A second descriptor of the ring, to wait on.
-pub(super) fn waiter(ring: &RingBuf<MapData>) -> Result<OwnedFd> {
-    ring.as_fd()
-        .try_clone_to_owned()
-        .context("cannot duplicate the ring buffer's descriptor")
 }
 
 fn map<T>(ebpf: &mut Ebpf, name: &str) -> Result<T>

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{MapData, RingBuf};
 use celeryscope_common::maps::Counter;
 use celeryscope_common::{Header, Kind, Record, flags};
 use celeryscope_core::{Output, Verdict};
@@ -24,6 +23,7 @@ use super::missing_privileges;
 use super::netns::Netns;
 use super::notes::Notes;
 use super::plan::Backend;
+use super::ring::Ring;
 use super::scan::{Found, Scanner};
 use super::tls::{self, Tls, UserProbes};
 use crate::host::proc;
@@ -40,8 +40,8 @@ const DRAIN_NEWS_EVERY: Duration = Duration::from_millis(20);
 const NEWS: u64 = 2_000_000_000;
 /// Maps are swept this often, in ns.
 const SWEEP_EVERY: u64 = 10_000_000_000;
-/// Most records in one drain, so that a reader who is slower than the writers still gets to do other things.
-const DRAIN_LIMIT: usize = 65_536;
+/// Most records in one drain, so that what becomes of them does not pile up meanwhile.
+const DRAIN_LIMIT: usize = 512;
 /// The initial pid namespace's inode: PROC_PID_INIT_INO, include/linux/proc_ns.h.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
@@ -104,7 +104,7 @@ pub(crate) struct Live {
     // Dropped first: it lets go of what the kernel half's programs are attached to.
     tls: Tls,
     kernel: Kernel,
-    ring: RingBuf<MapData>,
+    ring: Ring,
     waiter: Waiter,
     scanner: Scanner,
     notes: Notes,
@@ -123,6 +123,8 @@ pub(crate) struct Live {
     swept: u64,
     /// Until when the ring is looked at more often.
     news_until: u64,
+    /// Bytes read since the ring was last found empty, or since it was last asked what was lost.
+    unemptied: usize,
     lost_told: u64,
     records: u64,
     malformed: u64,
@@ -151,6 +153,7 @@ impl Live {
     /// # Errors
     /// When a privilege is missing or the kernel refuses; says what, and what to do.
     pub(crate) fn start(options: &LiveOptions) -> Result<Self> {
+        memory::hold_little();
         if options.ports.is_empty() || options.ports.len() > 64 {
             bail!("{} ports to watch: give 1 to 64", options.ports.len());
         }
@@ -197,7 +200,11 @@ impl Live {
             connections: found.len(),
         };
         Ok(Self {
-            waiter: Waiter::Idle(kernel::waiter(&ring)?),
+            waiter: Waiter::Idle(
+                ring.descriptor()
+                    .try_clone_to_owned()
+                    .context("cannot duplicate the ring buffer's descriptor")?,
+            ),
             kernel,
             ring,
             scanner,
@@ -217,6 +224,7 @@ impl Live {
             ignored: Ignored::default(),
             swept: clock::monotonic(),
             news_until: clock::monotonic() + NEWS,
+            unemptied: 0,
             lost_told: 0,
             records: 0,
             malformed: 0,
@@ -257,8 +265,8 @@ impl Live {
         }
     }
 
-    /// Gives `sink` everything pending, in order.
-    pub(crate) fn drain(&mut self, sink: &mut dyn FnMut(&Record<'_>)) {
+    /// Gives `sink` what is pending, in order; true when there may be more.
+    pub(crate) fn drain(&mut self, sink: &mut dyn FnMut(&Record<'_>)) -> bool {
         let before = self.records;
         let mut sink = |record: &Record<'_>| {
             self.records += 1;
@@ -280,7 +288,7 @@ impl Live {
                 break;
             };
             bytes += item.len();
-            let Ok(record) = Record::parse(&item) else {
+            let Ok(record) = Record::parse(item) else {
                 self.malformed += 1;
                 continue;
             };
@@ -291,7 +299,6 @@ impl Live {
             if !foreign && !is_stranger {
                 self.notes.pass(&self.proc_root, &record, &mut sink);
             }
-            drop(item);
             if foreign && matches!(kind, Kind::Open | Kind::Send | Kind::Recv) {
                 ignore(&mut self.ignored, &mut self.kernel, conn);
             }
@@ -342,7 +349,12 @@ impl Live {
         }
         // Lost because the ring was full of what has just been read; otherwise there is nothing to ask for. Each look into a
         // map keeps the kernel, for as long as it lasts, from running probes on this processor.
-        if !emptied || bytes >= self.ring_bytes / 4 {
+        self.unemptied += bytes;
+        let much = self.unemptied >= self.ring_bytes / 4;
+        if emptied || much {
+            self.unemptied = 0;
+        }
+        if much {
             let lost: u64 = self.kernel.counters()[..Counter::ConnsFull as usize].iter().sum();
             if lost > self.lost_told {
                 sink(&note(Kind::Lost, lost - self.lost_told));
@@ -362,6 +374,7 @@ impl Live {
         }
         tracing::trace!("{} records", self.records - before);
         self.kernel.flush_log();
+        !emptied
     }
 
     /// Acts on what the core concluded. Spans are not our business.
@@ -409,7 +422,7 @@ impl Live {
 struct Loaded {
     kernel: Kernel,
     user_probes: UserProbes,
-    ring: RingBuf<MapData>,
+    ring: Ring,
     backend: Backend,
     hooks: Vec<State>,
     passed_over: Vec<(Backend, String)>,

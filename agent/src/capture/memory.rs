@@ -1,6 +1,22 @@
 //! Memory that is free goes back to the system: the allocator keeps what was freed in case it is wanted again, and after the start, when
 //! the kernel's types and the kernel half have been read, or after a rush that is most of what the agent ever held.
 
+use rustix::thread::disable_transparent_huge_pages;
+
+/// What is freed is given back after so many ms, unless it is wanted again; the allocator's own value is ten times that.
+const KEPT_FOR: i64 = 100;
+/// `mi_option_purge_delay`, mimalloc.h; the bindings have no name for it.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
+/// Has memory held in small pages and given back soon: an agent is judged by what it takes, and huge pages are taken whole for the
+/// little that lies in them. To be called before much is allocated.
+pub(super) fn hold_little() {
+    // Kernels without huge pages refuse.
+    let _ = disable_transparent_huge_pages(true);
+    // SAFETY: sets a number of the allocator's own.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, KEPT_FOR) }
+}
+
 /// Gives it back; takes some tenths of a millisecond. The program's allocator is named in `main.rs`; where it is another one (tests),
 /// this does nothing.
 pub(super) fn give_back() {

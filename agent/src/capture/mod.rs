@@ -1,7 +1,7 @@
 //! Live capture: the kernel half is loaded, attached and told what to watch; its records come out in order, with what
 //! the core must know besides (processes, clocks, losses) put in before them.
 //!
-//! What is `unsafe` in this program is here (the layout of shared values, one descriptor, one mapping, one call of the allocator) and in the kernel half.
+//! What is `unsafe` in this program is here (the layout of shared values, one descriptor, mappings, two calls of the allocator) and in the kernel half.
 //! Process ids are those of the initial pid namespace, which the agent must share.
 
 pub(crate) mod attach;
@@ -14,6 +14,7 @@ mod kernel;
 pub(crate) mod kernel_release;
 mod layout;
 mod live;
+mod mapping;
 mod memory;
 mod netns;
 mod notes;
@@ -21,6 +22,7 @@ mod object;
 pub(crate) mod plan;
 mod preemption;
 mod privileges;
+mod ring;
 mod scan;
 #[cfg(test)]
 mod tests;
