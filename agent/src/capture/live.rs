@@ -189,7 +189,7 @@ impl Live {
             found.holders().iter().for_each(|pid| tls.cover(*pid));
         }
         tls.settle();
-        memory::give_back();
+        memory::started();
         let processes: HashSet<u32> = found.iter().flat_map(Found::holders).copied().collect();
         let attached = Attached {
             backend,

@@ -8,18 +8,28 @@ const KEPT_FOR: i64 = 100;
 /// `mi_option_purge_delay`, mimalloc.h; the bindings have no name for it.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
-/// Has memory held in small pages and given back soon: an agent is judged by what it takes, and huge pages are taken whole for the
-/// little that lies in them. To be called before much is allocated.
+/// Has memory held in small pages: an agent is judged by what it takes, and huge pages are taken whole for the little that lies in
+/// them. What is freed from now on is given back at once: much of what a start takes is wanted only once. To be called before that.
 pub(super) fn hold_little() {
     // Kernels without huge pages refuse.
     let _ = disable_transparent_huge_pages(true);
-    // SAFETY: sets a number of the allocator's own.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, KEPT_FOR) }
+    keep_for(0);
 }
 
-/// Gives it back; takes some tenths of a millisecond. The program's allocator is named in `main.rs`; where it is another one (tests),
-/// this does nothing.
-pub(super) fn give_back() {
+/// The start is over.
+pub(super) fn started() {
+    give_back();
+    keep_for(KEPT_FOR);
+}
+
+/// Gives back what is free in the books of this thread, and what no thread's books name; takes some tenths of a millisecond. The
+/// program's allocator is named in `main.rs`; where it is another one (tests), this does nothing.
+pub(crate) fn give_back() {
     // SAFETY: the call has no preconditions; it looks at nothing but the allocator's own books of this thread.
     unsafe { libmimalloc_sys::mi_collect(true) }
+}
+
+fn keep_for(ms: i64) {
+    // SAFETY: sets a number of the allocator's own, of which any is allowed.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, ms) }
 }

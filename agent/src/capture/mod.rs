@@ -31,5 +31,6 @@ pub(crate) mod tracefs;
 
 pub(crate) use btf::PATH as BTF;
 pub(crate) use live::{Live, LiveOptions, Probes, needs};
+pub(crate) use memory::give_back;
 pub(crate) use object::{ORIGIN, SHA256};
 pub(crate) use privileges::missing_privileges;

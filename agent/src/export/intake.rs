@@ -10,6 +10,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::Mode;
+use crate::capture;
+
+/// An output that has had nothing to do for so long gives back what memory it needs no more.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// What became of the spans offered to one output.
 #[derive(Debug, Default)]
@@ -170,7 +174,16 @@ impl Intake {
     /// Without a delay no clock decides where one batch ends and the next begins.
     pub(super) async fn batch(&mut self, max: usize, delay: Option<Duration>) -> Option<Vec<Arc<Span>>> {
         let mut batch = Vec::new();
-        if self.spans.recv_many(&mut batch, max).await == 0 {
+        let first = timeout(IDLE, self.spans.recv_many(&mut batch, max)).await;
+        let came = match first {
+            Ok(came) => came,
+            Err(_) => {
+                // Batches are the most that this thread ever holds.
+                capture::give_back();
+                self.spans.recv_many(&mut batch, max).await
+            }
+        };
+        if came == 0 {
             return None;
         }
         let Some(delay) = delay else {

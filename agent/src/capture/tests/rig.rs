@@ -233,13 +233,14 @@ impl Capture {
     }
 
     pub(super) fn drain(&mut self) {
-        self.live.drain(&mut |record: &Record<'_>| {
+        let mut keep = |record: &Record<'_>| {
             self.records.push(Kept {
                 kind: record.kind,
                 header: record.header,
                 payload: record.payload.to_vec(),
             });
-        });
+        };
+        while self.live.drain(&mut keep) {}
     }
 
     /// Drains, with a sweep of the maps.
