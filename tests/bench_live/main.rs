@@ -55,7 +55,58 @@ fn main() {
         }
     }
     show(&figures);
+    added(&figures);
     rates(&round);
+}
+
+/// What each kind of tracing adds, by the rounds: the three of a round are neighbours in time, so that their differences say more
+/// than those of medians over a machine that has its moods.
+fn added(figures: &[(Tracing, Figures)]) {
+    let rounds: Vec<&[(Tracing, Figures)]> = figures.chunks_exact(Tracing::ALL.len()).collect();
+    let of = |round: &[(Tracing, Figures)], wanted: Tracing| {
+        let found = round.iter().find(|(tracing, _)| *tracing == wanted);
+        found.expect("each round has each kind").1
+    };
+    let whole = |round: &[(Tracing, Figures)], tracing: Tracing| {
+        let (own, plain) = (of(round, tracing), of(round, Tracing::Off));
+        own.publish_cpu + own.task_cpu + own.agent_cpu - plain.publish_cpu - plain.task_cpu
+    };
+    let over = |value: &dyn Fn(&[(Tracing, Figures)]) -> f64, digits: usize| {
+        let spread = Spread::of(rounds.iter().map(|round| value(round)).collect());
+        format!(
+            "{:.digits$} ({:.digits$} to {:.digits$})",
+            spread.median, spread.min, spread.max
+        )
+    };
+    let row = |tracing: Tracing| {
+        let ratio = |of_one: fn(&Figures) -> f64| {
+            over(
+                &|round| of_one(&of(round, tracing)) / of_one(&of(round, Tracing::Off)),
+                3,
+            )
+        };
+        let share = |round: &[(Tracing, Figures)]| whole(round, tracing) / whole(round, Tracing::InProcess);
+        vec![
+            tracing.name().to_owned(),
+            ratio(|f| f.publish_cpu),
+            ratio(|f| f.task_cpu),
+            over(&|round| whole(round, tracing), 0),
+            over(&share, 3),
+        ]
+    };
+    let head = [
+        "tracing",
+        "publisher CPU, x none",
+        "worker CPU, x none",
+        "added us CPU a task, agent included",
+        "of what in-process tracing adds",
+    ];
+    let rows = [row(Tracing::Celeryscope), row(Tracing::InProcess)];
+    table(
+        "What tracing adds, round by round (medians, least and most)",
+        &head,
+        &rows,
+    );
 }
 
 /// Whether a busy host makes a task dearer.

@@ -18,7 +18,7 @@ const SOAKED: usize = 1_000_000;
 const EACH: usize = 100_000;
 /// Tasks in flight while it lasts.
 const BESIDE: usize = 100;
-/// After this time what is over is told and given back.
+/// After this time the agent has heard of all, and what is over is told and given back.
 const SETTLED: Duration = Duration::from_secs(5);
 
 pub(crate) fn run() {
@@ -52,6 +52,7 @@ pub(crate) fn run() {
     for held in HELD {
         let begun = now();
         soak.tell(&format!("hold {held}"));
+        std::thread::sleep(SETTLED);
         row(format!("{held} tasks in flight"), 0, begun);
     }
     soak.tell(&format!("hold {BESIDE}"));

@@ -51,7 +51,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let benches = args.filter.is_none().then(prepared).transpose()?;
     let live = benches.as_ref().map(live_figures).transpose()?;
 
-    println!("\n{:<48} {:>10} {:>12} {:>10}", "core", "time", "items/s", "MB/s");
+    println!(
+        "\n{:<48} {:>10} {:>12} {:>10}",
+        "core", "time", "items/s", "MiB/s"
+    );
     for figure in figures {
         println!("{}", figure.row());
     }

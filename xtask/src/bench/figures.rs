@@ -39,9 +39,12 @@ impl Figure {
                 format!("{:.0}", amount / self.nanoseconds * 1e9 / unit)
             })
         };
-        let (elements, megabytes) = (a_second(self.elements, 1.0), a_second(self.bytes, 1e6));
+        let (elements, mebibytes) = (
+            a_second(self.elements, 1.0),
+            a_second(self.bytes, f64::from(1 << 20)),
+        );
         format!(
-            "{:<48} {:>10} {elements:>12} {megabytes:>10}",
+            "{:<48} {:>10} {elements:>12} {mebibytes:>10}",
             self.name,
             shown_time(self.nanoseconds)
         )
@@ -96,7 +99,7 @@ mod tests {
     use super::*;
 
     /// Scenario: criterion's two files of a bench that counts bytes, and of one that counts elements and bytes.
-    /// Guarantees: name, median, elements and megabytes a second are what criterion measured.
+    /// Guarantees: name, median, elements and MiB a second are what criterion measured.
     #[test]
     fn figures_come_from_criterions_files() {
         let estimates = json!({"median": {"point_estimate": 4000.0}, "mean": {"point_estimate": 9.0}});
@@ -108,8 +111,8 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join(" ")
         };
-        assert_eq!(row(json!({"Bytes": 2000})), "resp/lpush 4.0 µs 500");
-        let both = json!({"ElementsAndBytes": {"elements": 4, "bytes": 2000}});
+        assert_eq!(row(json!({"Bytes": 4 << 19})), "resp/lpush 4.0 µs 500000");
+        let both = json!({"ElementsAndBytes": {"elements": 4, "bytes": 2097}});
         assert_eq!(row(both), "resp/lpush 4.0 µs 1000000 500");
     }
 
