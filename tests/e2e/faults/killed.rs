@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{LIMIT, nothing_is_wrong};
 use crate::check;
 use crate::on_brokers::on_brokers;
-use crate::rig::process::wait_for;
 use crate::rig::loopback::Family;
+use crate::rig::process::wait_for;
 use crate::rig::way::Way;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Broker, Publisher, Scene, Worker};
@@ -153,9 +153,7 @@ fn worker(broker: Broker) {
     };
     // RabbitMQ itself sees that a worker is gone.
     let scene = match broker {
-        Broker::Redis => {
-            scene.with_settings(r#"{"broker_transport_options": {"visibility_timeout": 2}}"#)
-        }
+        Broker::Redis => scene.with_settings(r#"{"broker_transport_options": {"visibility_timeout": 2}}"#),
         _ => scene,
     };
     let agent = Agent::watch(&scene, "agent");
