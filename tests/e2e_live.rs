@@ -39,6 +39,8 @@ mod rabbitmq;
 mod recordings;
 #[path = "e2e/rig/mod.rs"]
 mod rig;
+#[path = "e2e/rubbish.rs"]
+mod rubbish;
 #[path = "e2e/scenarios.rs"]
 mod scenarios;
 #[path = "e2e/self_check.rs"]

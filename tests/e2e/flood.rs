@@ -14,6 +14,7 @@ use crate::rig::agent::Left;
 use crate::rig::report::table;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Broker, Publisher, Scene, Tls, Worker};
+use crate::rubbish::{amqp, nested, noise, published};
 
 const CONNECTIONS: usize = 10_000;
 /// Those that send at the same time, each to a port of its own.
@@ -161,6 +162,9 @@ fn plain(n: usize) -> Vec<u8> {
             &noise(2, 600),
         ]
         .concat(),
+        10 => amqp(&published(&nested(500), 2, b"{}")),
+        11 => amqp(&published(b"\x04task\x53\0\0\0\x02\xc3\x28", 2, b"\xff\xfe")),
+        12 => amqp(&published(b"", 1 << 40, &noise(4, 60_000))),
         // A message that never ends: without its limits the agent would come to hold 300 MiB of these.
         _ => lpush(
             60_000,
@@ -186,18 +190,6 @@ fn sealed(n: usize) -> Vec<u8> {
         4 => b"\x15\x03\x01\0\x02\x02\x28".repeat(300),
         _ => plain(n / 6),
     }
-}
-
-/// Bytes without a pattern, the same for the same seed (xorshift64).
-pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let step = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    std::iter::repeat_with(step).take(len).collect()
 }
 
 /// Both ends of connections that nobody uses any more.

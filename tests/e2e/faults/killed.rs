@@ -5,9 +5,14 @@ use std::time::Duration;
 use super::{LIMIT, nothing_is_wrong};
 use crate::check;
 use crate::on_brokers::on_brokers;
+use crate::rig::loopback::Family;
 use crate::rig::process::wait_for;
+use crate::rig::way::Way;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Broker, Publisher, Scene, Worker};
+
+/// What is published before the broker is killed, and after.
+const SET: &[&str] = &["simple 3", "chained", "retries", "large 1"];
 
 /// Waits until a client has sent so many messages more.
 fn sent(scene: &Scene, more: usize) {
@@ -81,3 +86,87 @@ fn agent(broker: Broker) {
     check::spans_equal(&scene, &check::only(left, &after).0, &check::few_runs());
 }
 on_brokers!(agent: redis, rabbitmq);
+
+/// Scenario: SIGKILL to the broker while a client publishes 400 tasks a second and a worker runs them. It comes back on its port; the
+/// worker connects again by itself, or falls over, as Celery 5.7 does on Redis where messages were not acked yet (kombu restores them by a
+/// transport that it has closed), and is started again; a new client comes.
+/// Guarantees: the agent goes on; tasks from before that and from after it are told in full, those in the midst of it don't mislead it.
+fn broker(broker: Broker) {
+    broker_over(Family::V4, broker, LIMIT);
+}
+on_brokers!(broker: redis, rabbitmq);
+
+/// The same over TLS, or in clear.
+pub(crate) fn broker_over(way: impl Into<Way>, broker: Broker, limit: Duration) {
+    let Some(mut scene) = Scene::set_over(way, broker, "killed", "celery57") else {
+        return;
+    };
+    let mut agent = Agent::watch(&scene, "agent");
+    let mut workers = vec![Worker::start(&scene, "w1", &Options::default())];
+    let publish_set = |scene: &Scene, name: &str| {
+        let mut publisher = Publisher::start(scene, name);
+        for scenario in SET {
+            publisher.publish(scenario);
+        }
+    };
+    publish_set(&scene, "before");
+    scene.settle(limit);
+    let mut kept = scene.truth().published_ids();
+
+    // Whether this one survives is no matter: what it was told last, nobody will answer.
+    let mut unlucky = Publisher::start(&scene, "unlucky");
+    unlucky.begin("load 4000 400");
+    sent(&scene, 150);
+    scene.servers().kill_broker();
+    scene.servers().start_broker_again();
+    drop(unlucky);
+    assert!(agent.alive(), "the agent fell over: {}", agent.log());
+
+    let amid = scene.truth().published_ids();
+    scene.truth().forget_tasks_but(&kept);
+    let taken = scene.truth().received();
+    publish_set(&scene, "after");
+    let fell_over = wait_for("a worker that is back or gone", LIMIT, || {
+        let gone = workers[0].has_ended();
+        (gone || scene.truth().received() > taken).then_some(gone)
+    });
+    if fell_over {
+        workers.push(Worker::start(&scene, "w2", &Options::default()));
+    }
+    scene.settle(limit);
+    kept.extend(&scene.truth().published_ids() - &amid);
+    drop(workers);
+    let left = agent.stop();
+    check::nothing_lost(&left);
+    // What the broker had stored has run since.
+    scene.truth().forget_tasks_but(&kept);
+    check::spans_equal(&scene, &check::only(left, &kept).0, &check::few_runs());
+}
+
+/// Scenario: SIGKILL to a worker's main process while a client publishes 400 tasks a second; some seconds later another takes over. The
+/// visibility timeout is short.
+/// Guarantees: one publish each, one run for each attempt, of which those that began in vain end with their process; what had to be
+/// run again follows in the same trace, marked as redelivered.
+fn worker(broker: Broker) {
+    let Some(scene) = Scene::set_on(broker, "worker-killed", "celery57") else {
+        return;
+    };
+    // RabbitMQ itself sees that a worker is gone.
+    let scene = match broker {
+        Broker::Redis => scene.with_settings(r#"{"broker_transport_options": {"visibility_timeout": 2}}"#),
+        _ => scene,
+    };
+    let agent = Agent::watch(&scene, "agent");
+    let victim = Worker::start(&scene, "victim", &Options::default());
+    let mut publisher = Publisher::start(&scene, "publisher");
+    publisher.begin("load 1600 400");
+    sent(&scene, 400);
+    victim.end("KILL");
+    let next = Worker::start(&scene, "next", &Options::default());
+    publisher.finish("load");
+    scene.settle(LIMIT);
+    drop(next);
+    let left = agent.stop();
+    check::all_is_told(&scene, &left, &check::few_runs());
+}
+on_brokers!(worker: redis, rabbitmq);

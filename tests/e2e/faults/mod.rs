@@ -1,7 +1,7 @@
 //! What goes wrong on a host: programs are killed, the agent is, the ring buffer overflows, processes come and go by the thousand,
 //! descriptors and ports are used again. What the agent tells then is right, and what it can't tell is counted.
 
-mod killed;
+pub(crate) mod killed;
 mod many;
 mod overflow;
 

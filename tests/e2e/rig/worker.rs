@@ -81,6 +81,11 @@ impl Worker {
         self.process.signal(signal);
     }
 
+    /// Whether the main process is gone.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.process.ended().is_some()
+    }
+
     /// Sends the main process a signal that ends it, and waits until it has.
     pub(crate) fn end(mut self, signal: &str) {
         self.process.signal(signal);

@@ -12,8 +12,10 @@ use crate::celery::{Rare, TaskMessage, TraceParent};
 use crate::time::Mono;
 use crate::wire::pool::{self, Outcome, PoolFrame};
 
-/// How long a child's end waits for the main process to say why: its result is written after it has reaped the child.
-const EXPLANATION: Duration = Duration::from_secs(3);
+/// How long a child's end waits for the main process to say why, or to give its job to another: it does so when it has reaped the
+/// child. It is told of the end by a pipe, which the kernel closes a little before the child can be waited for; where it looks in
+/// between it finds nobody, and looks again with a timer of 5 s (`celery/concurrency/asynpool.py`, `_event_process_exit`, `timers`).
+const EXPLANATION: Duration = Duration::from_secs(7);
 
 impl Engine {
     /// Takes a piece of a frame on a pool pipe, read or written by a pool child.
@@ -270,5 +272,132 @@ fn message_of(task: &pool::Task<'_>) -> TaskMessage {
         .kept(),
         traceparent: task.traceparent.and_then(TraceParent::parse),
         ..TaskMessage::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use celeryscope_common::Header;
+
+    use super::*;
+    use crate::celery::{ResultMeta, ResultState, result::Exception};
+    use crate::pipeline::{Config, Output};
+    use crate::span::Span;
+    use crate::stream::Call;
+
+    const MAIN: u32 = 10;
+    /// Children, the second of which takes the place of the first.
+    const CHILDREN: [u32; 2] = [11, 12];
+    /// When the main process looks again after its children, at the latest, and has got around to it.
+    const LOOKS_AGAIN: u64 = 5300;
+
+    fn ms(ms: u64) -> Mono {
+        Mono(ms * 1_000_000)
+    }
+
+    fn call(pid: u32, at: u64) -> Call {
+        Call {
+            enter: ms(at),
+            exit: ms(at),
+            pid,
+            tid: pid,
+        }
+    }
+
+    fn process(engine: &mut Engine, kind: Kind, pid: u32, conn: u32, at: u64) {
+        engine.advance(ms(at));
+        let header = Header {
+            pid,
+            tid: pid,
+            conn: u64::from(conn),
+            enter: ms(at).0,
+            exit: ms(at).0,
+            ..Header::default()
+        };
+        engine.process_record(&Record::new(kind, header, &[]));
+    }
+
+    /// A job on its way to a child, which accepts it and is killed a second later.
+    fn taken_and_killed(engine: &mut Engine, child: u32, at: u64) {
+        process(engine, Kind::Fork, MAIN, child, at);
+        let task = pool::Task {
+            job: 1,
+            name: "app.add",
+            id: "id-1",
+            retries: Some(0),
+            replacements: None,
+            root_id: None,
+            parent_id: None,
+            group: None,
+            eta: None,
+            expires: None,
+            traceparent: None,
+        };
+        engine.assigned(child, child, MAIN, &task, ms(at));
+        let id = engine.job(child, 1).unwrap();
+        engine.accepted(id, (child, child), ms(at));
+        process(engine, Kind::Exit, child, 0, at + 1000);
+    }
+
+    fn delivered() -> Engine {
+        let mut engine = Engine::new(Arc::new(Config::default()));
+        engine.advance(ms(1));
+        engine.process(MAIN).pool = Some(Pool::Prefork);
+        let message = TaskMessage {
+            id: Arc::from("id-1"),
+            name: Arc::from("app.add"),
+            delivery_tag: Arc::from("tag"),
+            ..TaskMessage::default()
+        };
+        engine.delivered(None, message, Arc::from("celery"), call(MAIN, 1));
+        engine
+    }
+
+    /// The main process stores that the child was lost; the spans after that.
+    fn explained(engine: &mut Engine, at: u64) -> Vec<Span> {
+        engine.advance(ms(at));
+        let meta = ResultMeta {
+            state: ResultState::Failure,
+            exception: Some(Exception {
+                class: "billiard.exceptions.WorkerLostError".to_owned(),
+                ..Exception::default()
+            }),
+        };
+        engine.result("id-1", meta, ms(at), call(MAIN, at));
+        engine.finish();
+        let span = |output| match output {
+            Output::Span(span) => Some(*span),
+            _ => None,
+        };
+        std::iter::from_fn(|| engine.poll()).filter_map(span).collect()
+    }
+
+    fn events(span: &Span) -> Vec<&str> {
+        span.events.iter().map(|event| event.name).collect()
+    }
+
+    /// Scenario: a child is killed; its main process looked for it a moment too soon, and stores the failure when it looks again.
+    /// Guarantees: the lost run shows that failure.
+    #[test]
+    fn a_loss_may_be_explained_late() {
+        let mut engine = delivered();
+        taken_and_killed(&mut engine, CHILDREN[0], 10);
+        let spans = explained(&mut engine, 1010 + LOOKS_AGAIN);
+        assert_eq!(spans.len(), 1);
+        assert_eq!(events(&spans[0]), ["delivered", "exception"]);
+    }
+
+    /// Scenario: the same, and the main process gives the job to another child when it looks again, which is killed as well.
+    /// Guarantees: two lost runs of one delivery; the failure is the last one's.
+    #[test]
+    fn a_job_may_be_given_away_late() {
+        let mut engine = delivered();
+        taken_and_killed(&mut engine, CHILDREN[0], 10);
+        taken_and_killed(&mut engine, CHILDREN[1], 1010 + LOOKS_AGAIN);
+        let mut spans = explained(&mut engine, 2100 + LOOKS_AGAIN);
+        spans.sort_by_key(|span| span.start);
+        let told: Vec<_> = spans.iter().map(events).collect();
+        assert_eq!(told, [vec!["delivered"], vec!["delivered", "exception"]]);
+        assert_eq!(engine.stats().attempts_undelivered, 0);
     }
 }
