@@ -18,6 +18,7 @@ use super::attach::{self, State};
 use super::clock::{self, Clocks};
 use super::counters;
 use super::ignored::{Added, Ignored};
+use super::implied::Implied;
 use super::kernel::{self, Kernel};
 use super::memory;
 use super::missing_privileges;
@@ -107,6 +108,7 @@ pub(crate) struct Live {
     ring: RingBuf<MapData>,
     waiter: Waiter,
     scanner: Scanner,
+    implied: Implied,
     notes: Notes,
     /// Whose processes are ours, where not all are.
     netns: Option<Netns>,
@@ -201,6 +203,7 @@ impl Live {
             kernel,
             ring,
             scanner,
+            implied: Implied::default(),
             notes: Notes::default(),
             netns,
             tls,
@@ -284,6 +287,7 @@ impl Live {
                 self.malformed += 1;
                 continue;
             };
+            let record = self.implied.complete(record);
             let (kind, pid, conn) = (record.kind, record.header.pid, record.header.conn);
             let endpoint = (kind == Kind::Open).then(|| record.endpoint()).flatten();
             let foreign = self.netns.as_mut().is_some_and(|netns| netns.leaves_out(&record));
@@ -292,7 +296,7 @@ impl Live {
                 self.notes.pass(&self.proc_root, &record, &mut sink);
             }
             drop(item);
-            if foreign && matches!(kind, Kind::Open | Kind::Send | Kind::Recv) {
+            if foreign && matches!(kind, Kind::Open | Kind::Send | Kind::Recv | Kind::Idle) {
                 ignore(&mut self.ignored, &mut self.kernel, conn);
             }
             match kind {
@@ -388,6 +392,7 @@ impl Live {
             self.notes.dropped,
             self.ignored.evicted,
             self.kernel.passed_over(),
+            self.implied.unknown,
             self.notes.len() as u64,
             Notes::LIMIT as u64,
             self.ignored.len() as u64,
