@@ -21,6 +21,8 @@ mod forms;
 mod hostile;
 #[path = "e2e/hosts.rs"]
 mod hosts;
+#[path = "e2e/idle.rs"]
+mod idle;
 #[path = "e2e/load.rs"]
 mod load;
 #[path = "e2e/metrics.rs"]

@@ -4,7 +4,7 @@
 mod invariants;
 mod support;
 
-use celeryscope_core::common::{Header, Kind, Record};
+use celeryscope_core::common::{Header, Idle, Kind, LeftOut, Record};
 use celeryscope_core::{Config, Limits, Pipeline, Stats};
 use invariants::{Put, holds, over};
 use support::fixture::{Fixture, Owned};
@@ -91,6 +91,7 @@ fn hostile() -> Vec<Owned> {
                     .for_each(|byte| *byte ^= dice.roll(256) as u8),
                 3 => record.payload.truncate(record.payload.len() / 2),
                 4 if matches!(record.kind, Kind::Send | Kind::Recv) => all.push(unsealed(&record)),
+                5 => all.push(idle(&record, &mut dice)),
                 _ => {}
             }
             all.push(record);
@@ -108,6 +109,27 @@ fn unsealed(record: &Owned) -> Owned {
         kind: Kind::Tls,
         header: record.header,
         payload: Vec::new(),
+    }
+}
+
+/// Bytes are said to be left out before the record, and somewhere in the other direction; sometimes not even that is whole.
+fn idle(record: &Owned, dice: &mut Dice) -> Owned {
+    let start = record.header.start;
+    let left_out = |bytes| LeftOut { start, bytes };
+    let idle = Idle {
+        sent: left_out(dice.roll(3) * 40),
+        received: left_out(dice.roll(3) * 3),
+    };
+    let payload = idle.to_bytes();
+    let whole = dice.roll(8) > 0;
+    Owned {
+        kind: Kind::Idle,
+        header: record.header,
+        payload: if whole {
+            payload.to_vec()
+        } else {
+            payload[..20].to_vec()
+        },
     }
 }
 

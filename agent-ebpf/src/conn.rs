@@ -6,7 +6,7 @@
 
 use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
-use celeryscope_common::maps::{Conn, Counter, Fd, Flow, NO_SLOT, SLOTS_PER_PROCESS, fd_key, tls};
+use celeryscope_common::maps::{Conn, Counter, Fd, Flow, NO_SLOT, Quiet, SLOTS_PER_PROCESS, fd_key, tls};
 use celeryscope_common::{Addr, Endpoint, Header, Kind, flags};
 
 use crate::calls::op;
@@ -109,6 +109,7 @@ pub(crate) fn start_over(conn: &mut Conn) {
     emit::bare(&emit::header(Kind::Close, conn.id), false);
     conn.id = id;
     (conn.tx, conn.rx) = (Flow::NONE, Flow::NONE);
+    conn.quiet = Quiet::NONE;
     tell_open(id, conn.addr, conn.port, flags::MIDSTREAM);
 }
 
@@ -137,6 +138,7 @@ pub(crate) fn unused(id: u64, addr: Addr, port: u16, tls: u8) -> Conn {
         judged: 0,
         unread: 0,
         reserved: [0; 3],
+        quiet: Quiet::NONE,
     }
 }
 

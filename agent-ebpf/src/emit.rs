@@ -8,7 +8,7 @@ use core::mem::offset_of;
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated};
 use celeryscope_common::maps::Counter;
-use celeryscope_common::{Endpoint, Header, Kind};
+use celeryscope_common::{Endpoint, Header, Idle, Kind};
 
 use crate::iter::clamp;
 use crate::maps::{EVENTS, count, count_slot, wake_above};
@@ -58,26 +58,45 @@ pub(crate) fn header(kind: Kind, conn: u64) -> Header {
 /// A record without payload. `urgent` wakes the reader.
 #[inline(always)]
 pub(crate) fn bare(header: &Header, urgent: bool) {
-    put::<0>(header, 0, 0, urgent);
+    let _ = put::<0>(header, 0, 0, urgent);
 }
 
 /// A record whose payload is `len` (at most [`CHUNK`]) bytes at the user address `from`. Bytes that cannot be read
-/// are counted, and the record says that it has none. A function of its own: inlined it would be most of every program.
+/// are counted, and the record says that it has none. Gives whether it was told with its bytes. A function of its own: inlined
+/// it would be most of every program.
 #[inline(never)]
-pub(crate) fn user(header: &Header, from: u64, len: u64) {
+pub(crate) fn user(header: &Header, from: u64, len: u64) -> bool {
     if len <= 64 {
-        put::<64>(header, from, len, false);
+        put::<64>(header, from, len, false)
     } else if len <= 256 {
-        put::<256>(header, from, len, false);
+        put::<256>(header, from, len, false)
     } else if len <= 1024 {
-        put::<1024>(header, from, len, false);
+        put::<1024>(header, from, len, false)
     } else if len <= 2048 {
-        put::<2048>(header, from, len, false);
+        put::<2048>(header, from, len, false)
     } else if len <= 4096 {
-        put::<4096>(header, from, len, false);
+        put::<4096>(header, from, len, false)
     } else {
-        put::<{ CHUNK as usize }>(header, from, len, false);
+        put::<{ CHUNK as usize }>(header, from, len, false)
     }
+}
+
+/// An Idle record: nobody waits for it.
+#[inline(always)]
+pub(crate) fn idle(header: &Header, idle: &Idle) {
+    let Some(mut slot) = EVENTS.reserve::<Slot<{ Idle::SIZE }>>(0) else {
+        return lost(header.kind);
+    };
+    let slot_ptr = slot.as_mut_ptr();
+    // SAFETY: the slot has room for both, the second where the first ends, aligned like it.
+    unsafe {
+        (&raw mut (*slot_ptr).header).write(Header {
+            len: Idle::SIZE as u32,
+            ..*header
+        });
+        (&raw mut (*slot_ptr).payload).cast::<Idle>().write(*idle);
+    }
+    slot.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 
 /// An Open record.
@@ -99,11 +118,13 @@ pub(crate) fn open(header: &Header, endpoint: &Endpoint) {
 }
 
 #[inline(always)]
-fn put<const N: usize>(header: &Header, from: u64, len: u64, urgent: bool) {
+fn put<const N: usize>(header: &Header, from: u64, len: u64, urgent: bool) -> bool {
     let Some(mut slot) = EVENTS.reserve::<Slot<N>>(0) else {
-        return lost(header.kind);
+        lost(header.kind);
+        return false;
     };
     let slot_ptr = slot.as_mut_ptr();
+    let mut told = true;
     let mut len = clamp::<N>(len);
     if N > 0 && len > 0 {
         // SAFETY: the payload has room for N bytes and `len` is at most that; the helper checks the user address.
@@ -117,6 +138,7 @@ fn put<const N: usize>(header: &Header, from: u64, len: u64, urgent: bool) {
         if failed != 0 {
             count(Counter::Unreadable, 1);
             len = 0;
+            told = false;
         }
     }
     // SAFETY: the slot begins with a header.
@@ -132,6 +154,7 @@ fn put<const N: usize>(header: &Header, from: u64, len: u64, urgent: bool) {
     } else {
         BPF_RB_NO_WAKEUP
     }));
+    told
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! celeryscope's kernel half: copies what the watched processes exchange with a broker into one ring buffer.
 //!
 //! Knows sockets, descriptors and processes, and nothing of RESP, AMQP or Celery beyond the fixed bytes that tell a
-//! pool's frames ([`probes::pipe`]). Needs Linux 5.8. Three back ends share everything but their hooks: `fentry` and `kprobe`
+//! pool's frames ([`probes::pipe`]) and what an idle program moves ([`idle`]). Needs Linux 5.8. Three back ends share everything but their hooks: `fentry` and `kprobe`
 //! watch TCP's own functions and read the kernel's structures; `tracepoint` reads only the arguments of system calls and the
 //! caller's memory, so that it runs where the kernel is locked down.
 //!
@@ -18,6 +18,8 @@ mod conn;
 mod emit;
 #[cfg(target_arch = "bpf")]
 mod filter;
+#[cfg(target_arch = "bpf")]
+mod idle;
 #[cfg(target_arch = "bpf")]
 mod iter;
 #[cfg(target_arch = "bpf")]

@@ -101,7 +101,7 @@ impl<'a> Loss<'a> {
         let mut tasks = HashSet::new();
         let mut pids = HashSet::new();
         match record.kind {
-            Kind::Open | Kind::Close | Kind::Send | Kind::Recv => {
+            Kind::Open | Kind::Close | Kind::Send | Kind::Recv | Kind::Idle => {
                 tasks.extend(self.touched[lost].iter().copied());
             }
             Kind::Fork => _ = pids.insert(record.header.conn as i64),

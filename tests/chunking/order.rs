@@ -273,7 +273,9 @@ fn by_source(records: &[Owned]) -> Vec<Vec<Owned>> {
     let mut sources: BTreeMap<(bool, u64), Vec<Owned>> = BTreeMap::new();
     for record in records {
         let source = match record.kind {
-            Kind::Open | Kind::Close | Kind::Send | Kind::Recv | Kind::Tls => (true, record.header.conn),
+            Kind::Open | Kind::Close | Kind::Send | Kind::Recv | Kind::Tls | Kind::Idle => {
+                (true, record.header.conn)
+            }
             _ => (false, u64::from(record.header.pid)),
         };
         sources.entry(source).or_default().push(record.clone());

@@ -14,7 +14,7 @@ pub mod maps;
 pub mod record;
 
 pub use layout::Layout;
-pub use record::{Addr, Endpoint, Header, Kind, Record, RecordError, flags};
+pub use record::{Addr, Endpoint, Header, Idle, Kind, LeftOut, Record, RecordError, flags};
 
 /// Version of the record layout. A recording of another version is refused.
 pub const VERSION: u32 = 1;

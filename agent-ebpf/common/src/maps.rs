@@ -2,7 +2,7 @@
 
 use core::mem::size_of;
 
-use crate::Addr;
+use crate::{Addr, Idle};
 
 /// Most descriptors of one process that are tracked so that a fork inherits them and an exit drops them.
 pub const SLOTS_PER_PROCESS: u32 = 64;
@@ -82,6 +82,51 @@ pub struct Conn {
     pub unread: u8,
     /// Zero.
     pub reserved: [u8; 3],
+    /// What is not told.
+    pub quiet: Quiet,
+}
+
+/// What is kept of a connection to leave out polls that find nothing, and heartbeats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Quiet {
+    /// Left out since the last record that told of it.
+    pub idle: Idle,
+    /// The last poll that was told: a hash of its bytes and of the process.
+    pub poll: u64,
+    /// Its length; 0 for none.
+    pub poll_len: u32,
+    /// See [`held`].
+    pub held: u32,
+    /// When the call that moved what is held back began.
+    pub held_enter: u64,
+    /// When it returned.
+    pub held_exit: u64,
+    /// Who made it, as `pid_tgid`.
+    pub held_by: u64,
+}
+
+impl Quiet {
+    /// Nothing is left out, held back, or to be repeated.
+    pub const NONE: Self = Self {
+        idle: Idle::NONE,
+        poll: 0,
+        poll_len: 0,
+        held: held::NOTHING,
+        held_enter: 0,
+        held_exit: 0,
+        held_by: 0,
+    };
+}
+
+/// Values of [`Quiet::held`]: what was moved last, and is told or left out once it is known what comes next.
+pub mod held {
+    /// Nothing.
+    pub const NOTHING: u32 = 0;
+    /// The same poll as the last that was told was written.
+    pub const POLL: u32 = 1;
+    /// The first seven bytes of a heartbeat were read.
+    pub const HEARTBEAT: u32 = 2;
 }
 
 /// Values of [`Conn::tls`].
@@ -166,11 +211,17 @@ pub enum Counter {
     SealedBytes = 26,
     /// Those of them that were data, not handshakes: what was inside is a gap.
     UnreadBytes = 27,
+    /// Polls that found nothing, left out with their answers.
+    IdlePolls = 28,
+    /// Heartbeats left out.
+    Heartbeats = 29,
+    /// Bytes of both.
+    IdleBytes = 30,
 }
 
 impl Counter {
     /// Slots in the per-CPU array.
-    pub const SLOTS: usize = 28;
+    pub const SLOTS: usize = 31;
 
     /// Name and meaning of each slot; those without a name are not used.
     pub const NAMES: [(&'static str, &'static str); Self::SLOTS] = [
@@ -194,7 +245,7 @@ impl Counter {
         ("", ""),
         ("", ""),
         ("lost_tls", "Tls records lost: the ring buffer was full"),
-        ("", ""),
+        ("lost_idle", "Idle records lost: the ring buffer was full"),
         ("", ""),
         ("conns_full", "connections not seen: too many at once"),
         ("fds_full", "descriptors not seen: too many at once"),
@@ -223,6 +274,12 @@ impl Counter {
             "tls_unread_bytes",
             "those of them that were data: written before the TLS library was covered, or read from memory (asyncio)",
         ),
+        (
+            "idle_polls",
+            "polls for a task that found nothing, left out with their answers",
+        ),
+        ("heartbeats", "heartbeats of AMQP, left out"),
+        ("idle_bytes", "bytes of these polls, answers and heartbeats"),
     ];
 }
 
@@ -231,6 +288,6 @@ pub type Counters = [u64; Counter::SLOTS];
 
 const _: () = {
     assert!(size_of::<Fd>() == 16);
-    assert!(size_of::<Conn>() == 88);
+    assert!(size_of::<Conn>() == 160);
     assert!(FD_HINTS.is_power_of_two());
 };

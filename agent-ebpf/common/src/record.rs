@@ -39,6 +39,9 @@ pub enum Kind {
     /// `conn` speaks TLS: transfers told of it from here on are those of what is inside, and what was told of it before is
     /// nothing. `pid` is who used it. No payload.
     Tls = 13,
+    /// Bytes of `conn` were moved and are not told, since they say only that nothing happened: polls that found nothing, and
+    /// heartbeats; whole ones, so that both streams go on behind them where an item begins. The payload is an [`Idle`].
+    Idle = 14,
 }
 
 impl Kind {
@@ -59,6 +62,7 @@ impl Kind {
             11 => Self::Clock,
             12 => Self::Lost,
             13 => Self::Tls,
+            14 => Self::Idle,
             _ => return None,
         })
     }
@@ -72,6 +76,9 @@ pub mod flags {
     pub const MIDSTREAM: u16 = 2;
     /// `Exec`: the process is not watched; told for its program's name alone. Never leaves the capture side.
     pub const STRANGER: u16 = 4;
+    /// `Send`: a poll; without a payload, the same as the last of its connection that had this flag and a payload, which answers
+    /// for one such record only. `Recv`: the first seven bytes of a heartbeat, which are known. Never leaves the capture side.
+    pub const IMPLIED: u16 = 8;
 }
 
 /// The fixed part of a record.
@@ -116,6 +123,7 @@ const _: () = {
     assert!(offset_of!(Header, at) == 48);
     assert!(offset_of!(Header, total) == 52);
     assert!(size_of::<Endpoint>() == 36);
+    assert!(size_of::<Idle>() == 32);
 };
 
 /// An IPv6 address, or an IPv4 one in its v4-mapped form, in network order.
@@ -133,6 +141,26 @@ pub struct Endpoint {
     pub reserved: u16,
     /// The connecting thread's name, NUL-padded.
     pub comm: [u8; 16],
+}
+
+/// Payload of [`Kind::Idle`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Idle {
+    /// What was written.
+    pub sent: LeftOut,
+    /// What was read.
+    pub received: LeftOut,
+}
+
+/// Bytes of one direction that are not told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct LeftOut {
+    /// Stream offset of the first.
+    pub start: u64,
+    /// How many there are.
+    pub bytes: u64,
 }
 
 /// Why bytes are not a record.
@@ -218,6 +246,12 @@ impl<'a> Record<'a> {
     #[must_use]
     pub fn endpoint(&self) -> Option<Endpoint> {
         Endpoint::from_bytes(self.payload)
+    }
+
+    /// The payload of [`Kind::Idle`].
+    #[must_use]
+    pub fn idle(&self) -> Option<Idle> {
+        Idle::from_bytes(self.payload)
     }
 
     /// The payload of [`Kind::Process`]: pairs of strings, each with a u16 length before it. Stops at the first that
@@ -311,6 +345,46 @@ impl Endpoint {
     }
 }
 
+impl Idle {
+    /// Size in bytes.
+    pub const SIZE: usize = size_of::<Self>();
+
+    /// Nothing is left out.
+    pub const NONE: Self = {
+        let none = LeftOut { start: 0, bytes: 0 };
+        Self {
+            sent: none,
+            received: none,
+        }
+    };
+
+    /// Reads it in native byte order.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let left_out = |at| {
+            Some(LeftOut {
+                start: u64::from_ne_bytes(array(bytes, at)?),
+                bytes: u64::from_ne_bytes(array(bytes, at + 8)?),
+            })
+        };
+        Some(Self {
+            sent: left_out(0)?,
+            received: left_out(16)?,
+        })
+    }
+
+    /// Its bytes in native byte order.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::SIZE] {
+        let mut out = [0; Self::SIZE];
+        out[0..8].copy_from_slice(&self.sent.start.to_ne_bytes());
+        out[8..16].copy_from_slice(&self.sent.bytes.to_ne_bytes());
+        out[16..24].copy_from_slice(&self.received.start.to_ne_bytes());
+        out[24..32].copy_from_slice(&self.received.bytes.to_ne_bytes());
+        out
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,6 +412,21 @@ mod tests {
         let mut bytes = record.header.to_bytes().to_vec();
         bytes.extend_from_slice(b"abc\0\0\0\0\0");
         assert_eq!(Record::parse(&bytes), Ok(record));
+    }
+
+    /// Scenario: what was left out of a connection, whole and cut.
+    /// Guarantees: it is read as it was written, or not at all.
+    #[test]
+    fn left_out() {
+        let left_out = |start, bytes| LeftOut { start, bytes };
+        let idle = Idle {
+            sent: left_out(1, 2),
+            received: left_out(3, u64::MAX),
+        };
+        let bytes = idle.to_bytes();
+        let record = |payload| Record::new(Kind::Idle, Header::default(), payload);
+        assert_eq!(record(&bytes).idle(), Some(idle));
+        assert_eq!(record(&bytes[..31]).idle(), None);
     }
 
     /// Scenario: hostile lengths and kinds.

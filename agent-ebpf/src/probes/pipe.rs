@@ -52,7 +52,7 @@ pub(super) fn exit(call: &Call, op: u32, moved: u64) -> Option<()> {
     };
     let tailed = op == op::SEND && total > ANSWER_HEAD;
     header.flags = if tailed { 0 } else { flags::LAST };
-    emit::user(&header, from, if total < head { total } else { head });
+    let _ = emit::user(&header, from, if total < head { total } else { head });
     if tailed {
         let at = if total - ANSWER_HEAD < ANSWER_TAIL {
             ANSWER_HEAD
@@ -61,7 +61,7 @@ pub(super) fn exit(call: &Call, op: u32, moved: u64) -> Option<()> {
         };
         header.flags = flags::LAST;
         header.at = at as u32;
-        emit::user(&header, from + at, total - at);
+        let _ = emit::user(&header, from + at, total - at);
     }
     Some(())
 }

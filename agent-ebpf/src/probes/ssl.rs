@@ -12,7 +12,7 @@ use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user};
 use aya_ebpf::macros::{uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
-use celeryscope_common::maps::{Conn, Counter, ssl as cookie, tls};
+use celeryscope_common::maps::{Conn, Counter, Quiet, ssl as cookie, tls};
 use celeryscope_common::{Addr, Header, Kind, flags};
 
 use super::transfer;
@@ -297,6 +297,7 @@ fn seal(conn: &mut Conn) {
     conn.tls = tls::SEALED;
     (conn.tx.bytes, conn.tx.run, conn.tx.more) = (0, 0, 0);
     (conn.rx.bytes, conn.rx.run, conn.rx.more) = (0, 0, 0);
+    conn.quiet = Quiet::NONE;
     let header = Header {
         flags,
         ..emit::header(Kind::Tls, conn.id)

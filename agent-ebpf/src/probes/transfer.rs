@@ -3,14 +3,14 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user};
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
-use celeryscope_common::maps::{Conn, Counter, Flow, process, tls};
-use celeryscope_common::{Header, Kind};
+use celeryscope_common::maps::{Conn, Counter, Flow, Quiet, process, tls};
+use celeryscope_common::{Header, Kind, flags};
 
 use super::{pipe, ssl};
 use crate::calls::{Call, begin, call_of, end, mark, noted_call, op, shape, take_call};
 use crate::iter::{self, Segments};
 use crate::maps::{CONNS, IGNORED, count};
-use crate::{conn, emit, filter};
+use crate::{conn, emit, filter, idle};
 
 /// A run in one direction past this many bytes is one big message: of its further pieces only the tail is copied.
 const LONG_RUN: u32 = 65_536;
@@ -116,16 +116,25 @@ pub(super) fn tell_bytes(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) 
     let (segments, asked) = segments(call, moved)?;
     let (kind, start, continues) = account(conn, op, moved, asked);
     if IGNORED.get_ptr(conn.id).is_some() {
+        conn.quiet = Quiet::NONE;
         count(Counter::Ignored, 1);
         return None;
     }
+    let fate = idle::judge(conn, call, op, moved);
+    if fate == idle::LEFT_OUT {
+        return None;
+    }
     let header = Header {
+        flags: if fate == idle::POLL { flags::IMPLIED } else { 0 },
         enter: call.enter,
         start,
         total: moved as u32,
         ..emit::header(kind, conn.id)
     };
     iter::emit(&mut call.transfer, &header, &segments, continues);
+    if fate == idle::POLL && call.transfer.is_told() {
+        conn.quiet.poll_len = moved as u32;
+    }
     Some(())
 }
 

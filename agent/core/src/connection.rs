@@ -1,6 +1,6 @@
 //! One connection: which protocol it speaks, and the decoder and transport that go with it.
 
-use celeryscope_common::Record;
+use celeryscope_common::{Idle, Record};
 
 use crate::broker::rabbitmq::RabbitConnection;
 use crate::broker::redis::RedisConnection;
@@ -85,6 +85,15 @@ impl Connection {
         }
     }
 
+    /// Takes an `Idle` record. Of a connection that has said nothing yet it tells nothing.
+    pub(crate) fn idle(&mut self, idle: &Idle, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+        match &mut self.speaker {
+            Speaker::Unknown(_) => {}
+            Speaker::Redis(redis) => redis.idle(idle, context, out),
+            Speaker::Rabbit(rabbit) => rabbit.idle(idle, context, out),
+        }
+    }
+
     /// Whether nothing speaks for its being Celery's.
     pub(crate) fn is_stranger(&self) -> bool {
         let consumes = matches!(&self.speaker, Speaker::Rabbit(rabbit) if rabbit.consumes());
@@ -158,6 +167,7 @@ fn halves(sent: &Half, received: &Half) -> Stats {
             stream_gaps: half.gaps,
             stream_gap_bytes: half.gap_bytes,
             stream_overlap_bytes: half.overlap_bytes,
+            stream_idle_bytes: half.idle_bytes,
             stream_rejected: half.rejected,
             ..Stats::default()
         };

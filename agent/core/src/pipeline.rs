@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use celeryscope_common::record::{Kind, Record, flags};
+use celeryscope_common::record::{Idle, Kind, Record, flags};
 
 use crate::bounded::Bounded;
 use crate::broker::{Context, Server, Verdict};
@@ -140,6 +140,13 @@ impl Pipeline {
                 self.past.connections_tls += 1;
                 self.unsealed(record.header.conn, record.header.flags & flags::MIDSTREAM != 0);
             }
+            Kind::Idle => match record.idle() {
+                Some(idle) => {
+                    self.past.records_idle += 1;
+                    self.idle(record.header.pid, record.header.conn, &idle);
+                }
+                None => self.past.records_rejected += 1,
+            },
             Kind::Clock => {
                 self.past.records_control += 1;
                 let pair = ClockPair {
@@ -292,6 +299,25 @@ impl Pipeline {
             self.engine.say(Output::Verdict { conn, verdict });
         }
         self.shed();
+    }
+
+    /// Bytes were left out of a connection. One that is not known tells nothing by that: the next record is where it begins.
+    fn idle(&mut self, pid: u32, conn: u64, idle: &Idle) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        let mut events = Vec::new();
+        let engine = &self.engine;
+        let context = Context {
+            capture_args: self.config.capture_args,
+            knows_tag: &|tag| engine.knows_tag(pid, tag),
+        };
+        connection.idle(idle, &context, &mut events);
+        let (before, now) = connection.weigh();
+        self.stream_bytes = self.stream_bytes.saturating_sub(before).saturating_add(now);
+        for event in events {
+            self.engine.broker(conn, connection.server, event);
+        }
     }
 
     /// Makes room where decoders hold too much: the connection that holds most drops what it has of messages that are not

@@ -2,11 +2,12 @@
 //!
 //! They add up, at any moment, with what is held ([`Held`](crate::Held)); `tests/sums.rs` holds them to it:
 //!
-//! - `records` is the sum of `records_transfer`, `records_pipe`, `records_process`, `records_control` and `records_rejected`;
+//! - `records` is the sum of `records_transfer`, `records_pipe`, `records_process`, `records_control`, `records_idle` and
+//!   `records_rejected`;
 //! - `connections` is `connections_closed`, `connections_evicted` and those held;
 //! - `resp_bytes + resp_gap_bytes` is `resp_item_bytes + resp_skipped_bytes + resp_unfinished_bytes` plus what is under way
 //!   (`resp_pending_bytes`), and so for AMQP, where items are frames;
-//! - `stream_bytes` is `resp_bytes + amqp_bytes`, and `stream_gap_bytes` is `resp_gap_bytes + amqp_gap_bytes`;
+//! - `stream_bytes` is `resp_bytes + amqp_bytes`, and `stream_gap_bytes` is `resp_gap_bytes + amqp_gap_bytes`; `stream_idle_bytes` are in neither;
 //! - `attempts` is `runs + attempts_unstarted` and the attempts and runs held; `attempts_evicted` of them were put out early;
 //! - `publishes` and `runs` are `spans` and the publishes held.
 
@@ -63,6 +64,8 @@ counters! {
     records_process "{record}",
     /// Records of connections opening and closing, clocks and losses.
     records_control "{record}",
+    /// Records that tell how much was left out of a connection because nothing happened on it.
+    records_idle "{record}",
     /// Records that contradict themselves.
     records_rejected "{record}",
     /// Records that the capture lost.
@@ -90,6 +93,8 @@ counters! {
     stream_gap_bytes "By",
     /// Bytes seen twice.
     stream_overlap_bytes "By",
+    /// Bytes of polls that found nothing, and of heartbeats, that were left out and stepped over.
+    stream_idle_bytes "By",
     /// Records without a place in their stream.
     stream_rejected "{record}",
     /// Connections whose half-read messages were dropped to make room.

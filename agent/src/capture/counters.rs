@@ -50,6 +50,12 @@ pub(super) static OWN: &[Metric] = &[
         MetricKind::Counter,
     ),
     own(
+        "implied_unknown",
+        "polls told as repeated of which the first is not known: each is a gap",
+        "{record}",
+        MetricKind::Counter,
+    ),
+    own(
         "descriptions_held",
         "processes whose description is remembered",
         "{process}",
@@ -123,6 +129,8 @@ fn unit(name: &str) -> &'static str {
         "procs_full" => "{process}",
         "calls_full" | "returns_missed" => "{call}",
         "unreadable" | "ignored" => "{transfer}",
+        "idle_polls" => "{poll}",
+        "heartbeats" => "{heartbeat}",
         _ if name.ends_with("bytes") => "By",
         _ if name.starts_with("lost_") => "{record}",
         _ => "{event}",

@@ -17,6 +17,7 @@ use super::attach::{self, State};
 use super::clock::{self, Clocks};
 use super::counters;
 use super::ignored::{Added, Ignored};
+use super::implied::Implied;
 use super::kernel::{self, Kernel};
 use super::memory;
 use super::missing_privileges;
@@ -107,6 +108,7 @@ pub(crate) struct Live {
     ring: Ring,
     waiter: Waiter,
     scanner: Scanner,
+    implied: Implied,
     notes: Notes,
     /// Whose processes are ours, where not all are.
     netns: Option<Netns>,
@@ -208,6 +210,7 @@ impl Live {
             kernel,
             ring,
             scanner,
+            implied: Implied::default(),
             notes: Notes::default(),
             netns,
             tls,
@@ -292,6 +295,7 @@ impl Live {
                 self.malformed += 1;
                 continue;
             };
+            let record = self.implied.complete(record);
             let (kind, pid, conn) = (record.kind, record.header.pid, record.header.conn);
             let endpoint = (kind == Kind::Open).then(|| record.endpoint()).flatten();
             let foreign = self.netns.as_mut().is_some_and(|netns| netns.leaves_out(&record));
@@ -299,7 +303,7 @@ impl Live {
             if !foreign && !is_stranger {
                 self.notes.pass(&self.proc_root, &record, &mut sink);
             }
-            if foreign && matches!(kind, Kind::Open | Kind::Send | Kind::Recv) {
+            if foreign && matches!(kind, Kind::Open | Kind::Send | Kind::Recv | Kind::Idle) {
                 ignore(&mut self.ignored, &mut self.kernel, conn);
             }
             match kind {
@@ -401,6 +405,7 @@ impl Live {
             self.notes.dropped,
             self.ignored.evicted,
             self.kernel.passed_over(),
+            self.implied.unknown,
             self.notes.len() as u64,
             Notes::LIMIT as u64,
             self.ignored.len() as u64,

@@ -10,6 +10,7 @@ mod clock;
 pub(crate) mod counters;
 mod hints;
 mod ignored;
+mod implied;
 mod kernel;
 pub(crate) mod kernel_release;
 mod layout;

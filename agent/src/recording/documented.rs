@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::mem::offset_of;
 use std::path::Path;
 
-use celeryscope_common::{Endpoint, Header, Kind, VERSION, flags};
+use celeryscope_common::{Endpoint, Header, Idle, Kind, VERSION, flags};
 
 use super::format::{HEAD, HEADER_LIMIT, Head, MAGIC, MARK, PAYLOAD_LIMIT, kind};
 use super::header::{FORMAT, Meta};
@@ -84,6 +84,7 @@ fn numbers() -> String {
         ("longest payload of a block", format!("{PAYLOAD_LIMIT} bytes")),
         ("a record's head", format!("{} bytes", Header::SIZE)),
         ("an endpoint", format!("{} bytes", Endpoint::SIZE)),
+        ("what an Idle record says", format!("{} bytes", Idle::SIZE)),
     ] {
         _ = writeln!(text, "| {what} | {value} |");
     }

@@ -25,7 +25,7 @@ mod resp;
 
 use std::collections::HashMap;
 
-use celeryscope_common::{Kind, Record, flags};
+use celeryscope_common::{Idle, Kind, LeftOut, Record, flags};
 use celeryscope_core::detect::{Opening, Protocol};
 
 /// Put in place of a masked byte; keeps base64 and JSON strings what they are.
@@ -63,6 +63,14 @@ impl Redactor {
                 if record.kind != Kind::Close && self.conversations.len() < CONNECTIONS {
                     let fresh = record.header.flags & flags::MIDSTREAM == 0;
                     self.conversations.insert(conn, Conversation::new(fresh));
+                }
+                return *record;
+            }
+            Kind::Idle => {
+                if let Some(conversation) = self.conversations.get_mut(&conn)
+                    && let Some(idle) = record.idle()
+                {
+                    conversation.idle(&idle);
                 }
                 return *record;
             }
@@ -144,12 +152,28 @@ impl Conversation {
         self.speak(record, out);
     }
 
+    /// Bytes were left out. They are secrets to nobody; where they are not what they should be, the next record shows a gap.
+    fn idle(&mut self, idle: &Idle) {
+        match &mut self.speaker {
+            Speaker::Unknown(_) => {}
+            Speaker::Redis(redis) => redis.idle(idle),
+            Speaker::RabbitMq(rabbitmq) => rabbitmq.idle(idle),
+        }
+    }
+
     fn speak(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         match &mut self.speaker {
             Speaker::Unknown(_) => out.resize(record.payload.len(), MASK),
             Speaker::Redis(redis) => redis.mask(record, out),
             Speaker::RabbitMq(rabbitmq) => rabbitmq.mask(record, out),
         }
+    }
+}
+
+/// Moves a direction's next offset over what was left out, if that follows.
+fn step_over(next: &mut Option<u64>, left_out: &LeftOut) {
+    if *next == Some(left_out.start) {
+        *next = left_out.start.checked_add(left_out.bytes);
     }
 }
 

@@ -86,7 +86,7 @@ impl State {
                 self.connections.insert(conn, connection, limits().connections);
             }
             Kind::Close => self.connections.remove(&conn),
-            Kind::Send | Kind::Recv => {
+            Kind::Send | Kind::Recv | Kind::Idle => {
                 if let Some(connection) = self.connections.get_mut(&conn) {
                     connection.used = true;
                 }

@@ -44,7 +44,7 @@ pub fn recording(data: &[u8]) {
 fn record(chunk: &[u8]) -> (Kind, Header, &[u8]) {
     let first = chunk.first().copied().unwrap_or(0);
     // What is lost is said by records of its own, which the reader makes.
-    let known = Kind::from_raw(u16::from(first) % 14).filter(|kind| *kind != Kind::Lost);
+    let known = Kind::from_raw(u16::from(first) % 15).filter(|kind| *kind != Kind::Lost);
     let kind = known.unwrap_or(Kind::Send);
     let header = Header {
         conn: u64::from(first),

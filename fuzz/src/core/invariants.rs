@@ -95,6 +95,7 @@ fn sums(stats: &Stats, held: &Held, put: Put, when: &str) {
         stats.records_pipe,
         stats.records_process,
         stats.records_control,
+        stats.records_idle,
         stats.records_rejected,
     ];
     sum("records", stats.records, kinds.iter().sum());

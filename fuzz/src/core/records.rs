@@ -1,6 +1,6 @@
 //! Any bytes as records of all kinds, on a few connections of a few processes.
 
-use celeryscope_core::common::{Endpoint, Header, Kind, flags};
+use celeryscope_core::common::{Endpoint, Header, Idle, Kind, LeftOut, flags};
 
 use super::parts;
 
@@ -44,7 +44,10 @@ pub fn steps(data: &[u8]) -> Vec<Step<'_>> {
             continue;
         };
         let (place, how) = (*place, *how);
-        let kind = Kind::from_raw(u16::from(op) / 8 % 14).unwrap_or(Kind::Send);
+        let kind = match u16::from(op) / 8 {
+            28 => Kind::Idle,
+            kind => Kind::from_raw(kind % 14).unwrap_or(Kind::Send),
+        };
         let (stride, back) = STRIDES[usize::from(how & 7)];
         now = if back { now - stride } else { now + stride };
         let conn = place & 3;
@@ -85,6 +88,7 @@ pub fn steps(data: &[u8]) -> Vec<Step<'_>> {
             *offset += payload.len() as u64 + u64::from(missing);
         }
         let payload = match kind {
+            Kind::Idle if !payload.is_empty() => idle(payload, &mut offsets[usize::from(conn)]).into(),
             Kind::Open if !payload.is_empty() => endpoint(payload).into(),
             _ => payload.into(),
         };
@@ -106,6 +110,40 @@ fn absurd(header: &mut Header, which: u8, payload: &[u8]) {
         7 => header.total = 0,
         _ => {}
     }
+}
+
+/// Bytes left out where the streams are, or a little before or behind; too short where the payload is.
+fn idle(payload: &[u8], [received, sent]: &mut [u64; 2]) -> Vec<u8> {
+    let left_out = |offset: &mut u64, at: usize| {
+        let [bytes, off] = [0, 1].map(|n| payload.get(at + n).copied().unwrap_or_default());
+        let left_out = match off {
+            0..0xe0 => LeftOut {
+                start: *offset,
+                bytes: u64::from(bytes),
+            },
+            0xe0..0xf0 => LeftOut {
+                start: (*offset + u64::from(off & 15)).saturating_sub(8),
+                bytes: u64::from(bytes),
+            },
+            _ => LeftOut {
+                start: u64::MAX - u64::from(off),
+                bytes: u64::MAX - u64::from(bytes),
+            },
+        };
+        if off < 0xe0 {
+            *offset += left_out.bytes;
+        }
+        left_out
+    };
+    let idle = Idle {
+        sent: left_out(sent, 0),
+        received: left_out(received, 2),
+    };
+    let mut bytes = idle.to_bytes().to_vec();
+    if payload.first() == Some(&0xff) {
+        bytes.truncate(payload.len());
+    }
+    bytes
 }
 
 /// A broker's address; too short a one where the payload is.

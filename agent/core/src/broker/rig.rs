@@ -1,6 +1,6 @@
 //! For tests of a broker's connections: bytes in, a line for each event out.
 
-use celeryscope_common::record::{Header, Kind, Record, flags};
+use celeryscope_common::record::{Header, Idle, Kind, LeftOut, Record, flags};
 
 use super::rabbitmq::RabbitConnection;
 use super::redis::RedisConnection;
@@ -9,17 +9,26 @@ use super::{BrokerEvent, Context};
 /// What reads one connection's records.
 pub(super) trait Reads {
     fn record(&mut self, record: &Record<'_>, context: &Context<'_>, out: &mut Vec<BrokerEvent>);
+    fn idle(&mut self, idle: &Idle, context: &Context<'_>, out: &mut Vec<BrokerEvent>);
 }
 
 impl Reads for RedisConnection {
     fn record(&mut self, record: &Record<'_>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
         RedisConnection::record(self, record, context, out);
     }
+
+    fn idle(&mut self, idle: &Idle, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+        RedisConnection::idle(self, idle, context, out);
+    }
 }
 
 impl Reads for RabbitConnection {
     fn record(&mut self, record: &Record<'_>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
         RabbitConnection::record(self, record, context, out);
+    }
+
+    fn idle(&mut self, idle: &Idle, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+        RabbitConnection::idle(self, idle, context, out);
     }
 }
 
@@ -53,6 +62,30 @@ impl<C: Reads> Rig<C> {
     /// This many bytes go unseen, of those sent or of those received.
     pub(super) fn lose(&mut self, kind: Kind, bytes: usize) {
         self.offsets[usize::from(kind == Kind::Recv)] += bytes as u64;
+    }
+
+    /// So many bytes are left out, of those sent and of those received.
+    pub(super) fn idle(&mut self, sent: usize, received: usize) -> Vec<String> {
+        let mut left_out = |direction: usize, bytes: usize| {
+            let offset: &mut u64 = &mut self.offsets[direction];
+            let left_out = LeftOut {
+                start: *offset,
+                bytes: bytes as u64,
+            };
+            *offset += left_out.bytes;
+            left_out
+        };
+        let idle = Idle {
+            sent: left_out(0, sent),
+            received: left_out(1, received),
+        };
+        let mut out = Vec::new();
+        let context = Context {
+            capture_args: false,
+            knows_tag: &|_| false,
+        };
+        self.connection.idle(&idle, &context, &mut out);
+        out.iter().map(show).collect()
     }
 
     /// So many ns pass.

@@ -1,7 +1,7 @@
 //! One direction of one connection.
 //!
-//! Invariant: the lengths of the chunks that a half has given add up to the stream offset it expects next, counted
-//! from the last [`Chunk::Break`].
+//! Invariant: the lengths of the chunks that a half has given, and of what it was told to step over, add up to the stream offset
+//! it expects next, counted from the last [`Chunk::Break`].
 
 use celeryscope_common::{Record, flags};
 
@@ -28,6 +28,8 @@ pub struct HalfStats {
     pub gap_bytes: u64,
     /// Bytes dropped because they had been seen before.
     pub overlap_bytes: u64,
+    /// Bytes stepped over.
+    pub idle_bytes: u64,
     /// Records dropped because their place in the stream is beyond what 64 bits count.
     pub rejected: u64,
 }
@@ -51,6 +53,13 @@ impl Half {
             .unwrap_or_else(|| self.reject())
             .into_iter()
             .flatten()
+    }
+
+    /// The bytes up to `offset` are none that need be read ([`Kind::Idle`](celeryscope_common::Kind)).
+    pub fn step_over(&mut self, offset: u64) {
+        let len = offset.saturating_sub(self.next);
+        self.next = self.next.max(offset);
+        self.stats.idle_bytes = self.stats.idle_bytes.saturating_add(len);
     }
 
     /// Counters so far.
@@ -188,6 +197,22 @@ mod tests {
         assert_eq!(show(&mut half, &whole(500, b"abc")), ["break", "^abc"]);
         assert_eq!(show(&mut half, &whole(503, b"d")), ["^d"]);
         assert_eq!(half.stats().gap_bytes, 0);
+    }
+
+    /// Scenario: bytes that were left out are stepped over, ahead of where the stream is and behind it.
+    /// Guarantees: no gap is made of them; what is missing after them still is one; nothing goes back.
+    #[test]
+    fn what_is_stepped_over_is_no_gap() {
+        let mut half = Half::new(false);
+        assert_eq!(show(&mut half, &whole(0, b"abc")), ["^abc"]);
+        half.step_over(103);
+        assert_eq!(show(&mut half, &whole(103, b"d")), ["^d"]);
+        half.step_over(50);
+        assert_eq!(show(&mut half, &whole(106, b"e")), ["gap 2", "^e"]);
+        half.step_over(u64::MAX);
+        let stats = half.stats();
+        assert_eq!((stats.gap_bytes, stats.bytes), (2, 5));
+        assert_eq!(stats.idle_bytes, 100 + (u64::MAX - 107));
     }
 
     /// Scenario: offsets at the end of what 64 bits count, and jumps over nearly all of it.

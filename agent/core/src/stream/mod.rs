@@ -8,9 +8,18 @@ mod half;
 
 pub use half::{Half, HalfStats};
 
-use celeryscope_common::Header;
+use celeryscope_common::{Header, Kind, Record};
 
 use crate::time::Mono;
+
+/// A record that says no more than where its direction's stream is: what is missing up to there is a gap.
+pub(crate) fn mark(kind: Kind, offset: u64) -> Record<'static> {
+    let header = Header {
+        start: offset,
+        ..Header::default()
+    };
+    Record::new(kind, header, &[])
+}
 
 /// The system call that moved some bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 #[allow(unreachable_pub, reason = "the live tests use it too")]
 mod bpf;
 mod calls;
+mod idle;
 mod leftovers;
 mod lifetime;
 mod limits;

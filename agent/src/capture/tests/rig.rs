@@ -43,7 +43,8 @@ pub(super) struct Exchange {
 }
 
 /// A server on a free port. A client's first byte chooses: `E` echoes what follows, `S` swallows it, `B` and eight
-/// bytes of length has it send that many bytes, `C` has it say `bye` and close.
+/// bytes of length has it send that many bytes, `C` has it say `bye` and close, `*` answers each call as its last letter says:
+/// `n` that there is nothing, `o` the same as of old, `p` in two pieces, `m` by a message, `s` not at all.
 pub(super) struct Server {
     pub(super) port: u16,
     exchanges: Arc<Mutex<Vec<Arc<Mutex<Exchange>>>>>,
@@ -100,6 +101,18 @@ fn serve(mut stream: TcpStream, exchange: &Mutex<Exchange>) {
                 noise(usize::try_from(u64::from_be_bytes(bytes[1..9].try_into().unwrap())).unwrap())
             }
             b'C' => b"bye".to_vec(),
+            b'*' => match bytes.iter().rfind(|byte| byte.is_ascii_lowercase()) {
+                Some(b'n') => b"_\r\n".to_vec(),
+                Some(b'o') => b"*-1\r\n".to_vec(),
+                Some(b'm') => b"*2\r\n$1\r\nq\r\n$2\r\n{}\r\n".to_vec(),
+                Some(b'p') => {
+                    let _ = stream.write_all(b"_\r");
+                    exchange.lock().unwrap().sent.extend_from_slice(b"_\r");
+                    std::thread::sleep(Duration::from_millis(50));
+                    b"\n".to_vec()
+                }
+                _ => Vec::new(),
+            },
             _ => Vec::new(),
         };
         exchange.lock().unwrap().sent.extend_from_slice(&answer);

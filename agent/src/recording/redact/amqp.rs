@@ -12,10 +12,10 @@ mod tests;
 
 use std::collections::HashMap;
 
-use celeryscope_common::{Kind, Record};
+use celeryscope_common::{Idle, Kind, Record};
 
-use super::MASK;
 use super::json::Json;
+use super::{MASK, step_over};
 use header::Header;
 
 /// Bytes of a frame before its payload.
@@ -60,6 +60,18 @@ impl Conversation {
         direction.next = Some(at.saturating_add(record.payload.len() as u64));
         for (n, &byte) in record.payload.iter().enumerate() {
             out.push(direction.byte(byte, n == 0 && record.header.at == 0));
+        }
+    }
+}
+
+impl Conversation {
+    /// Whole frames were left out.
+    pub(super) fn idle(&mut self, idle: &Idle) {
+        let both = [(&mut self.sent, &idle.sent), (&mut self.received, &idle.received)];
+        for (direction, left_out) in both {
+            if direction.head.is_empty() && matches!(direction.state, State::Head | State::Lost) {
+                step_over(&mut direction.next, left_out);
+            }
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Masks the two directions of a Redis connection byte by byte.
 
-use celeryscope_common::{Kind, Record};
+use celeryscope_common::{Idle, Kind, Record};
 
-use super::MASK;
 use super::json::Json;
 use super::names::{
     ERRORS, KEY_AND_VALUE, KEYS_ONLY, MEMBERS, NAMES_IN_REPLY, STATUSES, SUBSCRIPTIONS, Word,
 };
+use super::{MASK, step_over};
 
 /// Longest bulk reply that is taken for a name.
 const NAME_LIMIT: u64 = 1024;
@@ -167,6 +167,19 @@ impl Conversation {
                 self.answers = 0;
                 self.reply = Reply::default();
             }
+        }
+    }
+
+    /// Whole commands and their replies were left out.
+    pub(super) fn idle(&mut self, idle: &Idle) {
+        let between = |direction: &Direction, left: u64| match direction.state {
+            State::Type => left == 0,
+            State::Lost => true,
+            _ => false,
+        };
+        if between(&self.requests, self.request.left) && between(&self.replies, self.reply.left) {
+            step_over(&mut self.requests.next, &idle.sent);
+            step_over(&mut self.replies.next, &idle.received);
         }
     }
 

@@ -538,3 +538,60 @@ fn answers_are_masked() {
     assert_clean(&masked);
     assert_eq!(&masked[32 - end.len() + 1..], &end[1..]);
 }
+
+/// Scenario: polls are left out between two polls, and, so it is said, within a value; with and without secrets after.
+/// Guarantees: between commands masking goes on as if nothing had been left out; within a value all is masked until a call begins
+/// with a command. What says so stays as it is.
+#[test]
+fn polls_that_are_left_out() {
+    let poll = command(&["BRPOP", "celery", "1"]);
+    let idle = |redactor: &mut Redactor, sent: usize, received: usize| {
+        let left_out = |start: usize| LeftOut {
+            start: start as u64,
+            bytes: 100,
+        };
+        let payload = Idle {
+            sent: left_out(sent),
+            received: left_out(received),
+        }
+        .to_bytes();
+        let header = Header {
+            conn: 1,
+            ..Header::default()
+        };
+        let record = Record::new(Kind::Idle, header, &payload);
+        assert_eq!(redactor.mask(&record), record);
+    };
+    let mut redactor = Redactor::default();
+    open(&mut redactor, 0);
+    run(&mut redactor, &transfer(Kind::Send, 0, &poll, &[]));
+    run(&mut redactor, &transfer(Kind::Recv, 0, b"_\r\n", &[]));
+    idle(&mut redactor, poll.len(), 3);
+    let sent = poll.len() + 100;
+    // In two calls: after a gap the second would be masked.
+    let (first, second) = poll.split_at(9);
+    assert_eq!(run(&mut redactor, &transfer(Kind::Send, sent, first, &[])), first);
+    assert_eq!(
+        run(&mut redactor, &transfer(Kind::Send, sent + 9, second, &[])),
+        second
+    );
+    let reply = command(&["celery", &envelope()]);
+    let masked = run(&mut redactor, &transfer(Kind::Recv, 103, &reply, &[]));
+    assert_clean(&masked);
+    assert!(String::from_utf8_lossy(&masked).contains("$6\r\ncelery\r\n"));
+
+    let set = command(&["SET", "session", "hunter2 hunter2 hunter2"]);
+    let (head, tail) = set.split_at(set.len() - 18);
+    let sent = sent + poll.len();
+    run(&mut redactor, &transfer(Kind::Send, sent, head, &[]));
+    idle(&mut redactor, sent + head.len(), 103 + reply.len());
+    let masked = run(
+        &mut redactor,
+        &transfer(Kind::Send, sent + head.len() + 100, tail, &[]),
+    );
+    assert!(
+        masked.iter().all(|byte| *byte == MASK),
+        "{}",
+        masked.escape_ascii()
+    );
+}

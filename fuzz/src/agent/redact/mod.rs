@@ -100,7 +100,10 @@ fn noise(data: &[u8]) {
     let mut start = [0, 0];
     while !input.0.is_empty() {
         let (kind, how) = (input.byte(), input.byte());
-        let kind = Kind::from_raw(u16::from(kind) % 14).unwrap_or(Kind::Send);
+        let kind = match kind {
+            0xff => Kind::Idle,
+            kind => Kind::from_raw(u16::from(kind) % 14).unwrap_or(Kind::Send),
+        };
         let len = usize::from(input.byte());
         let payload = input.bytes(len);
         let offset = &mut start[usize::from(kind == Kind::Send)];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use celeryscope_common::{Kind, Record};
+use celeryscope_common::{Idle, Kind, Record};
 
 use super::RabbitStats;
 use super::channel::{Announced, Channel, Channels, Content};
@@ -11,7 +11,7 @@ use crate::broker::{BrokerEvent, Context, Verdict};
 use crate::celery::content::{self, Content as Held};
 use crate::celery::{TaskMessage, pidbox};
 use crate::limits::Limits;
-use crate::stream::{Call, Chunk, Half};
+use crate::stream::{self, Call, Chunk, Half};
 use crate::wire::amqp::{ContentHeader, Frame, FrameDecoder, FrameKind, Method, Tuning};
 use crate::wire::resp::Item;
 
@@ -82,6 +82,24 @@ impl RabbitConnection {
                 for channel in self.channels.all() {
                     unanswered(channel.lose_count(), out);
                 }
+            }
+        }
+    }
+
+    /// Heartbeats were left out: nothing of them is missed in a direction that stands between two frames. Elsewhere they are none,
+    /// but bytes that look like one, and a gap like any other.
+    pub fn idle(&mut self, idle: &Idle, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+        for (kind, left_out) in [(Kind::Send, idle.sent), (Kind::Recv, idle.received)] {
+            if left_out.bytes == 0 {
+                continue;
+            }
+            self.record(&stream::mark(kind, left_out.start), context, out);
+            let end = left_out.start.saturating_add(left_out.bytes);
+            let sending = kind == Kind::Send;
+            match self.decoder(sending).pending() {
+                0 if sending => self.sent.step_over(end),
+                0 => self.received.step_over(end),
+                _ => self.record(&stream::mark(kind, end), context, out),
             }
         }
     }

@@ -111,6 +111,40 @@ fn lost_publish_with_confirms() {
     assert!(rig.recv(&ack(3, true)).is_empty());
 }
 
+/// Scenario: heartbeats are left out between two frames of one message, and, so it is said, within a frame.
+/// Guarantees: between frames they cost nothing, in either direction; within one they are a gap, and what follows is read.
+#[test]
+fn heartbeats_that_are_left_out() {
+    let gaps = |rig: &Rig<RabbitConnection>| {
+        let (sent, received, ..) = rig.connection.layers();
+        let (sent, received) = (sent.stats(), received.stats());
+        (
+            sent.gap_bytes + received.gap_bytes,
+            sent.idle_bytes + received.idle_bytes,
+        )
+    };
+    let mut rig = rig();
+    let whole = publish("1");
+    let (method, rest) = whole.split_at(whole.len() - content("1").len());
+    rig.send(method);
+    assert!(rig.idle(8, 16).is_empty());
+    assert_eq!(rig.send(rest), ["publish 1 1 to celery", "answered 1 at 25"]);
+    rig.recv(&deliver(1, false, "1"));
+    assert_eq!(gaps(&rig), (0, 24));
+
+    let body = frame(3, b"seventeen letters");
+    rig.send(&body[..9]);
+    rig.idle(8, 0);
+    rig.send(&body[17..]);
+    assert_eq!(gaps(&rig), (8, 24));
+    assert_eq!(
+        rig.send(&publish("2")),
+        ["publish 2 2 to celery", "answered 2 at 65"]
+    );
+    let (.., outgoing, _) = rig.connection.layers();
+    assert_eq!((outgoing.stats().degraded, outgoing.stats().sync_losses), (1, 0));
+}
+
 /// Scenario: deliveries that are acked together, rejected for good, and put back.
 /// Guarantees: each is named by connection, channel and tag; a redelivery says so.
 #[test]

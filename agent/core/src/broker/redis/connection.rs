@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use celeryscope_common::{Kind, Record};
+use celeryscope_common::{Idle, Kind, Record};
 
 use super::RedisStats;
 use super::command::{self, Meaning};
@@ -12,7 +12,7 @@ use crate::broker::BrokerEvent;
 use crate::broker::Context;
 use crate::broker::Verdict;
 use crate::limits::Limits;
-use crate::stream::{Call, Chunk, Half};
+use crate::stream::{self, Call, Chunk, Half};
 use crate::time::Mono;
 use crate::wire::resp::{Command, Item, ReplyDecoder, RequestDecoder, Value};
 
@@ -99,6 +99,27 @@ impl RedisConnection {
             self.send(record, context, out);
         } else {
             self.receive(record, context, out);
+        }
+    }
+
+    /// Polls that found nothing were left out, with their answers: nothing of them is missed where both directions stand between
+    /// two items and no command waits for its answer. Elsewhere they are gaps like any other, since what is an answer to what
+    /// can't be told.
+    pub fn idle(&mut self, idle: &Idle, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+        let both = [(Kind::Send, idle.sent), (Kind::Recv, idle.received)];
+        let both = both.iter().filter(|(_, left_out)| left_out.bytes > 0);
+        for (kind, left_out) in both.clone() {
+            self.record(&stream::mark(*kind, left_out.start), context, out);
+        }
+        let between = self.requests.pending() == 0 && self.replies.pending() == 0;
+        let settled = self.waiting.is_empty() && self.transaction.is_none();
+        for (kind, left_out) in both {
+            let end = left_out.start.saturating_add(left_out.bytes);
+            match kind {
+                _ if !between || !settled => self.record(&stream::mark(*kind, end), context, out),
+                Kind::Send => self.sent.step_over(end),
+                _ => self.received.step_over(end),
+            }
         }
     }
 

@@ -214,6 +214,111 @@ fn lost_reply() {
     assert_eq!(rig.recv(b":3\r\n"), ["answered 3 at 55"]);
 }
 
+fn poll() -> Vec<u8> {
+    command(&[b"BRPOP", b"celery", b"celery\x06\x163", b"1"])
+}
+
+fn message(id: &str) -> Vec<u8> {
+    command(&[b"celery", envelope(id, false).as_bytes()])
+}
+
+/// Bytes in gaps, and bytes stepped over, of both directions.
+fn missing(rig: &Rig<RedisConnection>) -> (u64, u64) {
+    let (sent, received, ..) = rig.connection.layers();
+    let (sent, received) = (sent.stats(), received.stats());
+    (
+        sent.gap_bytes + received.gap_bytes,
+        sent.idle_bytes + received.idle_bytes,
+    )
+}
+
+/// Scenario: a worker that waited: its first poll and its last are told, those between are left out with their answers. Once seen
+/// from the start, once on a connection that is older and tells of what was left out before it tells anything else.
+/// Guarantees: what the last poll brings is delivered; nothing is missed and no sync is lost.
+#[test]
+fn polls_that_are_left_out() {
+    let mut rig = rig();
+    assert_eq!(rig.send(&poll()), ["consumer"]);
+    assert!(rig.recv(b"_\r\n").is_empty());
+    assert!(rig.idle(9 * poll().len(), 9 * 3).is_empty());
+    rig.send(&poll());
+    assert_eq!(rig.recv(&message("1")), ["delivered 1 from celery"]);
+    assert_eq!(missing(&rig), (0, 9 * (poll().len() as u64 + 3)));
+    let stats = rig.connection.stats();
+    assert_eq!(
+        (stats.commands, stats.commands_unpaired, stats.replies_unpaired),
+        (2, 0, 0)
+    );
+
+    let mut older = Rig::with(RedisConnection::new(&Limits::default(), None));
+    older.lose(Kind::Send, 1000);
+    older.lose(Kind::Recv, 70);
+    older.idle(2 * poll().len(), 2 * 3);
+    older.send(&poll());
+    assert_eq!(older.recv(&message("1")), ["delivered 1 from celery"]);
+    assert_eq!(missing(&older).0, 0);
+}
+
+/// Scenario: polls are said to be left out where they can't be: while a publish waits for its answer, whose record was lost; within a
+/// command; within a reply; while another poll waits; in an open transaction.
+/// Guarantees: each is a gap of that length. No answer goes to another command, and after the next poll all is right again.
+#[test]
+fn polls_that_cannot_be_left_out() {
+    let cut = |bytes: Vec<u8>| bytes[..bytes.len() - 9].to_vec();
+    type Before = (Kind, Vec<u8>);
+    let cases: [Vec<Before>; 5] = [
+        vec![(Kind::Send, push("1"))],
+        vec![(Kind::Send, cut(push("1")))],
+        vec![(Kind::Send, poll()), (Kind::Recv, cut(message("1")))],
+        vec![(Kind::Send, poll())],
+        vec![
+            (Kind::Send, command(&[b"MULTI"])),
+            (Kind::Recv, b"+OK\r\n".to_vec()),
+        ],
+    ];
+    for (n, before) in cases.into_iter().enumerate() {
+        let mut rig = rig();
+        let mut events = Vec::new();
+        for (kind, bytes) in before {
+            events.extend(match kind {
+                Kind::Send => rig.send(&bytes),
+                _ => rig.recv(&bytes),
+            });
+        }
+        events.extend(rig.idle(2 * poll().len(), 2 * 3));
+        let left_out = 2 * (poll().len() as u64 + 3);
+        assert_eq!(missing(&rig), (left_out, 0), "case {n}");
+        events.extend(rig.send(&poll()));
+        events.extend(rig.recv(b"_\r\n"));
+        assert!(
+            !events
+                .iter()
+                .any(|e| e.starts_with("answered") || e.starts_with("delivered")),
+            "case {n}: {events:?}"
+        );
+        rig.send(&poll());
+        assert_eq!(rig.recv(&message("2")), ["delivered 2 from celery"], "case {n}");
+        rig.send(&push("3"));
+        assert_eq!(rig.recv(b":1\r\n").len(), 1, "case {n}");
+    }
+}
+
+/// Scenario: what says that polls were left out is lost itself.
+/// Guarantees: a gap in both directions; the poll after the next delivers again.
+#[test]
+fn what_was_left_out_is_not_told() {
+    let mut rig = rig();
+    rig.send(&poll());
+    rig.recv(b"_\r\n");
+    rig.lose(Kind::Send, 4 * poll().len());
+    rig.lose(Kind::Recv, 4 * 3);
+    rig.send(&poll());
+    assert!(rig.recv(&message("1")).is_empty());
+    rig.send(&poll());
+    assert_eq!(rig.recv(&message("2")), ["delivered 2 from celery"]);
+    assert_eq!(missing(&rig), (4 * (poll().len() as u64 + 3), 0));
+}
+
 /// Scenario: a cache on the same Redis, and programs that speak no RESP at all.
 /// Guarantees: both are ignored after a few commands; set-up commands alone decide nothing.
 #[test]
