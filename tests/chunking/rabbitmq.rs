@@ -122,7 +122,7 @@ fn read<'a>(
 }
 
 /// The frames of one direction, each with the offset behind it. What was not captured is in bodies only.
-fn frames(records: &[Owned], calls: &[usize]) -> Vec<(u64, Frame)> {
+fn frames(records: &[Owned], calls: &[usize]) -> Vec<(u64, Frame<'static>)> {
     let mut decoder = FrameDecoder::new(&Limits::default());
     let mut out = Vec::new();
     let mut at = 0;
@@ -138,7 +138,7 @@ fn frames(records: &[Owned], calls: &[usize]) -> Vec<(u64, Frame)> {
             call: Call::default(),
         };
         while let Some(item) = decoder.next(&mut segment) {
-            out.push((at - segment.data.len() as u64, item.value));
+            out.push((at - segment.data.len() as u64, item.value.into_owned()));
         }
     }
     out

@@ -73,7 +73,7 @@ fn frame(buffer: &[u8]) -> Option<(amq_protocol::frame::AMQPFrame, usize)> {
 }
 
 /// Reads as much of a frame as is read of it for Celery, and its whole table.
-fn read(frame: &celeryscope_core::wire::amqp::Frame) {
+fn read(frame: &celeryscope_core::wire::amqp::Frame<'_>) {
     match frame.kind {
         FrameKind::Method => _ = black_box(Method::parse(&frame.payload)),
         FrameKind::Header => {

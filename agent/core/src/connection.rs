@@ -102,7 +102,7 @@ impl Connection {
 
     /// Looks at what is not complete; gives what it was before and what it is now.
     pub(crate) fn weigh(&mut self) -> (u64, u64) {
-        let now = match &self.speaker {
+        let now = match &mut self.speaker {
             Speaker::Unknown(_) => 0,
             Speaker::Redis(redis) => redis.held(),
             Speaker::Rabbit(rabbit) => rabbit.held(),

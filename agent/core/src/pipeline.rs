@@ -8,13 +8,14 @@ use std::time::Duration;
 use celeryscope_common::record::{Idle, Kind, Record, flags};
 
 use crate::bounded::Bounded;
-use crate::broker::{Context, Server, Verdict};
+use crate::broker::{BrokerEvent, Context, Server, Verdict};
 use crate::connection::Connection;
 use crate::held::Held;
 use crate::limits::Limits;
 use crate::span::{Relation, Span, SpanStyle};
 use crate::stats::Stats;
 use crate::task::Engine;
+use crate::text::Text;
 use crate::time::{ClockPair, Mono, Wall};
 
 /// How long a connection that was found not to be Celery's is left alone before it is looked at again.
@@ -66,6 +67,8 @@ pub struct Pipeline {
     /// Bytes that their decoders hold.
     stream_bytes: u64,
     engine: Engine,
+    /// Empty; kept for its memory.
+    events: Vec<BrokerEvent>,
     /// Counters of connections that are gone, and of the pipeline itself.
     past: Stats,
     now: Mono,
@@ -88,6 +91,7 @@ impl Pipeline {
             connections: Bounded::new(config.limits.connections),
             stream_bytes: 0,
             engine: Engine::new(Arc::clone(&config)),
+            events: Vec::new(),
             past: Stats::default(),
             now: Mono::default(),
             ignored: VecDeque::new(),
@@ -116,10 +120,8 @@ impl Pipeline {
                 Some(endpoint) => {
                     self.past.records_control += 1;
                     let address = Ipv6Addr::from(endpoint.addr);
-                    let server = (
-                        address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4),
-                        endpoint.port,
-                    );
+                    let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
+                    let server = (Text::from(address.to_string()), endpoint.port);
                     let older = record.header.flags & flags::MIDSTREAM != 0;
                     let opened = (!older).then_some(Mono(record.header.enter));
                     // Of what a TLS session carries that nobody knows a socket of, the broker's address is not known.
@@ -244,7 +246,7 @@ impl Pipeline {
             return self.open(conn, None, None);
         };
         let opened = sealed.opened.filter(|_| !midstream);
-        let connection = Connection::new(sealed.server, opened);
+        let connection = Connection::new(sealed.server.clone(), opened);
         self.retire(conn, sealed);
         self.insert(conn, connection);
     }
@@ -273,19 +275,21 @@ impl Pipeline {
         let Some(connection) = self.connections.get_mut(&conn) else {
             return;
         };
-        let mut events = Vec::new();
+        let mut events = std::mem::take(&mut self.events);
         let engine = &self.engine;
         let pid = record.header.pid;
         let context = Context {
             capture_args: self.config.capture_args,
             knows_tag: &|tag| engine.knows_tag(pid, tag),
+            share: &|text| engine.share(text),
         };
         let verdict = connection.record(record, &self.config.limits, &context, &mut events);
         let (before, now) = connection.weigh();
         self.stream_bytes = self.stream_bytes.saturating_sub(before).saturating_add(now);
-        for event in events {
-            self.engine.broker(conn, connection.server, event);
+        for event in events.drain(..) {
+            self.engine.broker(conn, connection.server.as_ref(), event);
         }
+        self.events = events;
         if verdict != connection.told {
             connection.told = verdict;
             if verdict == Verdict::Ignore {
@@ -340,7 +344,7 @@ impl Pipeline {
             self.past.streams_shed_bytes += freed;
             self.stream_bytes = self.stream_bytes.saturating_sub(freed);
             for event in events {
-                self.engine.broker(*conn, connection.server, event);
+                self.engine.broker(*conn, connection.server.as_ref(), event);
             }
             // The little that every decoder keeps.
             if freed == 0 {
@@ -370,7 +374,7 @@ impl Pipeline {
         connection.finish(&mut events);
         self.stream_bytes = self.stream_bytes.saturating_sub(connection.held);
         for event in events {
-            self.engine.broker(conn, connection.server, event);
+            self.engine.broker(conn, connection.server.as_ref(), event);
         }
         let (resp, amqp) = connection.pending();
         self.past.resp_unfinished_bytes += resp;

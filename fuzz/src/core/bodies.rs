@@ -11,11 +11,13 @@ use celeryscope_core::celery::{ResultMeta, TraceParent, body, event, legacy};
 
 /// Envelopes, results, events, bodies and contexts, whole and with a hole.
 pub fn envelope(data: &[u8]) {
-    _ = content::read(&Contiguous::whole(data), data.len() as u64, true);
+    _ = content::read(&Contiguous::whole(data), data.len() as u64, true, &|text| {
+        text.into()
+    });
     let (head, tail) = data.split_at(data.len() / 2);
     let len = data.len() as u64 + 1000;
     if let Ok(cut) = Contiguous::with_hole(head, tail, len)
-        && let Content::Task(message) = content::read(&cut, len, false)
+        && let Content::Task(message) = content::read(&cut, len, false, &|text| text.into())
     {
         assert_eq!(
             message.rare().reprs,
@@ -87,7 +89,12 @@ fn in_envelope(content_type: &str, compression: Option<&str>, bytes: &[u8]) {
         r#"{{"body": "{}", "content-type": "{content_type}", "headers": {{{headers}}}, "properties": {{"correlation_id": "c", "body_encoding": "base64"}}}}"#,
         STANDARD.encode(bytes)
     );
-    match content::read(&Contiguous::whole(text.as_bytes()), text.len() as u64, false) {
+    match content::read(
+        &Contiguous::whole(text.as_bytes()),
+        text.len() as u64,
+        false,
+        &|text| text.into(),
+    ) {
         Content::Task(message) => assert_eq!(message.system, Some("redis")),
         Content::Reply { task_id, .. } => assert_eq!(task_id, "c"),
         Content::Other => {}

@@ -42,6 +42,7 @@ macro_rules! decoder {
             type Value = $value;
             fn next(&mut self, segment: &mut Segment<'_>) -> Option<Item<$value>> {
                 self.next(segment)
+                    .map(|item| item.map(|value| value.into_owned()))
             }
             fn gap(&mut self, len: u64) -> Option<Item<$value>> {
                 self.gap(len)
@@ -59,9 +60,9 @@ macro_rules! decoder {
         }
     };
 }
-decoder!(FrameDecoder, Frame, frame_bytes);
-decoder!(RequestDecoder, Command, item_bytes);
-decoder!(ReplyDecoder, Value, item_bytes);
+decoder!(FrameDecoder, Frame<'static>, frame_bytes);
+decoder!(RequestDecoder, Command<'static>, item_bytes);
+decoder!(ReplyDecoder, Value<'static>, item_bytes);
 
 /// Feeds all pieces, no more than `size` bytes at once. Gives each item with the offset behind its last byte.
 pub(crate) fn feed<D: Decoder>(

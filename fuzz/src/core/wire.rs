@@ -57,7 +57,7 @@ pub fn amqp(data: &[u8]) {
     read_table(Table::new(data));
 }
 
-fn read_frame(frame: &Frame) {
+fn read_frame(frame: &Frame<'_>) {
     match frame.kind {
         FrameKind::Method => _ = Method::parse(&frame.payload),
         FrameKind::Header => {
@@ -67,7 +67,9 @@ fn read_frame(frame: &Frame) {
                 }
                 let body = br#"{"task": "t", "id": "1"}"#;
                 for body in [None, Some(&body[..])] {
-                    _ = content::read_amqp(&header, body, frame.payload.len() as u64, true);
+                    _ = content::read_amqp(&header, body, frame.payload.len() as u64, true, &|text| {
+                        text.into()
+                    });
                 }
             }
         }

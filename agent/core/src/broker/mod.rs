@@ -10,8 +10,11 @@ mod rig;
 
 pub use event::BrokerEvent;
 
-/// The broker's address and port.
-pub(crate) type Server = (std::net::IpAddr, u16);
+use crate::celery::content::Share;
+use crate::text::Text;
+
+/// The broker's address, as text, and port.
+pub(crate) type Server = (Text, u16);
 
 /// What the connection needs to know of the rest.
 pub struct Context<'a> {
@@ -19,6 +22,8 @@ pub struct Context<'a> {
     pub capture_args: bool,
     /// Whether the worker behind this connection holds a message with this delivery tag.
     pub knows_tag: &'a dyn Fn(&str) -> bool,
+    /// Shares the texts that many messages have alike.
+    pub share: Share<'a>,
 }
 
 /// What a connection proved to be. The capture side acts on it.

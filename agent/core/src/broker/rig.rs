@@ -110,6 +110,7 @@ impl<C: Reads> Rig<C> {
         let context = Context {
             capture_args: false,
             knows_tag: &|tag| tag == known,
+            share: &|text| text.into(),
         };
         self.connection
             .record(&Record::new(kind, header, bytes), &context, &mut out);

@@ -1,11 +1,15 @@
 //! The body of a task message: measured and counted, never kept.
 
 use std::fmt;
+use std::ops::Deref;
 
-use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use base64::{DecodeSliceError, Engine};
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use smallvec::SmallVec;
+
+use super::json::{NotThat, Reader};
 
 /// A message body as it stands in the envelope.
 #[derive(Debug)]
@@ -14,6 +18,32 @@ pub struct Body<'a> {
     base64: bool,
     /// Length of the text where it was not captured whole.
     cut: Option<u64>,
+}
+
+/// Bytes of a body that need no memory of their own.
+const SHORT: usize = 192;
+
+/// A decoded body.
+#[derive(Debug, PartialEq)]
+pub enum Decoded<'a> {
+    /// It was not encoded.
+    Plain(&'a [u8]),
+    /// These bytes, so many of them.
+    Short([u8; SHORT], usize),
+    /// These bytes.
+    Long(Vec<u8>),
+}
+
+impl Deref for Decoded<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Plain(bytes) => bytes,
+            Self::Short(bytes, len) => bytes.get(..*len).unwrap_or_default(),
+            Self::Long(bytes) => bytes,
+        }
+    }
 }
 
 impl<'a> Body<'a> {
@@ -36,14 +66,18 @@ impl<'a> Body<'a> {
 
     /// The decoded body; `None` when it is cut or not base64.
     #[must_use]
-    pub fn decoded(&self) -> Option<Vec<u8>> {
+    pub fn decoded(&self) -> Option<Decoded<'a>> {
         if self.cut.is_some() {
             return None;
         }
-        if self.base64 {
-            STANDARD.decode(self.text).ok()
-        } else {
-            Some(self.text.as_bytes().to_vec())
+        if !self.base64 {
+            return Some(Decoded::Plain(self.text.as_bytes()));
+        }
+        let mut bytes = [0; SHORT];
+        match STANDARD.decode_slice(self.text, &mut bytes) {
+            Ok(len) => Some(Decoded::Short(bytes, len)),
+            Err(DecodeSliceError::OutputSliceTooSmall) => STANDARD.decode(self.text).ok().map(Decoded::Long),
+            Err(DecodeSliceError::DecodeError(_)) => None,
         }
     }
 }
@@ -51,8 +85,22 @@ impl<'a> Body<'a> {
 /// Positional and keyword arguments of a protocol 2 body in JSON.
 #[must_use]
 pub fn count_arguments(json: &[u8]) -> Option<(u64, u64)> {
-    let (Count(args), Count(kwargs), _): (Count, Count, IgnoredAny) = serde_json::from_slice(json).ok()?;
-    Some((args, kwargs))
+    let mut reader = Reader::of(json).ok()?;
+    let mut counts = SmallVec::<[u64; 3]>::new();
+    let count = |part: &mut Reader<'_>| {
+        counts.push(match counts.len() {
+            0 | 1 => part.count()?,
+            2 => part.skip().map(|()| 0)?,
+            _ => return Err(NotThat),
+        });
+        Ok(())
+    };
+    reader.separated(b'[', b']', count).ok()?;
+    reader.end().ok()?;
+    match counts[..] {
+        [args, kwargs, _] => Some((args, kwargs)),
+        _ => None,
+    }
 }
 
 /// The number of elements of a JSON array or object, whose elements are stepped over.

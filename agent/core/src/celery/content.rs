@@ -13,6 +13,9 @@ use super::message::{Rare, TaskMessage};
 use super::result::ResultMeta;
 use crate::wire::amqp::ContentHeader;
 
+/// Gives what many messages say alike (their task's name, their queue, their sender) as text that they share.
+pub type Share<'a> = &'a dyn Fn(&str) -> Arc<str>;
+
 /// Bytes of stamps that are kept.
 const LONGEST_STAMPS: usize = 4096;
 
@@ -43,7 +46,7 @@ pub enum Content {
 
 /// Reads what an envelope of `envelope_size` bytes holds. Argument representations are kept only when `keep_args`.
 #[must_use]
-pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool) -> Content {
+pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool, share: Share<'_>) -> Content {
     let Ok(envelope) = captured.envelope() else {
         return Content::Malformed;
     };
@@ -65,7 +68,7 @@ pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool) -> C
     let mut message = match (&headers.task, &headers.id) {
         (Some(_), Some(_)) => {
             let counts = json.as_deref().and_then(count_arguments);
-            protocol_2(headers, counts, keep_args)
+            protocol_2(headers, counts, keep_args, share)
         }
         (None, None) => {
             if let Some(name) = &headers.hostname {
@@ -76,7 +79,7 @@ pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool) -> C
                 };
             }
             let correlation_id = envelope.properties.correlation_id.as_ref().map(Text::as_str);
-            match without_headers(json.as_deref(), correlation_id) {
+            match without_headers(json.as_deref(), correlation_id, share) {
                 Ok(message) => message,
                 Err(content) => return content,
             }
@@ -86,14 +89,20 @@ pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool) -> C
     message.system = Some("redis");
     message.envelope_size = envelope_size;
     message.body_size = Some(body.size());
-    address(&mut message, &envelope);
+    address(&mut message, &envelope, share);
     Content::Task(Box::new(message))
 }
 
 /// Reads an AMQP message: what its content header and, where it was kept whole, its body say. `size` is that of header
 /// and body together.
 #[must_use]
-pub fn read_amqp(header: &ContentHeader<'_>, body: Option<&[u8]>, size: u64, keep_args: bool) -> Content {
+pub fn read_amqp(
+    header: &ContentHeader<'_>,
+    body: Option<&[u8]>,
+    size: u64,
+    keep_args: bool,
+    share: Share<'_>,
+) -> Content {
     let headers = match header.headers.map(|table| Headers::of_table(&table)) {
         Some(Ok(headers)) => headers,
         Some(Err(NotThat)) => return Content::Malformed,
@@ -105,7 +114,10 @@ pub fn read_amqp(header: &ContentHeader<'_>, body: Option<&[u8]>, size: u64, kee
     };
     let json = body.and_then(|bytes| form.json(bytes));
     let mut message = match (&headers.task, &headers.id) {
-        (Some(_), Some(_)) => protocol_2(&headers, json.as_deref().and_then(count_arguments), keep_args),
+        (Some(_), Some(_)) => {
+            let counts = json.as_deref().and_then(count_arguments);
+            protocol_2(&headers, counts, keep_args, share)
+        }
         (None, None) => {
             if let Some(name) = &headers.hostname {
                 let events = json.as_deref().map_or_else(Vec::new, event::parse);
@@ -114,7 +126,7 @@ pub fn read_amqp(header: &ContentHeader<'_>, body: Option<&[u8]>, size: u64, kee
                     events,
                 };
             }
-            match without_headers(json.as_deref(), header.correlation_id) {
+            match without_headers(json.as_deref(), header.correlation_id, share) {
                 Ok(message) => message,
                 Err(content) => return content,
             }
@@ -124,13 +136,17 @@ pub fn read_amqp(header: &ContentHeader<'_>, body: Option<&[u8]>, size: u64, kee
     message.envelope_size = size;
     message.body_size = Some(header.body_size);
     message.priority = header.priority.map(i64::from).filter(|p| *p != 0);
-    message.reply_to = header.reply_to.map(Arc::from);
+    message.reply_to = header.reply_to.map(share);
     message.correlation_id = header.correlation_id.map(|id| shared_or(&message.id, id));
     Content::Task(Box::new(message))
 }
 
 fn owned(text: &Option<Text<'_>>) -> Option<Arc<str>> {
     text.as_ref().map(|text| Arc::from(text.as_str()))
+}
+
+fn shared(text: &Option<Text<'_>>, share: Share<'_>) -> Option<Arc<str>> {
+    text.as_ref().map(|text| share(text.as_str()))
 }
 
 /// The same, shared with the task's id where it is that: a first task is its own root and, nearly always, its own conversation.
@@ -146,13 +162,18 @@ fn shared_or(id: &Arc<str>, text: &str) -> Arc<str> {
     }
 }
 
-fn protocol_2(headers: &Headers<'_>, counts: Option<(u64, u64)>, keep_args: bool) -> TaskMessage {
+fn protocol_2(
+    headers: &Headers<'_>,
+    counts: Option<(u64, u64)>,
+    keep_args: bool,
+    share: Share<'_>,
+) -> TaskMessage {
     let repr = |text: &Option<Text<'_>>| {
         text.as_ref()
             .map_or_else(String::new, |text| text.as_str().to_owned())
     };
     let reprs = keep_args.then(|| (repr(&headers.argsrepr), repr(&headers.kwargsrepr)));
-    let name = owned(&headers.task).unwrap_or_default();
+    let name = shared(&headers.task, share).unwrap_or_default();
     let id = owned(&headers.id).unwrap_or_default();
     let unlocks = (headers.argsrepr.as_ref())
         .filter(|_| *name == *"celery.chord_unlock")
@@ -178,7 +199,7 @@ fn protocol_2(headers: &Headers<'_>, counts: Option<(u64, u64)>, keep_args: bool
         group: owned(&headers.group),
         retries: headers.retries.unwrap_or(0),
         replacements: headers.replaced_task_nesting.unwrap_or(0),
-        origin: owned(&headers.origin),
+        origin: shared(&headers.origin, share),
         ignore_result: headers.ignore_result.unwrap_or(false),
         traceparent: headers.context(),
         args_count: counts.map(|c| c.0),
@@ -198,11 +219,16 @@ fn first_text(repr: &str) -> Option<Arc<str>> {
 }
 
 /// Headers without a task: a protocol 1 message or a result, told apart by the body.
-fn without_headers(json: Option<&[u8]>, correlation_id: Option<&str>) -> Result<TaskMessage, Content> {
+fn without_headers(
+    json: Option<&[u8]>,
+    correlation_id: Option<&str>,
+    share: Share<'_>,
+) -> Result<TaskMessage, Content> {
     let Some(json) = json else {
         return Err(Content::Other);
     };
-    if let Some(legacy) = legacy::read(json) {
+    if let Some(mut legacy) = legacy::read(json) {
+        legacy.name = share(&legacy.name);
         return Ok(legacy);
     }
     let reply = |id: &str| {
@@ -214,15 +240,15 @@ fn without_headers(json: Option<&[u8]>, correlation_id: Option<&str>) -> Result<
     Err(correlation_id.and_then(reply).unwrap_or(Content::Other))
 }
 
-fn address(message: &mut TaskMessage, envelope: &Envelope<'_>) {
+fn address(message: &mut TaskMessage, envelope: &Envelope<'_>, share: Share<'_>) {
     let properties = &envelope.properties;
     message.priority = properties.priority.filter(|p| *p != 0);
-    message.reply_to = owned(&properties.reply_to);
+    message.reply_to = shared(&properties.reply_to, share);
     message.correlation_id = owned_or(&message.id, &properties.correlation_id);
     message.delivery_tag = owned(&properties.delivery_tag).unwrap_or_default();
     let info = &properties.delivery_info;
-    message.exchange = owned(&info.exchange).unwrap_or_default();
-    message.routing_key = owned(&info.routing_key).unwrap_or_default();
+    message.exchange = shared(&info.exchange, share).unwrap_or_default();
+    message.routing_key = shared(&info.routing_key, share).unwrap_or_default();
     message.redelivered = info.redelivered.unwrap_or(false);
 }
 
@@ -232,7 +258,7 @@ mod tests {
 
     fn task(headers: &str) -> TaskMessage {
         let json = format!(r#"{{"headers": {{"task": "t", "id": "1", {headers}}}}}"#);
-        match read(&Contiguous::whole(json.as_bytes()), 0, false) {
+        match read(&Contiguous::whole(json.as_bytes()), 0, false, &|text| text.into()) {
             Content::Task(message) => *message,
             other => panic!("{other:?}"),
         }

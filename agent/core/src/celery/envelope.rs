@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::headers::Headers;
-use super::json::{NotThat, Reader, object};
+use super::json::{Expected, NotThat, Reader, object};
 
 /// A decoded envelope. Strings borrow from it where JSON allows.
 #[derive(Debug, Default)]
@@ -136,17 +136,35 @@ impl<'a> Contiguous<'a> {
     }
 }
 
+/// Members of an envelope.
+#[derive(Clone, Copy)]
+enum Member {
+    Body,
+    ContentEncoding,
+    ContentType,
+    Headers,
+    Properties,
+}
+
 impl<'a> Envelope<'a> {
+    const MEMBERS: Expected<Member> = Expected::new(&[
+        (r#""body": "#, Member::Body),
+        (r#""content-encoding": "#, Member::ContentEncoding),
+        (r#""content-type": "#, Member::ContentType),
+        (r#""headers": "#, Member::Headers),
+        (r#""properties": "#, Member::Properties),
+    ]);
+
     fn read(json: &'a [u8]) -> Result<Self, NotThat> {
         let mut envelope = Self::default();
-        object(json, |name, value| {
-            match name {
-                "body" => envelope.body = value.string()?,
-                "content-type" => envelope.content_type = value.text()?,
-                "headers" if value.null()? => envelope.headers = None,
-                "headers" => envelope.headers = Some(Headers::read(value)?),
-                "properties" => envelope.properties = Properties::read(value)?,
-                _ => value.skip()?,
+        object(json, Self::MEMBERS, |member, value| {
+            match member {
+                Member::Body => envelope.body = value.string()?,
+                Member::ContentEncoding => value.skip()?,
+                Member::ContentType => envelope.content_type = value.text()?,
+                Member::Headers if value.null()? => envelope.headers = None,
+                Member::Headers => Headers::read(value, envelope.headers.insert(Headers::default()))?,
+                Member::Properties => envelope.properties.read(value)?,
             }
             Ok(())
         })?;
@@ -154,39 +172,72 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// Members of `properties`.
+#[derive(Clone, Copy)]
+enum Property {
+    CorrelationId,
+    ReplyTo,
+    DeliveryMode,
+    DeliveryInfo,
+    Priority,
+    BodyEncoding,
+    DeliveryTag,
+}
+
 impl<'a> Properties<'a> {
-    fn read(json: &mut Reader<'a>) -> Result<Self, NotThat> {
-        let mut properties = Self::default();
-        json.members(|name, value| {
-            match name {
-                "correlation_id" => properties.correlation_id = value.text()?,
-                "reply_to" => properties.reply_to = value.text()?,
-                "priority" => properties.priority = value.number()?,
-                "body_encoding" => properties.body_encoding = value.text()?,
-                "delivery_tag" => properties.delivery_tag = value.text()?,
-                "delivery_info" if value.null()? => {}
-                "delivery_info" => properties.delivery_info = DeliveryInfo::read(value)?,
-                _ => value.skip()?,
+    const MEMBERS: Expected<Property> = Expected::new(&[
+        (r#""correlation_id": "#, Property::CorrelationId),
+        (r#""reply_to": "#, Property::ReplyTo),
+        (r#""delivery_mode": "#, Property::DeliveryMode),
+        (r#""delivery_info": "#, Property::DeliveryInfo),
+        (r#""priority": "#, Property::Priority),
+        (r#""body_encoding": "#, Property::BodyEncoding),
+        (r#""delivery_tag": "#, Property::DeliveryTag),
+    ]);
+
+    fn read(&mut self, json: &mut Reader<'a>) -> Result<(), NotThat> {
+        *self = Self::default();
+        json.members(Self::MEMBERS, |property, value| {
+            match property {
+                Property::CorrelationId => self.correlation_id = value.text()?,
+                Property::ReplyTo => self.reply_to = value.text()?,
+                Property::DeliveryMode => value.skip()?,
+                Property::DeliveryInfo if value.null()? => {}
+                Property::DeliveryInfo => self.delivery_info.read(value)?,
+                Property::Priority => self.priority = value.number()?,
+                Property::BodyEncoding => self.body_encoding = value.text()?,
+                Property::DeliveryTag => self.delivery_tag = value.text()?,
             }
             Ok(())
-        })?;
-        Ok(properties)
+        })
     }
 }
 
+/// Members of `delivery_info`.
+#[derive(Clone, Copy)]
+enum Delivery {
+    Exchange,
+    RoutingKey,
+    Redelivered,
+}
+
 impl<'a> DeliveryInfo<'a> {
-    fn read(json: &mut Reader<'a>) -> Result<Self, NotThat> {
-        let mut info = Self::default();
-        json.members(|name, value| {
-            match name {
-                "exchange" => info.exchange = value.text()?,
-                "routing_key" => info.routing_key = value.text()?,
-                "redelivered" => info.redelivered = value.bool()?,
-                _ => value.skip()?,
+    const MEMBERS: Expected<Delivery> = Expected::new(&[
+        (r#""exchange": "#, Delivery::Exchange),
+        (r#""routing_key": "#, Delivery::RoutingKey),
+        (r#""redelivered": "#, Delivery::Redelivered),
+    ]);
+
+    fn read(&mut self, json: &mut Reader<'a>) -> Result<(), NotThat> {
+        *self = Self::default();
+        json.members(Self::MEMBERS, |member, value| {
+            match member {
+                Delivery::Exchange => self.exchange = value.text()?,
+                Delivery::RoutingKey => self.routing_key = value.text()?,
+                Delivery::Redelivered => self.redelivered = value.bool()?,
             }
             Ok(())
-        })?;
-        Ok(info)
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::envelope::Text;
-use super::json::{NotThat, Reader};
+use super::json::{Expected, NotThat, Reader};
 use super::traceparent::TraceParent;
 use crate::wire::amqp::{Field, Table};
 
@@ -35,43 +35,108 @@ pub struct Headers<'a> {
     pub(super) kwargsrepr: Option<Text<'a>>,
 }
 
+/// A header's name. What is of no use is named where it comes as a rule.
+#[derive(Clone, Copy)]
+enum Name {
+    Task,
+    Id,
+    RootId,
+    ParentId,
+    Group,
+    Retries,
+    Eta,
+    Expires,
+    Origin,
+    IgnoreResult,
+    ReplacedTaskNesting,
+    Compression,
+    Traceparent,
+    Tracestate,
+    B3,
+    B3TraceId,
+    B3SpanId,
+    B3Sampled,
+    Stamps,
+    Hostname,
+    Argsrepr,
+    Kwargsrepr,
+    Unused,
+}
+
+/// In Celery's order.
+const NAMES: Expected<Name> = Expected::new(&[
+    (r#""lang": "#, Name::Unused),
+    (r#""task": "#, Name::Task),
+    (r#""id": "#, Name::Id),
+    (r#""shadow": "#, Name::Unused),
+    (r#""eta": "#, Name::Eta),
+    (r#""expires": "#, Name::Expires),
+    (r#""group": "#, Name::Group),
+    (r#""group_index": "#, Name::Unused),
+    (r#""retries": "#, Name::Retries),
+    (r#""timelimit": "#, Name::Unused),
+    (r#""root_id": "#, Name::RootId),
+    (r#""parent_id": "#, Name::ParentId),
+    (r#""argsrepr": "#, Name::Argsrepr),
+    (r#""kwargsrepr": "#, Name::Kwargsrepr),
+    (r#""origin": "#, Name::Origin),
+    (r#""ignore_result": "#, Name::IgnoreResult),
+    (r#""replaced_task_nesting": "#, Name::ReplacedTaskNesting),
+    (r#""stamped_headers": "#, Name::Unused),
+    (r#""stamps": "#, Name::Stamps),
+    (r#""compression": "#, Name::Compression),
+    (r#""traceparent": "#, Name::Traceparent),
+    (r#""tracestate": "#, Name::Tracestate),
+    (r#""hostname": "#, Name::Hostname),
+    (r#""b3": "#, Name::B3),
+    (r#""x-b3-traceid": "#, Name::B3TraceId),
+    (r#""X-B3-TraceId": "#, Name::B3TraceId),
+    (r#""x-b3-spanid": "#, Name::B3SpanId),
+    (r#""X-B3-SpanId": "#, Name::B3SpanId),
+    (r#""x-b3-sampled": "#, Name::B3Sampled),
+    (r#""X-B3-Sampled": "#, Name::B3Sampled),
+]);
+
 impl<'a> Headers<'a> {
     /// From JSON.
-    pub(super) fn read(json: &mut Reader<'a>) -> Result<Self, NotThat> {
-        let mut headers = Self::default();
-        json.members(|name, value| {
+    pub(super) fn read(json: &mut Reader<'a>, headers: &mut Self) -> Result<(), NotThat> {
+        json.members(NAMES, |name, value| {
             match name {
-                "retries" => headers.retries = value.number()?,
-                "replaced_task_nesting" => headers.replaced_task_nesting = value.number()?,
-                "ignore_result" => headers.ignore_result = value.bool()?,
-                "stamps" => {
+                Name::Unused => value.skip()?,
+                Name::Retries => headers.retries = value.number()?,
+                Name::ReplacedTaskNesting => headers.replaced_task_nesting = value.number()?,
+                Name::IgnoreResult => headers.ignore_result = value.bool()?,
+                Name::Stamps => {
                     headers.stamps = Some(Cow::Borrowed(value.raw()?)).filter(|json| json != "null");
                 }
-                name => match headers.text(name) {
-                    Some(slot) => *slot = value.text()?,
-                    None => value.skip()?,
-                },
+                name => {
+                    if let Some(slot) = headers.text(name) {
+                        *slot = value.text()?;
+                    }
+                }
             }
             Ok(())
-        })?;
-        Ok(headers)
+        })
     }
 
     /// The same headers from an AMQP table, in whatever order: a broker that dead-letters a message sorts them.
     pub(super) fn of_table(table: &Table<'a>) -> Result<Self, NotThat> {
         let mut headers = Self::default();
-        for (name, field) in table.fields() {
+        let mut names = NAMES;
+        for (name, field, text) in table.fields_and_texts() {
+            let Some(name) = names.find(name) else { continue };
             match name {
-                "retries" => headers.retries = number(field)?,
-                "replaced_task_nesting" => headers.replaced_task_nesting = number(field)?,
-                "ignore_result" => {
+                Name::Unused => {}
+                Name::Retries => headers.retries = number(field)?,
+                Name::ReplacedTaskNesting => headers.replaced_task_nesting = number(field)?,
+                Name::IgnoreResult => {
                     headers.ignore_result = match field {
                         Field::Bool(ignore) => Some(ignore),
                         Field::Void => None,
                         _ => return Err(NotThat),
                     };
                 }
-                "stamps" => {
+                Name::Stamps => {
                     if let Field::Table(stamps) = field {
                         headers.stamps = Some(Cow::Owned(stamps_json(&stamps)));
                     }
@@ -80,7 +145,7 @@ impl<'a> Headers<'a> {
                     if let Some(slot) = headers.text(name) {
                         *slot = match field {
                             Field::Void => None,
-                            field => Some(Text(Cow::Borrowed(field.text().ok_or(NotThat)?))),
+                            _ => Some(Text(Cow::Borrowed(text.ok_or(NotThat)?))),
                         };
                     }
                 }
@@ -90,27 +155,29 @@ impl<'a> Headers<'a> {
     }
 
     /// Where the header of this name is kept, if it is a text that is.
-    fn text(&mut self, name: &str) -> Option<&mut Option<Text<'a>>> {
+    fn text(&mut self, name: Name) -> Option<&mut Option<Text<'a>>> {
         Some(match name {
-            "task" => &mut self.task,
-            "id" => &mut self.id,
-            "root_id" => &mut self.root_id,
-            "parent_id" => &mut self.parent_id,
-            "group" => &mut self.group,
-            "eta" => &mut self.eta,
-            "expires" => &mut self.expires,
-            "origin" => &mut self.origin,
-            "compression" => &mut self.compression,
-            "traceparent" => &mut self.traceparent,
-            "tracestate" => &mut self.tracestate,
-            "b3" => &mut self.b3,
-            "x-b3-traceid" | "X-B3-TraceId" => &mut self.b3_trace_id,
-            "x-b3-spanid" | "X-B3-SpanId" => &mut self.b3_span_id,
-            "x-b3-sampled" | "X-B3-Sampled" => &mut self.b3_sampled,
-            "hostname" => &mut self.hostname,
-            "argsrepr" => &mut self.argsrepr,
-            "kwargsrepr" => &mut self.kwargsrepr,
-            _ => return None,
+            Name::Task => &mut self.task,
+            Name::Id => &mut self.id,
+            Name::RootId => &mut self.root_id,
+            Name::ParentId => &mut self.parent_id,
+            Name::Group => &mut self.group,
+            Name::Eta => &mut self.eta,
+            Name::Expires => &mut self.expires,
+            Name::Origin => &mut self.origin,
+            Name::Compression => &mut self.compression,
+            Name::Traceparent => &mut self.traceparent,
+            Name::Tracestate => &mut self.tracestate,
+            Name::B3 => &mut self.b3,
+            Name::B3TraceId => &mut self.b3_trace_id,
+            Name::B3SpanId => &mut self.b3_span_id,
+            Name::B3Sampled => &mut self.b3_sampled,
+            Name::Hostname => &mut self.hostname,
+            Name::Argsrepr => &mut self.argsrepr,
+            Name::Kwargsrepr => &mut self.kwargsrepr,
+            Name::Retries | Name::ReplacedTaskNesting | Name::IgnoreResult | Name::Stamps | Name::Unused => {
+                return None;
+            }
         })
     }
 }

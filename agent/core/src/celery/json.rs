@@ -11,67 +11,173 @@ use super::envelope::Text;
 /// Deepest nesting that is stepped over; one bit each tells objects from arrays.
 const DEPTH: u32 = 128;
 
-/// A string up to this length is looked through without a search's start-up.
-const SHORT: usize = 64;
-
 /// It is not JSON, or not of the type that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotThat;
 
-/// Gives `take` the name of each member of the object that `json` is, and the value for it to read, or to step over.
-///
-/// # Errors
-/// It is no object, or `take` says so.
-pub(super) fn object<'a>(
-    json: &'a [u8],
-    take: impl FnMut(&str, &mut Reader<'a>) -> Result<(), NotThat>,
-) -> Result<(), NotThat> {
-    let mut reader = Reader(std::str::from_utf8(json).map_err(|_| NotThat)?);
-    reader.members(take)?;
-    if reader.peek().is_ok() {
-        Err(NotThat)
-    } else {
-        Ok(())
+/// Names that are looked for, in the order in which they come as a rule: each as JSON's usual writers write it before a value
+/// (`"name": `), and what stands for it. The next one is tried first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected<F: 'static> {
+    names: &'static [(&'static str, F)],
+    next: usize,
+}
+
+impl<F: Copy> Expected<F> {
+    pub(super) const fn new(names: &'static [(&'static str, F)]) -> Self {
+        Self { names, next: 0 }
+    }
+
+    /// The next name, if `json` goes on with it, and how many bytes it takes.
+    fn at_once(&mut self, json: &[u8]) -> Option<(F, usize)> {
+        let (written, field) = self.names.get(self.next)?;
+        if !json.starts_with(written.as_bytes()) {
+            return None;
+        }
+        self.next += 1;
+        Some((*field, written.len()))
+    }
+
+    /// What stands for this name, if it is one of those.
+    pub(super) fn find(&mut self, name: &str) -> Option<F> {
+        let fits = |(written, _): &(&str, F)| {
+            let quoted = written.strip_prefix('"').and_then(|rest| rest.strip_prefix(name));
+            quoted.is_some_and(|rest| rest.starts_with('"'))
+        };
+        let later = self.names.get(self.next..).unwrap_or_default();
+        let at = match later.first() {
+            Some(next) if fits(next) => self.next,
+            _ => self.names.iter().position(fits)?,
+        };
+        self.next = at + 1;
+        self.names.get(at).map(|(_, field)| *field)
     }
 }
 
+/// Gives `take` each expected member of the object that `json` is, for it to read the value.
+///
+/// # Errors
+/// It is no object, or `take` says so.
+pub(super) fn object<'a, F: Copy>(
+    json: &'a [u8],
+    expected: Expected<F>,
+    take: impl FnMut(F, &mut Reader<'a>) -> Result<(), NotThat>,
+) -> Result<(), NotThat> {
+    let mut reader = Reader::of(json)?;
+    reader.members(expected, take)?;
+    reader.end()
+}
+
 /// At a value; each method reads it and leaves what follows.
-pub(super) struct Reader<'a>(&'a str);
+pub(super) struct Reader<'a> {
+    json: &'a str,
+    at: usize,
+    /// There is no backslash in it: a string ends with the next quote.
+    plain: bool,
+}
 
 impl<'a> Reader<'a> {
-    /// An object: gives `take` the name of each member, and its value to read or step over.
-    pub(super) fn members(
+    pub(super) fn of(json: &'a [u8]) -> Result<Self, NotThat> {
+        Ok(Self {
+            json: std::str::from_utf8(json).map_err(|_| NotThat)?,
+            at: 0,
+            plain: memchr::memchr(b'\\', json).is_none(),
+        })
+    }
+
+    /// Nothing comes any more.
+    pub(super) fn end(&mut self) -> Result<(), NotThat> {
+        if self.peek().is_ok() { Err(NotThat) } else { Ok(()) }
+    }
+
+    /// An object: gives `take` each expected member, for it to read the value. Others are stepped over.
+    pub(super) fn members<F: Copy>(
         &mut self,
-        mut take: impl FnMut(&str, &mut Self) -> Result<(), NotThat>,
+        mut expected: Expected<F>,
+        mut take: impl FnMut(F, &mut Self) -> Result<(), NotThat>,
     ) -> Result<(), NotThat> {
-        self.expect(b'{')?;
-        if self.peek()? == b'}' {
-            self.step(1);
+        self.separated(b'{', b'}', |value| {
+            let field = if let Some((field, len)) = expected.at_once(value.rest()) {
+                value.at += len;
+                Some(field)
+            } else {
+                expected.find(value.name()?.as_str())
+            };
+            match field {
+                Some(field) => take(field, value),
+                None => value.skip(),
+            }
+        })
+    }
+
+    /// How many values there are in an array, or members in an object; none for null.
+    pub(super) fn count(&mut self) -> Result<u64, NotThat> {
+        let mut count = 0;
+        match self.peek()? {
+            b'[' => self.separated(b'[', b']', |value| {
+                count += 1;
+                value.skip()
+            })?,
+            b'{' => self.separated(b'{', b'}', |value| {
+                count += 1;
+                value.name()?;
+                value.skip()
+            })?,
+            _ if self.null()? => {}
+            _ => return Err(NotThat),
+        }
+        Ok(count)
+    }
+
+    /// A member's name, and the colon behind it.
+    fn name(&mut self) -> Result<Text<'a>, NotThat> {
+        let name = self.string()?;
+        self.expect(b':')?;
+        Ok(name)
+    }
+
+    /// What stands between these brackets, with commas between.
+    pub(super) fn separated(
+        &mut self,
+        open: u8,
+        close: u8,
+        mut take: impl FnMut(&mut Self) -> Result<(), NotThat>,
+    ) -> Result<(), NotThat> {
+        self.expect(open)?;
+        if self.peek()? == close {
+            self.at += 1;
             return Ok(());
         }
         loop {
-            let (quoted, escaped) = self.quoted()?;
-            self.expect(b':')?;
-            if escaped {
-                take(plain(quoted, true)?.as_str(), self)?;
-            } else {
-                take(inside(quoted)?, self)?;
-            }
-            match self.peek()? {
-                b',' => self.step(1),
-                b'}' => {
-                    self.step(1);
-                    return Ok(());
-                }
-                _ => return Err(NotThat),
+            take(self)?;
+            match *self.rest() {
+                // As Python writes it.
+                [b',', b' ', ..] => self.at += 2,
+                _ => match self.peek()? {
+                    b',' => self.at += 1,
+                    end if end == close => {
+                        self.at += 1;
+                        return Ok(());
+                    }
+                    _ => return Err(NotThat),
+                },
             }
         }
     }
 
     /// A string.
     pub(super) fn string(&mut self) -> Result<Text<'a>, NotThat> {
-        let (quoted, escaped) = self.quoted()?;
-        plain(quoted, escaped)
+        let begin = self.begin()?;
+        let escaped = self.quoted()?;
+        let text = if escaped {
+            let quoted = self.json.get(begin..self.at).ok_or(NotThat)?;
+            serde_json::from_str(quoted)
+                .map(Cow::Owned)
+                .map_err(|_| NotThat)?
+        } else {
+            Cow::Borrowed(self.json.get(begin + 1..self.at - 1).ok_or(NotThat)?)
+        };
+        Ok(Text(text))
     }
 
     /// A string, or `None` for null.
@@ -83,9 +189,13 @@ impl<'a> Reader<'a> {
     }
 
     /// A whole number, or `None` for null.
-    pub(super) fn number<N: std::str::FromStr>(&mut self) -> Result<Option<N>, NotThat> {
+    pub(super) fn number<N: std::str::FromStr + From<u8>>(&mut self) -> Result<Option<N>, NotThat> {
         if self.null()? {
             return Ok(None);
+        }
+        if let [digit @ b'0'..=b'9', b',' | b'}', ..] = *self.rest() {
+            self.at += 1;
+            return Ok(Some(N::from(digit - b'0')));
         }
         self.scalar()?.parse().map(Some).map_err(|_| NotThat)
     }
@@ -102,92 +212,111 @@ impl<'a> Reader<'a> {
 
     /// Whether the value is null; only then it is read.
     pub(super) fn null(&mut self) -> Result<bool, NotThat> {
-        let null = self.peek()? == b'n';
-        if null && self.scalar()? != "null" {
+        if self.peek()? != b'n' {
+            return Ok(false);
+        }
+        if !self.rest().starts_with(b"null") {
             return Err(NotThat);
         }
-        Ok(null)
+        self.at += 4;
+        Ok(true)
     }
 
     /// Any value, as it stands.
     pub(super) fn raw(&mut self) -> Result<&'a str, NotThat> {
-        match self.peek()? {
-            b'"' => self.quoted().map(|(quoted, _)| quoted),
-            b'{' | b'[' => self.nested(),
-            _ => self.scalar(),
-        }
+        let begin = self.begin()?;
+        self.skip()?;
+        self.json.get(begin..self.at).ok_or(NotThat)
     }
 
     /// Steps over any value.
     pub(super) fn skip(&mut self) -> Result<(), NotThat> {
-        self.raw().map(|_| ())
+        match self.peek()? {
+            b'"' => self.quoted().map(|_| ()),
+            b'{' | b'[' => self.nested(),
+            _ if self.null()? => Ok(()),
+            _ => self.scalar().map(|_| ()),
+        }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.json.as_bytes().get(self.at..).unwrap_or_default()
     }
 
     /// The next byte that is no blank.
     fn peek(&mut self) -> Result<u8, NotThat> {
         loop {
-            match self.0.as_bytes().first() {
-                Some(b' ' | b'\n' | b'\r' | b'\t') => self.step(1),
+            match self.json.as_bytes().get(self.at) {
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
                 Some(byte) => return Ok(*byte),
                 None => return Err(NotThat),
             }
         }
     }
 
-    fn step(&mut self, len: usize) {
-        self.0 = self.0.get(len..).unwrap_or_default();
-    }
-
-    fn take(&mut self, len: usize) -> Result<&'a str, NotThat> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(NotThat)?;
-        self.0 = rest;
-        Ok(taken)
+    /// Where the value begins.
+    fn begin(&mut self) -> Result<usize, NotThat> {
+        self.peek().map(|_| self.at)
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), NotThat> {
         if self.peek()? != byte {
             return Err(NotThat);
         }
-        self.step(1);
+        self.at += 1;
         Ok(())
     }
 
-    /// A string with its quotes, and whether it has escapes.
-    fn quoted(&mut self) -> Result<(&'a str, bool), NotThat> {
-        if self.peek()? != b'"' {
-            return Err(NotThat);
+    /// Steps over a string; says whether it has escapes.
+    fn quoted(&mut self) -> Result<bool, NotThat> {
+        self.expect(b'"')?;
+        let mut escaped = false;
+        loop {
+            let found = if self.plain {
+                quote(self.rest())
+            } else {
+                memchr::memchr2(b'"', b'\\', self.rest())
+            };
+            self.at += found.ok_or(NotThat)? + 1;
+            if self.plain || self.json.as_bytes().get(self.at - 1) == Some(&b'"') {
+                return Ok(escaped);
+            }
+            escaped = true;
+            self.at += 1;
         }
-        let (len, escaped) = string_len(self.0.as_bytes()).ok_or(NotThat)?;
-        Ok((self.take(len)?, escaped))
     }
 
+    /// Anything but strings, objects and arrays. That it ends here is for those to find out who read what comes next.
     fn scalar(&mut self) -> Result<&'a str, NotThat> {
-        self.peek()?;
-        let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t');
-        let len = self
-            .0
-            .bytes()
-            .position(|byte| ends(&byte))
-            .unwrap_or(self.0.len());
-        let scalar = self.take(len)?;
-        let number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-        let known = matches!(scalar, "null" | "true" | "false")
-            || (scalar.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && scalar.bytes().all(|byte| number(&byte)))
-            // Python writes and reads these.
-            || matches!(scalar, "NaN" | "Infinity" | "-Infinity");
-        if known { Ok(scalar) } else { Err(NotThat) }
+        // Python writes and reads the last three.
+        const WORDS: [&[u8]; 6] = [b"null", b"true", b"false", b"NaN", b"Infinity", b"-Infinity"];
+        let begin = self.begin()?;
+        let rest = self.rest();
+        let is_number = match rest {
+            [b'-', b'I', ..] => false,
+            [b'-' | b'0'..=b'9', ..] => true,
+            _ => false,
+        };
+        let len = if is_number {
+            let number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+            rest.iter().take_while(|byte| number(byte)).count()
+        } else {
+            let word = WORDS.into_iter().find(|word| rest.starts_with(word));
+            word.ok_or(NotThat)?.len()
+        };
+        self.at += len;
+        self.json.get(begin..self.at).ok_or(NotThat)
     }
 
     /// An object or an array, from its opening bracket on. That its members are separated as they should be is for those to find out
     /// who read them.
-    fn nested(&mut self) -> Result<&'a str, NotThat> {
-        let whole = self.0.as_bytes();
+    fn nested(&mut self) -> Result<(), NotThat> {
         // Of each level whether it is an object; the innermost is the lowest bit.
-        let (mut objects, mut depth, mut at) = (0_u128, 0_u32, 0_usize);
+        let (mut objects, mut depth) = (0_u128, 0_u32);
         loop {
-            match *whole.get(at).ok_or(NotThat)? {
+            match *self.json.as_bytes().get(self.at).ok_or(NotThat)? {
                 b'"' => {
-                    at += string_len(whole.get(at..).unwrap_or_default()).ok_or(NotThat)?.0;
+                    self.quoted()?;
                     continue;
                 }
                 open @ (b'{' | b'[') => {
@@ -204,63 +333,31 @@ impl<'a> Reader<'a> {
                     depth -= 1;
                     objects >>= 1;
                     if depth == 0 {
-                        return self.take(at + 1);
+                        self.at += 1;
+                        return Ok(());
                     }
                 }
                 _ => {}
             }
-            at += 1;
+            self.at += 1;
         }
     }
 }
 
-fn inside(quoted: &str) -> Result<&str, NotThat> {
-    quoted.get(1..quoted.len().saturating_sub(1)).ok_or(NotThat)
-}
-
-/// What a string with its quotes says.
-fn plain(quoted: &str, escaped: bool) -> Result<Text<'_>, NotThat> {
-    let text = if escaped {
-        serde_json::from_str(quoted)
-            .map(Cow::Owned)
-            .map_err(|_| NotThat)?
-    } else {
-        Cow::Borrowed(inside(quoted)?)
-    };
-    Ok(Text(text))
-}
-
-/// Length of the string at the front of `json`, its quotes included, and whether it has escapes.
-fn string_len(json: &[u8]) -> Option<(usize, bool)> {
-    let mut at = 1 + special(json.get(1..)?)?;
-    let mut escaped = false;
-    while json.get(at) == Some(&b'\\') {
-        escaped = true;
-        at += 2;
-        at += special(json.get(at..)?)?;
-    }
-    Some((at + 1, escaped))
-}
-
-/// Where the first quote or backslash is.
-fn special(text: &[u8]) -> Option<usize> {
+/// Where the first quote is.
+fn quote(text: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const QUOTES: u64 = u64::from_le_bytes([b'"'; 8]);
-    const BACKSLASHES: u64 = u64::from_le_bytes([b'\\'; 8]);
-    // Nearly all are short: to start a search by wide steps would cost more than to find their end.
-    let (eights, _) = text.as_chunks::<8>();
-    let mut at = 0;
-    for eight in eights.iter().take(SHORT / 8) {
-        let eight = u64::from_le_bytes(*eight);
+    // Many are short: to start a search would cost more than to find their end.
+    if let Some(eight) = text.first_chunk::<8>() {
+        let others = u64::from_le_bytes(*eight) ^ QUOTES;
         // A byte that is zero borrows; the lowest that did is one that was.
-        let zero = |bytes: u64| bytes.wrapping_sub(ONES) & !bytes;
-        let found = (zero(eight ^ QUOTES) | zero(eight ^ BACKSLASHES)) & (ONES << 7);
+        let found = others.wrapping_sub(ONES) & !others & (ONES << 7);
         if found != 0 {
-            return Some(at + (found.trailing_zeros() / 8) as usize);
+            return Some((found.trailing_zeros() / 8) as usize);
         }
-        at += 8;
     }
-    Some(at + memchr::memchr2(b'"', b'\\', text.get(at..)?)?)
+    memchr::memchr(b'"', text)
 }
 
 #[cfg(test)]
@@ -269,6 +366,19 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    /// Gives `take` each member of an object.
+    fn object<'a>(
+        json: &'a [u8],
+        mut take: impl FnMut(&str, &mut Reader<'a>) -> Result<(), NotThat>,
+    ) -> Result<(), NotThat> {
+        let mut reader = Reader::of(json)?;
+        reader.separated(b'{', b'}', |value| {
+            let name = value.name()?;
+            take(name.as_str(), value)
+        })?;
+        reader.end()
+    }
 
     fn read(json: &[u8]) -> Option<Vec<(String, String)>> {
         let mut all = Vec::new();
@@ -366,13 +476,59 @@ mod tests {
         assert!(read(level(128).as_bytes()).is_some());
     }
 
+    /// Scenario: members in the order in which they are expected and in another, twice, without blanks, with escapes in the
+    /// name, and others among them.
+    /// Guarantees: each expected one is given with its value, in the order in which they stand.
+    #[test]
+    fn expected_members() {
+        const NAMES: Expected<u8> =
+            Expected::new(&[(r#""one": "#, 1), (r#""two": "#, 2), (r#""three": "#, 3)]);
+        let given = |json: &str| {
+            let mut all = Vec::new();
+            super::object(json.as_bytes(), NAMES, |name, value| {
+                all.push((name, value.number::<u32>()?.unwrap_or(0)));
+                Ok(())
+            })
+            .map(|()| all)
+        };
+        assert_eq!(
+            given(r#"{"one": 7, "two": 8, "three": 9}"#),
+            Ok(vec![(1, 7), (2, 8), (3, 9)])
+        );
+        assert_eq!(
+            given(r#"{"three":9,"on":0,"one":7,"ones":{"two":1}}"#),
+            Ok(vec![(3, 9), (1, 7)])
+        );
+        assert_eq!(
+            given(r#"{"one": 1, "one": 2, "\u0074wo": 3}"#),
+            Ok(vec![(1, 1), (1, 2), (2, 3)])
+        );
+        assert_eq!(given(r#"{"one": "1"}"#), Err(NotThat));
+    }
+
+    /// Scenario: arrays, objects, null, and others.
+    /// Guarantees: what stands in them is counted, at their own level.
+    #[test]
+    fn counts() {
+        let count = |json: &str| Reader::of(json.as_bytes())?.count();
+        assert_eq!(count(r#"[1, [2, 3], {"a": 4}]"#), Ok(3));
+        assert_eq!(count(r#"{"a": [1, 2], "b":{}}"#), Ok(2));
+        assert_eq!((count("[]"), count("{}"), count("null")), (Ok(0), Ok(0), Ok(0)));
+        for bad in ["1", "\"a\"", "[1,]", "{1}", "[1", "nul"] {
+            assert_eq!(count(bad), Err(NotThat), "{bad}");
+        }
+    }
+
     /// Scenario: values of each type, asked for as each type.
     /// Guarantees: each is what it is, null is nothing, and nothing is taken for another type.
     #[test]
     fn types() {
         let json = br#"{"s": "a\u00e9\"", "n": 7, "f": 1.5, "b": true, "z": null, "o": {"s": "x"}, "l": []}"#;
         object(json, |name, value| {
-            let again = || Reader(value.0);
+            let again = || Reader {
+                at: value.at,
+                ..Reader::of(json).unwrap()
+            };
             let text = again()
                 .text()
                 .map(|text| text.map(|text| text.as_str().to_owned()));
@@ -384,7 +540,9 @@ mod tests {
             );
             assert_eq!(again().bool().is_ok(), matches!(name, "b" | "z"), "{name:?}");
             assert_eq!(
-                again().members(|_, value| value.skip()).is_ok(),
+                again()
+                    .members(Expected::<()>::new(&[]), |(), value| value.skip())
+                    .is_ok(),
                 name == "o",
                 "{name:?}"
             );

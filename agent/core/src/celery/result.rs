@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::document;
-use super::json::object;
+use super::json::{Expected, object};
 
 /// Prefix of a result's key in key/value backends (`celery/backends/base.py: KeyValueStoreBackend.task_keyprefix`); the
 /// user's own key prefix may stand before it.
@@ -73,6 +73,27 @@ impl Exception {
     }
 }
 
+/// Members of a stored result.
+#[derive(Clone, Copy)]
+enum Member {
+    Status,
+    Result,
+    Traceback,
+    Unused,
+}
+
+/// In the order in which Celery stores them; those that it sends begin with the task's id.
+const MEMBERS: Expected<Member> = Expected::new(&[
+    (r#""task_id": "#, Member::Unused),
+    (r#""status": "#, Member::Status),
+    (r#""result": "#, Member::Result),
+    (r#""traceback": "#, Member::Traceback),
+    (r#""children": "#, Member::Unused),
+    (r#""date_done": "#, Member::Unused),
+    (r#""group_id": "#, Member::Unused),
+    (r#""task_id": "#, Member::Unused),
+]);
+
 impl ResultMeta {
     /// Reads a result of which at least the first bytes were captured, in whatever form `result_serializer` gave it. Of JSON
     /// that was cut only the state is known, and that only where it comes first, as Celery writes it.
@@ -85,12 +106,12 @@ impl ResultMeta {
     /// Reads a whole result in JSON; `None` where it is something else.
     pub(super) fn whole(json: &[u8]) -> Option<Self> {
         let (mut status, mut result, mut traceback) = (None, None, None);
-        object(json, |name, value| {
-            match name {
-                "status" => status = Some(value.string()?),
-                "result" => result = Some(value.raw()?),
-                "traceback" => traceback = value.text()?,
-                _ => value.skip()?,
+        object(json, MEMBERS, |member, value| {
+            match member {
+                Member::Status => status = Some(value.string()?),
+                Member::Result => result = Some(value.raw()?),
+                Member::Traceback => traceback = value.text()?,
+                Member::Unused => value.skip()?,
             }
             Ok(())
         })

@@ -14,6 +14,9 @@ use crate::task::{Attempt, Start, State};
 use crate::text::Text;
 use crate::time::{ClockPair, Mono, Wall};
 
+/// Attributes that few spans have more of.
+const MANY: usize = 32;
+
 /// Longest argument representation on a span, in characters; what is cut ends in `…`.
 const ARGUMENTS_SHOWN: usize = 256;
 
@@ -24,6 +27,7 @@ pub(crate) struct PublishFacts {
     pub(crate) destination: Arc<str>,
     pub(crate) server: Option<Server>,
     pub(crate) trace_id: TraceId,
+    pub(crate) span_id: SpanId,
     pub(crate) parent: Option<SpanId>,
     pub(crate) links: Vec<Link>,
     pub(crate) start: Wall,
@@ -63,10 +67,22 @@ pub(crate) fn publish(facts: PublishFacts, answered: Option<Mono>, config: &Conf
     let message = &facts.message;
     let mut attributes = match config.style {
         SpanStyle::Semconv => {
-            let mut list = common(message, &facts.destination, facts.server, "publish", "send");
+            let mut list = common(
+                message,
+                &facts.destination,
+                facts.server.as_ref(),
+                "publish",
+                "send",
+            );
             arguments(&mut list, message, config.capture_args);
             if config.old_names {
-                old_names(&mut list, message, &facts.destination, facts.server, "publish");
+                old_names(
+                    &mut list,
+                    message,
+                    &facts.destination,
+                    facts.server.as_ref(),
+                    "publish",
+                );
             }
             list
         }
@@ -80,7 +96,7 @@ pub(crate) fn publish(facts: PublishFacts, answered: Option<Mono>, config: &Conf
     Span {
         kind: SpanKind::Publish,
         trace_id: facts.trace_id,
-        span_id: publish_of(message),
+        span_id: facts.span_id,
         parent: facts.parent,
         trace_state: trace_state(message),
         sampled: message.traceparent.map(|context| context.sampled),
@@ -102,13 +118,25 @@ fn rabbitmq_tag(message: &TaskMessage) -> Option<i64> {
 }
 
 /// The span of an attempt, with what is known of it. `waiting_since`: published, or due by its ETA, whichever is later.
-pub(crate) fn run(facts: RunFacts, waiting_since: Option<Mono>, config: &Config) -> Span {
+/// `published`: the span of its publish, where that was seen.
+pub(crate) fn run(
+    facts: RunFacts,
+    waiting_since: Option<Mono>,
+    published: Option<SpanId>,
+    config: &Config,
+) -> Span {
     let attempt = &facts.attempt;
     let message = &attempt.message;
     let (start, end) = interval(&facts);
     let mut attributes = match config.style {
         SpanStyle::Semconv => {
-            let mut list = common(message, &attempt.destination, attempt.server, "run", "process");
+            let mut list = common(
+                message,
+                &attempt.destination,
+                attempt.server.as_ref(),
+                "run",
+                "process",
+            );
             arguments(&mut list, message, config.capture_args);
             if let Some(tag) = rabbitmq_tag(message) {
                 list.push((names::RABBITMQ_DELIVERY_TAG, Value::Int(tag)));
@@ -118,7 +146,7 @@ pub(crate) fn run(facts: RunFacts, waiting_since: Option<Mono>, config: &Config)
                     &mut list,
                     message,
                     &attempt.destination,
-                    attempt.server,
+                    attempt.server.as_ref(),
                     "process",
                 );
             }
@@ -128,7 +156,7 @@ pub(crate) fn run(facts: RunFacts, waiting_since: Option<Mono>, config: &Config)
     };
     outcome(&mut attributes, &facts, waiting_since);
     let publish_trace = trace_of(message);
-    let publish_span = publish_of(message);
+    let publish_span = published.unwrap_or_else(|| publish_of(message));
     let host = super::host_of(&facts.process);
     let (span_id, own) = attempt.start.map_or_else(
         || ids::run_ids(&message.id, message.retries, host, start),
@@ -173,8 +201,8 @@ fn trace_state(message: &TaskMessage) -> Text {
 
 fn name(style: SpanStyle, own: &str, contrib: &str, task: &str) -> Text {
     match style {
-        SpanStyle::Semconv => format!("{own} {task}").into(),
-        SpanStyle::Contrib => format!("{contrib}/{task}").into(),
+        SpanStyle::Semconv => [own, " ", task].concat().into(),
+        SpanStyle::Contrib => [contrib, "/", task].concat().into(),
     }
 }
 
@@ -220,11 +248,11 @@ fn count(list: &mut Attributes, key: &'static str, value: Option<u64>) {
 fn common(
     message: &TaskMessage,
     destination: &Arc<str>,
-    server: Option<Server>,
+    server: Option<&Server>,
     operation: &'static str,
     operation_type: &'static str,
 ) -> Attributes {
-    let mut list: Attributes = Vec::with_capacity(24);
+    let mut list: Attributes = Vec::with_capacity(MANY);
     text(&mut list, names::MESSAGING_SYSTEM, message.system);
     list.push((names::MESSAGING_OPERATION_NAME, Value::from(operation)));
     list.push((names::MESSAGING_OPERATION_TYPE, Value::from(operation_type)));
@@ -245,11 +273,10 @@ fn common(
     );
     count(&mut list, names::MESSAGING_BODY_SIZE, message.body_size);
     if let Some((address, port)) = server {
-        let address = Text::from(address.to_string());
         list.push((names::SERVER_ADDRESS, Value::Str(address.clone())));
-        list.push((names::SERVER_PORT, Value::Int(i64::from(port))));
-        list.push((names::NETWORK_PEER_ADDRESS, Value::Str(address)));
-        list.push((names::NETWORK_PEER_PORT, Value::Int(i64::from(port))));
+        list.push((names::SERVER_PORT, Value::Int(i64::from(*port))));
+        list.push((names::NETWORK_PEER_ADDRESS, Value::Str(address.clone())));
+        list.push((names::NETWORK_PEER_PORT, Value::Int(i64::from(*port))));
     }
     text(&mut list, names::TASK_NAME, Some(&message.name));
     text(&mut list, names::TASK_ID, Some(&message.id));
@@ -277,7 +304,7 @@ fn old_names(
     list: &mut Attributes,
     message: &TaskMessage,
     destination: &Arc<str>,
-    server: Option<Server>,
+    server: Option<&Server>,
     operation: &'static str,
 ) {
     use names::old;
@@ -286,8 +313,8 @@ fn old_names(
     text(list, old::MESSAGE_ID, Some(&message.id));
     text(list, old::CONVERSATION_ID, message.correlation_id.as_ref());
     if let Some((address, port)) = server {
-        list.push((old::PEER_NAME, Value::from(address.to_string())));
-        list.push((old::PEER_PORT, Value::Int(i64::from(port))));
+        list.push((old::PEER_NAME, Value::Str(address.clone())));
+        list.push((old::PEER_PORT, Value::Int(i64::from(*port))));
     }
 }
 
@@ -403,7 +430,7 @@ fn status(attempt: &Attempt) -> Status {
 }
 
 fn events(attempt: &Attempt, wall: impl Fn(Mono) -> Wall, end: Wall) -> Vec<Event> {
-    let mut events = Vec::new();
+    let mut events = Vec::with_capacity(2);
     let mut push = |name, at, attributes| events.push(Event { name, at, attributes });
     if let Some(at) = attempt.delivered {
         push("delivered", wall(at), Vec::new());

@@ -105,6 +105,8 @@ pub(crate) struct Attempt {
     pub(crate) owner: Option<Arc<Process>>,
     /// When it is looked at again.
     pub(crate) deadline: Mono,
+    /// The timer that is set for it, not after that.
+    pub(super) timer: Mono,
     /// Bytes of memory behind it, when they were last counted.
     pub(super) weight: u64,
 }
@@ -128,6 +130,7 @@ impl Attempt {
             acked: None,
             owner: None,
             deadline: Mono(u64::MAX),
+            timer: Mono(u64::MAX),
             weight: 0,
         }
     }

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::attempt::{Attempt, AttemptId, State, Timing};
 use super::engine::{Engine, KEPT_PER_TASK};
 use super::process::Pool;
+use super::tags::Tag;
 use crate::broker::Server;
 use crate::celery::{ResultMeta, ResultState, TaskMessage, datetime};
 use crate::pipeline::Output;
@@ -56,9 +59,9 @@ impl Engine {
 
     /// The attempts at one delivery: more than one where it was given to a second child, its first having died too soon.
     /// The oldest first.
-    fn of_delivery(&self, leader: u32, tag: &str) -> Vec<AttemptId> {
-        let Some(&last) = self.tags.get(&(leader, Arc::from(tag))) else {
-            return Vec::new();
+    fn of_delivery(&self, leader: u32, tag: &str) -> SmallVec<[AttemptId; 2]> {
+        let Some(&last) = self.tags.get(&(leader, tag) as &dyn Tag) else {
+            return SmallVec::new();
         };
         let same = |id: &AttemptId| {
             (self.attempts.get(id))

@@ -1,5 +1,6 @@
 //! The tables, and the one place where evidence meets them.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -9,13 +10,14 @@ use super::attempt::{Attempt, AttemptId};
 use super::names::Names;
 use super::process::Processes;
 use super::publish::Publish;
+use super::tags::Tag;
 use crate::bounded::Bounded;
 use crate::broker::{BrokerEvent, Server};
 use crate::celery::TaskMessage;
 use crate::held::Held;
 use crate::pipeline::{Config, Output};
 use crate::span::build::{self, RunFacts};
-use crate::span::{Link, Span, TraceId, host_of};
+use crate::span::{Link, Span, SpanId, TraceId, host_of};
 use crate::stats::Stats;
 use crate::time::{ClockPair, Mono};
 
@@ -45,6 +47,7 @@ pub(super) struct Known {
     pub(super) retries: u32,
     pub(super) replacements: u32,
     pub(super) trace_id: TraceId,
+    pub(super) span_id: SpanId,
     pub(super) sent: Mono,
 }
 
@@ -84,7 +87,7 @@ pub(crate) struct Engine {
     pub(super) publishes: Bounded<u64, Box<Publish>>,
     /// Their numbers, by connection and token.
     pub(super) tokens: Bounded<(u64, u64), u64>,
-    names: Names,
+    names: RefCell<Names>,
     pub(super) last_id: u64,
     /// Bytes behind the messages of attempts and publishes.
     pub(super) message_bytes: u64,
@@ -107,7 +110,7 @@ impl Engine {
             groups: Bounded::new(limits.groups),
             publishes: Bounded::new(limits.tasks),
             tokens: Bounded::new(limits.tasks),
-            names: Names::default(),
+            names: RefCell::default(),
             last_id: 0,
             message_bytes: 0,
             due: BTreeSet::new(),
@@ -144,32 +147,35 @@ impl Engine {
 
     /// Whether a message with this delivery tag is known to be at this process's worker.
     pub(crate) fn knows_tag(&self, pid: u32, tag: &str) -> bool {
-        self.tags
-            .contains(&(self.processes.leader_of(pid), Arc::from(tag)))
+        let tag: &dyn Tag = &(self.processes.leader_of(pid), tag);
+        self.tags.contains(tag)
+    }
+
+    /// The text, shared with the messages that had it before.
+    pub(crate) fn share(&self, text: &str) -> Arc<str> {
+        self.names.borrow_mut().of(text)
     }
 
     /// Takes what a broker connection to `server` told.
-    pub(crate) fn broker(&mut self, conn: u64, server: Option<Server>, event: BrokerEvent) {
+    pub(crate) fn broker(&mut self, conn: u64, server: Option<&Server>, event: BrokerEvent) {
         match event {
             BrokerEvent::Publish {
                 token,
-                mut message,
-                mut destination,
+                message,
+                destination,
                 first,
                 call,
             } if self.believable(&message) => {
-                self.names.share(&mut message, &mut destination);
-                self.published((conn, token), server, *message, destination, first, call);
+                self.published((conn, token), server.cloned(), *message, destination, first, call);
             }
             BrokerEvent::Answered { token, at } => self.publish_ended((conn, token), Some(at)),
             BrokerEvent::Unanswered { token } => self.publish_ended((conn, token), None),
             BrokerEvent::Delivered {
-                mut message,
-                mut destination,
+                message,
+                destination,
                 call,
             } if self.believable(&message) => {
-                self.names.share(&mut message, &mut destination);
-                self.delivered(server, *message, destination, call);
+                self.delivered(server.cloned(), *message, destination, call);
             }
             BrokerEvent::Publish { .. } | BrokerEvent::Delivered { .. } => {}
             BrokerEvent::Acked { tag, call } => self.acked(&tag, call),
@@ -294,12 +300,9 @@ impl Engine {
 
     /// Whether a message's names are of a length that can be remembered by the thousand. Counted where not.
     fn believable(&mut self, message: &TaskMessage) -> bool {
-        let longest = [&message.id, &message.name, &message.delivery_tag]
-            .into_iter()
-            .chain(&message.group)
-            .map(|text| text.len())
-            .max();
-        let believable = longest.unwrap_or(0) <= LONGEST_NAME;
+        let texts = [&message.id, &message.name, &message.delivery_tag];
+        let group = message.group.as_ref().map_or(0, |group| group.len());
+        let believable = group <= LONGEST_NAME && texts.iter().all(|text| text.len() <= LONGEST_NAME);
         self.stats.messages_malformed += u64::from(!believable);
         believable
     }
@@ -346,9 +349,14 @@ impl Engine {
 
     /// Sets when an attempt is looked at again.
     pub(super) fn set_deadline(&mut self, id: AttemptId, at: Mono) {
-        if let Some(attempt) = self.attempts.get_mut(&id) {
-            self.due.remove(&(attempt.deadline, Due::Attempt(id)));
-            attempt.deadline = at;
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
+        attempt.deadline = at;
+        // A timer that goes off too early is set anew then: nearly all attempts are over before.
+        if at < attempt.timer {
+            self.due.remove(&(attempt.timer, Due::Attempt(id)));
+            attempt.timer = at;
             self.due.insert((at, Due::Attempt(id)));
         }
     }

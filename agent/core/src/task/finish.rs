@@ -6,23 +6,27 @@ use std::time::Duration;
 use super::attempt::{Attempt, AttemptId, State};
 use super::engine::{Due, Engine, Known};
 use super::process::Pool;
+use super::tags::Tag;
 use crate::celery::{TaskMessage, datetime};
 use crate::span::build::{self, RunFacts};
-use crate::span::{Process, host_of};
+use crate::span::{Process, SpanId, host_of};
 use crate::time::Mono;
 
 /// How much later than a message's arrival its publish may be told of.
 const PUBLISH_LATE: Duration = Duration::from_millis(250);
 
 impl Engine {
-    /// An attempt's time has come. `at` tells a timer that was overtaken from the one that counts.
+    /// An attempt's timer has gone off.
     pub(super) fn attempt_due(&mut self, id: AttemptId, at: Mono) {
-        if self
-            .attempts
-            .get(&id)
-            .is_some_and(|attempt| attempt.deadline == at)
-        {
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
+        if attempt.deadline <= at {
             self.close(id);
+        } else {
+            attempt.timer = attempt.deadline;
+            let deadline = attempt.deadline;
+            self.remind(deadline, Due::Attempt(id));
         }
     }
 
@@ -35,7 +39,7 @@ impl Engine {
 
     /// Puts out an attempt that is no longer in the table.
     pub(super) fn put_run(&mut self, id: AttemptId, mut attempt: Box<Attempt>) {
-        self.forget_due(attempt.deadline, Due::Attempt(id));
+        self.forget_due(attempt.timer, Due::Attempt(id));
         self.message_bytes = self.message_bytes.saturating_sub(attempt.weight);
         self.forget(id, &attempt);
         if attempt.state == Some(State::Lost) {
@@ -108,31 +112,36 @@ impl Engine {
         self.put_span(facts, published);
     }
 
-    fn put_span(&mut self, facts: RunFacts, published: Option<Mono>) {
+    fn put_span(&mut self, facts: RunFacts, published: Option<(Mono, SpanId)>) {
         let eta = facts.attempt.message.rare().eta.as_deref();
         let eta = eta.and_then(datetime::parse).map(|t| facts.clock.mono_of(t));
         self.stats.runs += 1;
         self.stats.runs_without_end += u64::from(facts.attempt.end.is_none());
-        let span = build::run(facts, published.max(eta), &self.config);
+        let (sent, span_id) = published.unzip();
+        let span = build::run(facts, sent.max(eta), span_id, &self.config);
         self.put(span);
     }
 
-    /// When this very message was sent, if that was seen.
-    fn published_at(&self, message: &TaskMessage) -> Option<Mono> {
+    /// When this very message was sent, if that was seen, and the span of that.
+    fn published_at(&self, message: &TaskMessage) -> Option<(Mono, SpanId)> {
         let same = |p: &&Known| {
             p.retries == message.retries && p.name == message.name && p.replacements == message.replacements
         };
         let task = self.tasks.get(&*message.id)?;
-        task.publishes.iter().rev().find(same).map(|p| p.sent)
+        task.publishes
+            .iter()
+            .rev()
+            .find(same)
+            .map(|p| (p.sent, p.span_id))
     }
 
     fn forget(&mut self, id: AttemptId, attempt: &Attempt) {
         if let Some(task) = self.tasks.get_mut(&*attempt.message.id) {
             task.attempts.retain(|other| *other != id);
         }
-        let tag = (attempt.leader, Arc::clone(&attempt.message.delivery_tag));
-        if self.tags.get(&tag) == Some(&id) {
-            self.tags.remove(&tag);
+        let tag: &dyn Tag = &(attempt.leader, &*attempt.message.delivery_tag);
+        if self.tags.get(tag) == Some(&id) {
+            self.tags.remove(tag);
         }
         if let Some((runner, _)) = attempt.runner
             && let Some(proc) = self.processes.get_mut(runner)

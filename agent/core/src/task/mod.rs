@@ -13,6 +13,7 @@ mod names;
 mod pool;
 mod process;
 mod publish;
+mod tags;
 
 pub(crate) use attempt::{Attempt, Start, State};
 pub(crate) use engine::Engine;

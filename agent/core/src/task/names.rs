@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::bounded::Bounded;
-use crate::celery::TaskMessage;
 
 /// Different texts that are kept; who has more of them has task names by the million, and they cost what they cost.
 const KEPT: usize = 1024;
@@ -22,28 +21,20 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Lets a message, and where it goes, share what others said before.
-    pub(super) fn share(&mut self, message: &mut TaskMessage, destination: &mut Arc<str>) {
-        let always = [
-            destination,
-            &mut message.name,
-            &mut message.exchange,
-            &mut message.routing_key,
-        ];
-        let optional = [&mut message.origin, &mut message.reply_to];
-        for text in always.into_iter().chain(optional.into_iter().flatten()) {
-            self.one(text);
+    /// The text, shared with who said it before.
+    pub(super) fn of(&mut self, text: &str) -> Arc<str> {
+        if text.is_empty() {
+            return Arc::default();
         }
-    }
-
-    fn one(&mut self, text: &mut Arc<str>) {
-        if text.is_empty() || text.len() > LONGEST {
-            return;
+        if text.len() > LONGEST {
+            return Arc::from(text);
         }
-        match self.0.get(&**text) {
-            Some(known) => text.clone_from(known),
-            None => drop(self.0.insert(Arc::clone(text), Arc::clone(text))),
+        if let Some(known) = self.0.get(text) {
+            return Arc::clone(known);
         }
+        let new: Arc<str> = Arc::from(text);
+        self.0.insert(Arc::clone(&new), Arc::clone(&new));
+        new
     }
 }
 
@@ -56,22 +47,11 @@ mod tests {
     #[test]
     fn alike_texts_are_shared() {
         let mut names = Names::default();
-        let mut told = |name: &str| {
-            let mut message = TaskMessage {
-                name: name.into(),
-                origin: Some("gen1@host".into()),
-                ..TaskMessage::default()
-            };
-            let mut queue = Arc::from("celery");
-            names.share(&mut message, &mut queue);
-            (message, queue)
-        };
+        let mut told = |name: &str| [name, "celery", "gen1@host"].map(|text| names.of(text));
         let (one, other) = (told("app.add"), told("app.add"));
-        assert!(Arc::ptr_eq(&one.0.name, &other.0.name) && Arc::ptr_eq(&one.1, &other.1));
-        assert!(Arc::ptr_eq(
-            one.0.origin.as_ref().unwrap(),
-            other.0.origin.as_ref().unwrap()
-        ));
+        for (one, other) in one.iter().zip(&other) {
+            assert!(Arc::ptr_eq(one, other));
+        }
         for n in 0..2 * KEPT {
             told(&n.to_string());
         }

@@ -145,7 +145,7 @@ impl Engine {
         let again = Attempt {
             complete: true,
             destination: first.destination.clone(),
-            server: first.server,
+            server: first.server.clone(),
             delivered: first.delivered,
             ..Attempt::new(first.message.clone(), leader)
         };

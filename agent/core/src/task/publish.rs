@@ -36,7 +36,7 @@ impl Engine {
             self.begin_unseen(id, Call { enter: first, ..call });
             self.settle_start(id);
         }
-        let trace_id = build::trace_of(&message);
+        let (trace_id, span_id) = (build::trace_of(&message), build::publish_of(&message));
         let (parent, mut links) = self.parent_of_publish(&message, trace_id, running);
         self.link_chord(call.pid, &message, running, &mut links);
         self.join_group(&message);
@@ -45,6 +45,7 @@ impl Engine {
             retries: message.retries,
             replacements: message.replacements,
             trace_id,
+            span_id,
             sent: call.enter,
         };
         let task = self.task(&message.id);
@@ -57,6 +58,7 @@ impl Engine {
         let weight = message.weight();
         let facts = PublishFacts {
             trace_id,
+            span_id,
             message,
             destination,
             server,

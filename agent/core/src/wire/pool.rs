@@ -6,6 +6,8 @@
 //!
 //! This is no unpickler: nothing is built or called, opcodes are only walked.
 
+use smallvec::SmallVec;
+
 /// Bytes of a TASK frame before its message type: PROTO, FRAME and the frame's length.
 const PREAMBLE: usize = 11;
 
@@ -84,7 +86,7 @@ pub fn parse(read: bool, head: &[u8]) -> Option<PoolFrame<'_>> {
     };
     let mut pickle = Pickle {
         rest: head.get(PREAMBLE..)?,
-        memo: Vec::new(),
+        memo: SmallVec::new(),
     };
     let kind = match pickle.next()? {
         Token::Int(kind) => kind,
@@ -115,7 +117,7 @@ fn job(pickle: &mut Pickle<'_>) -> Option<u32> {
 /// `(job, None, fast_trace_task, (name, id, {headers…}, …), kwargs)`.
 fn task<'a>(pickle: &mut Pickle<'a>) -> Option<Task<'a>> {
     let job = job(pickle)?;
-    let Token::Str("celery.app.trace") = pickle.next()? else {
+    let Token::Str(b"celery.app.trace") = pickle.next()? else {
         return None;
     };
     let Token::Str(_function) = pickle.next()? else {
@@ -128,8 +130,8 @@ fn task<'a>(pickle: &mut Pickle<'a>) -> Option<Task<'a>> {
     };
     let mut task = Task {
         job,
-        name,
-        id,
+        name: utf8(name)?,
+        id: utf8(id)?,
         ..Task::default()
     };
     pickle.expect(&Token::Dict)?;
@@ -137,19 +139,27 @@ fn task<'a>(pickle: &mut Pickle<'a>) -> Option<Task<'a>> {
     // Keys and values alternate at the dict's own level; nested values are stepped over.
     while let Some(Token::Str(key)) = pickle.next() {
         let Some(value) = pickle.next() else { break };
-        let text = match value {
-            Token::Str(text) => Some(text),
-            _ => None,
-        };
-        match (key, &value) {
-            ("retries", Token::Int(n)) => task.retries = u32::try_from(*n).ok(),
-            ("replaced_task_nesting", Token::Int(n)) => task.replacements = u32::try_from(*n).ok(),
-            ("root_id", Token::Str(_) | Token::None) => task.root_id = Some(text),
-            ("parent_id", Token::Str(_) | Token::None) => task.parent_id = Some(text),
-            ("group", _) => task.group = text,
-            ("eta", _) => task.eta = text,
-            ("expires", _) => task.expires = text,
-            ("traceparent", _) => task.traceparent = text,
+        match (key, value) {
+            (b"retries", Token::Int(n)) => task.retries = u32::try_from(n).ok(),
+            (b"replaced_task_nesting", Token::Int(n)) => task.replacements = u32::try_from(n).ok(),
+            (b"root_id", Token::None) => task.root_id = Some(None),
+            (b"parent_id", Token::None) => task.parent_id = Some(None),
+            (
+                b"root_id" | b"parent_id" | b"group" | b"eta" | b"expires" | b"traceparent",
+                Token::Str(text),
+            ) => {
+                let Some(text) = utf8(text) else { break };
+                match key {
+                    b"root_id" => task.root_id = Some(Some(text)),
+                    b"parent_id" => task.parent_id = Some(Some(text)),
+                    b"group" => task.group = Some(text),
+                    b"eta" => task.eta = Some(text),
+                    b"expires" => task.expires = Some(text),
+                    _ => task.traceparent = Some(text),
+                }
+            }
+            // The worker's own come after the message's headers.
+            (b"properties", Token::Dict) => break,
             _ => {}
         }
         if matches!(value, Token::List | Token::Dict) && pickle.skip_filling().is_none() {
@@ -157,6 +167,10 @@ fn task<'a>(pickle: &mut Pickle<'a>) -> Option<Task<'a>> {
         }
     }
     Some(task)
+}
+
+fn utf8(text: &[u8]) -> Option<&str> {
+    std::str::from_utf8(text).ok()
 }
 
 /// `(job, None, (ok, (0, repr, runtime) | (1, ExceptionInfo, None)), fd)`.
@@ -191,18 +205,19 @@ fn ready<'a>(pickle: &mut Pickle<'a>) -> Option<PoolFrame<'a>> {
 /// The class after the key `type` in a pickled `billiard.einfo.ExceptionInfo`.
 fn exception<'a>(pickle: &mut Pickle<'a>) -> Option<(&'a str, &'a str)> {
     loop {
-        if pickle.next()? == Token::Str("type") {
+        if pickle.next()? == Token::Str(b"type") {
             let (Token::Str(module), Token::Str(class)) = (pickle.next()?, pickle.next()?) else {
                 return None;
             };
-            return Some((module, class));
+            return Some((utf8(module)?, utf8(class)?));
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Token<'a> {
-    Str(&'a str),
+    /// Text, not looked at.
+    Str(&'a [u8]),
     Int(i64),
     Bool(bool),
     None,
@@ -219,7 +234,7 @@ enum Token<'a> {
 /// A walk over pickle opcodes (CPython `Lib/pickletools.py`), protocol 4 and 5, remembering memoized strings.
 struct Pickle<'a> {
     rest: &'a [u8],
-    memo: Vec<Option<&'a str>>,
+    memo: SmallVec<[Option<&'a [u8]>; 64]>,
 }
 
 impl<'a> Pickle<'a> {
@@ -238,7 +253,7 @@ impl<'a> Pickle<'a> {
     }
 
     fn text(&mut self, n: usize) -> Option<Token<'a>> {
-        let text = std::str::from_utf8(self.take(n)?).ok()?;
+        let text = self.take(n)?;
         // MEMOIZE follows at once where the string may be referred to again.
         if self.rest.first() == Some(&0x94) {
             self.take(1)?;

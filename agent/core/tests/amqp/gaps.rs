@@ -133,7 +133,7 @@ fn joined_in_the_middle() {
                 .into_iter()
                 .map(|(end, item)| (end + begin, item.value))
                 .collect();
-            let shows = |(end, item): &&(u64, Item<Frame>)| {
+            let shows = |(end, item): &&(u64, Item<Frame<'_>>)| {
                 let start = end - item.bytes;
                 start >= begin && item.value.kind != FrameKind::Body && direction.begins(start)
             };

@@ -12,7 +12,7 @@ use crate::feed::{Piece, feed};
 use crate::recorded::{directions, frames};
 
 /// Both say the same of a frame.
-pub(crate) fn same_frame(ours: &Frame, theirs: &AMQPFrame) -> bool {
+pub(crate) fn same_frame(ours: &Frame<'_>, theirs: &AMQPFrame) -> bool {
     match (ours.kind, theirs) {
         (FrameKind::Method, AMQPFrame::Method(channel, class)) => {
             ours.channel == *channel

@@ -22,7 +22,7 @@ pub(crate) fn pieces(direction: &Direction) -> Vec<Piece<'_>> {
 }
 
 /// The frames of a stream, fed in pieces of `size`, each with the offset behind it.
-pub(crate) fn frames(stream: &[u8], size: usize) -> Vec<(u64, Item<Frame>)> {
+pub(crate) fn frames(stream: &[u8], size: usize) -> Vec<(u64, Item<Frame<'static>>)> {
     let whole = [Piece::Bytes {
         data: stream,
         begins: true,

@@ -57,7 +57,7 @@ fn replay(connection: &Connection, holes: &[Hole]) -> (Feed<RequestDecoder>, Fee
     (requests, replies)
 }
 
-fn bulk_is_of(ours: &Bulk, truth: &Bulk) -> bool {
+fn bulk_is_of(ours: &Bulk<'_>, truth: &Bulk<'_>) -> bool {
     let all = truth.whole().expect("a whole string");
     ours.len() == truth.len()
         && all.starts_with(ours.head())
@@ -66,7 +66,7 @@ fn bulk_is_of(ours: &Bulk, truth: &Bulk) -> bool {
 }
 
 /// What differs between the two is only what is missing.
-fn value_is_of(ours: &Value, truth: &Value) -> bool {
+fn value_is_of(ours: &Value<'_>, truth: &Value<'_>) -> bool {
     match (ours, truth) {
         (Value::Bulk(a), Value::Bulk(b)) | (Value::Verbatim(a), Value::Verbatim(b)) => bulk_is_of(a, b),
         (Value::Array(a), Value::Array(b))
@@ -79,7 +79,7 @@ fn value_is_of(ours: &Value, truth: &Value) -> bool {
     }
 }
 
-fn command_is_of(ours: &Command, truth: &Command) -> bool {
+fn command_is_of(ours: &Command<'_>, truth: &Command<'_>) -> bool {
     ours.args.len() == truth.args.len() && ours.args.iter().zip(&truth.args).all(|(a, b)| bulk_is_of(a, b))
 }
 

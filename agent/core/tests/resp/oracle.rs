@@ -8,14 +8,14 @@ use resp3::types::OwnedFrame as Resp3;
 
 use crate::support::{connections, decode};
 
-fn whole(bulk: &Bulk) -> &[u8] {
+fn whole<'a>(bulk: &'a Bulk<'_>) -> &'a [u8] {
     bulk.whole().expect("a whole string")
 }
 
-fn same2(ours: &Value, theirs: &Resp2) -> bool {
+fn same2(ours: &Value<'_>, theirs: &Resp2) -> bool {
     match (ours, theirs) {
-        (Value::Simple(a), Resp2::SimpleString(b)) => a == b,
-        (Value::Error(a), Resp2::Error(b)) => a == b.as_bytes(),
+        (Value::Simple(a), Resp2::SimpleString(b)) => **a == **b,
+        (Value::Error(a), Resp2::Error(b)) => **a == *b.as_bytes(),
         (Value::Int(a), Resp2::Integer(b)) => a == b,
         (Value::Bulk(a), Resp2::BulkString(b)) => whole(a) == b,
         (Value::Array(a), Resp2::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same2(a, b)),
@@ -24,19 +24,19 @@ fn same2(ours: &Value, theirs: &Resp2) -> bool {
     }
 }
 
-fn all_same3<'a>(ours: &[Value], theirs: impl ExactSizeIterator<Item = &'a Resp3>) -> bool {
+fn all_same3<'a>(ours: &[Value<'_>], theirs: impl ExactSizeIterator<Item = &'a Resp3>) -> bool {
     ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| same3(a, b))
 }
 
-fn same3(ours: &Value, theirs: &Resp3) -> bool {
+fn same3(ours: &Value<'_>, theirs: &Resp3) -> bool {
     match (ours, theirs) {
-        (Value::Simple(a), Resp3::SimpleString { data, .. }) => a == data,
-        (Value::Error(a), Resp3::SimpleError { data, .. }) => a == data.as_bytes(),
-        (Value::Error(a), Resp3::BlobError { data, .. }) => a == data,
+        (Value::Simple(a), Resp3::SimpleString { data, .. }) => **a == **data,
+        (Value::Error(a), Resp3::SimpleError { data, .. }) => **a == *data.as_bytes(),
+        (Value::Error(a), Resp3::BlobError { data, .. }) => **a == **data,
         (Value::Int(a), Resp3::Number { data, .. }) => a == data,
         (Value::Double(a), Resp3::Double { data, .. }) => a == data,
         (Value::Bool(a), Resp3::Boolean { data, .. }) => a == data,
-        (Value::Big(a), Resp3::BigNumber { data, .. }) => a == data,
+        (Value::Big(a), Resp3::BigNumber { data, .. }) => **a == **data,
         (Value::Bulk(a), Resp3::BlobString { data, .. }) => whole(a) == data,
         (Value::Verbatim(a), Resp3::VerbatimString { data, .. }) => whole(a).get(4..) == Some(data),
         (Value::Null, Resp3::Null) => true,
@@ -46,7 +46,7 @@ fn same3(ours: &Value, theirs: &Resp3) -> bool {
         (Value::Map(a), Resp3::Map { data, .. }) => {
             let (pairs, odd) = a.as_chunks::<2>();
             let found =
-                |pair: &[Value; 2]| data.iter().any(|(k, v)| same3(&pair[0], k) && same3(&pair[1], v));
+                |pair: &[Value<'_>; 2]| data.iter().any(|(k, v)| same3(&pair[0], k) && same3(&pair[1], v));
             odd.is_empty() && pairs.len() == data.len() && pairs.iter().all(found)
         }
         (Value::Set(a), Resp3::Set { data, .. }) => {

@@ -85,14 +85,14 @@ pub(crate) trait Decoder: Sized {
 }
 
 impl Decoder for RequestDecoder {
-    type Value = Command;
+    type Value = Command<'static>;
     fn make(limits: &Limits) -> Self {
         Self::new(limits)
     }
-    fn step(&mut self, segment: &mut Segment<'_>) -> Option<Item<Command>> {
-        self.next(segment)
+    fn step(&mut self, segment: &mut Segment<'_>) -> Option<Item<Command<'static>>> {
+        self.next(segment).map(|item| item.map(Command::into_owned))
     }
-    fn miss(&mut self, len: u64) -> Option<Item<Command>> {
+    fn miss(&mut self, len: u64) -> Option<Item<Command<'static>>> {
         self.gap(len)
     }
     fn desync(&mut self) {
@@ -104,14 +104,14 @@ impl Decoder for RequestDecoder {
 }
 
 impl Decoder for ReplyDecoder {
-    type Value = Value;
+    type Value = Value<'static>;
     fn make(limits: &Limits) -> Self {
         Self::new(limits)
     }
-    fn step(&mut self, segment: &mut Segment<'_>) -> Option<Item<Value>> {
-        self.next(segment)
+    fn step(&mut self, segment: &mut Segment<'_>) -> Option<Item<Value<'static>>> {
+        self.next(segment).map(|item| item.map(Value::into_owned))
     }
-    fn miss(&mut self, len: u64) -> Option<Item<Value>> {
+    fn miss(&mut self, len: u64) -> Option<Item<Value<'static>>> {
         self.gap(len)
     }
     fn desync(&mut self) {

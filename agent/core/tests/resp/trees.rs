@@ -1,7 +1,7 @@
 //! Values at random, written in every way the protocol has for them.
 
 use celeryscope_core::Limits;
-use celeryscope_core::wire::resp::{Bulk, ReplyDecoder, RequestDecoder, Value};
+use celeryscope_core::wire::resp::{Bulk, Command, Item, ReplyDecoder, RequestDecoder, Value};
 use proptest::prelude::*;
 
 use crate::support::Feed;
@@ -17,7 +17,7 @@ enum Style {
     Attributes,
 }
 
-fn write(value: &Value, style: Style, out: &mut Vec<u8>) {
+fn write(value: &Value<'_>, style: Style, out: &mut Vec<u8>) {
     if let Style::Attributes = style {
         out.extend_from_slice(b"|1\r\n+ttl\r\n*2\r\n:3600\r\n$3\r\n\r\n$\r\n");
     }
@@ -58,7 +58,7 @@ fn string(mark: &[u8], text: &[u8], style: Style, out: &mut Vec<u8>) {
     }
 }
 
-fn aggregate(mark: &[u8], values: &[Value], per_count: usize, style: Style, out: &mut Vec<u8>) {
+fn aggregate(mark: &[u8], values: &[Value<'_>], per_count: usize, style: Style, out: &mut Vec<u8>) {
     let streamed = matches!(style, Style::Streamed);
     let count = (values.len() / per_count).to_string();
     line(mark, if streamed { b"?" } else { count.as_bytes() }, out);
@@ -77,21 +77,21 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-fn bytes() -> impl Strategy<Value = Bulk> {
+fn bytes() -> impl Strategy<Value = Bulk<'static>> {
     let chance = prop::collection::vec(any::<u8>(), 0..40);
     let resp = Just(b"*3\r\n$5\r\nLPUSH\r\n$1\r\na\r\n$1\r\nb\r\n".to_vec());
-    prop_oneof![4 => chance, 1 => resp].prop_map(|bytes| Bulk::from(&bytes[..]))
+    prop_oneof![4 => chance, 1 => resp].prop_map(|bytes| Bulk::from(&bytes[..]).into_owned())
 }
 
-fn tree() -> impl Strategy<Value = Value> {
+fn tree() -> impl Strategy<Value = Value<'static>> {
     let leaf = prop_oneof![
-        text().prop_map(Value::Simple),
-        text().prop_map(Value::Error),
+        text().prop_map(|text| Value::Simple(text.into())),
+        text().prop_map(|text| Value::Error(text.into())),
         any::<i64>().prop_map(Value::Int),
         Just(Value::Null),
         (any::<i32>(), 0..9_i32).prop_map(|(n, e)| Value::Double(f64::from(n) / 2_f64.powi(e))),
         any::<bool>().prop_map(Value::Bool),
-        "[+-]?[0-9]{1,24}".prop_map(|digits| Value::Big(digits.into_bytes())),
+        "[+-]?[0-9]{1,24}".prop_map(|digits| Value::Big(digits.into_bytes().into())),
         bytes().prop_map(Value::Bulk),
         bytes().prop_map(Value::Verbatim),
     ];
@@ -142,8 +142,8 @@ proptest! {
             write(value, *style, &mut stream);
         }
         let feed = feed_cut(&stream, &cuts, &Limits::default());
-        let got: Vec<Value> = feed.items.into_iter().map(|(_, item)| item.value).collect();
-        let want: Vec<Value> = values.into_iter().map(|(value, _)| value).collect();
+        let got: Vec<Value<'_>> = feed.items.into_iter().map(|(_, item)| item.value).collect();
+        let want: Vec<Value<'_>> = values.into_iter().map(|(value, _)| value).collect();
         prop_assert_eq!(got, want);
         prop_assert_eq!(feed.decoder.pending(), 0);
     }
@@ -193,13 +193,14 @@ proptest! {
             feed.bytes(piece, i == 0);
         }
         feed.check_balance();
-        let got: Vec<Vec<Bulk>> = feed.items.into_iter().map(|(_, item)| item.value.args).collect();
+        let args = |item: Item<Command<'static>>| item.value.args.into_vec();
+        let got: Vec<Vec<Bulk<'_>>> = feed.items.into_iter().map(|(_, item)| args(item)).collect();
         prop_assert_eq!(got, commands);
     }
 }
 
 /// `a` is `b` with something left out at the places where limits may.
-fn is_less(a: &Value, b: &Value) -> bool {
+fn is_less(a: &Value<'_>, b: &Value<'_>) -> bool {
     match (a, b) {
         (Value::TooDeep, b) => b.elements().is_some(),
         (Value::Bulk(a), Value::Bulk(b)) | (Value::Verbatim(a), Value::Verbatim(b)) => {

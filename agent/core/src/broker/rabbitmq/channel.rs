@@ -58,7 +58,7 @@ impl Content {
     }
 
     /// Takes a header or body frame. `Some(true)`: the message is complete; `None`: the frame does not belong.
-    pub(super) fn add(&mut self, item: &Item<Frame>, keep: usize) -> Option<bool> {
+    pub(super) fn add(&mut self, item: &Item<Frame<'_>>, keep: usize) -> Option<bool> {
         let frame = &item.value;
         match (frame.kind, self.left) {
             (FrameKind::Header, None) => {
@@ -66,8 +66,7 @@ impl Content {
                 let size = u64::from_be_bytes(header.get(4..12)?.try_into().ok()?);
                 self.header = header.to_vec();
                 self.left = Some(size);
-                let readable = ContentHeader::parse(header)
-                    .is_some_and(|header| document::is_readable(header.content_type));
+                let readable = ContentHeader::content_type(header).is_some_and(document::is_readable);
                 self.body = (readable && size <= keep as u64).then(Vec::new);
                 Some(size == 0)
             }
@@ -211,6 +210,8 @@ pub(super) struct Channels {
     open: Bounded<u16, Channel>,
     /// Queue of each consumer, by channel and consumer tag.
     consumers: Bounded<(u16, String), String>,
+    /// Some message's frames may be coming in.
+    pub(super) content: bool,
     /// Channels forgotten to make room.
     pub(super) evicted: u64,
     /// Consumers forgotten to make room.
@@ -222,6 +223,7 @@ impl Default for Channels {
         Self {
             open: Bounded::new(CHANNELS),
             consumers: Bounded::new(CONSUMERS),
+            content: false,
             evicted: 0,
             consumers_evicted: 0,
         }
@@ -304,12 +306,19 @@ impl Channels {
     }
 
     /// Bytes of memory behind the messages whose frames are coming in.
-    pub(super) fn held(&self) -> usize {
-        let contents = self
-            .open
-            .iter()
-            .flat_map(|(_, channel)| [&channel.sending, &channel.receiving]);
-        contents.flatten().map(Content::held).sum()
+    pub(super) fn held(&mut self) -> usize {
+        if !self.content {
+            return 0;
+        }
+        self.content = false;
+        let mut held = 0_usize;
+        for (_, channel) in self.open.iter() {
+            for content in [&channel.sending, &channel.receiving].into_iter().flatten() {
+                self.content = true;
+                held = held.saturating_add(content.held());
+            }
+        }
+        held
     }
 
     /// All channels, by number.
@@ -324,7 +333,7 @@ impl Channels {
 mod tests {
     use super::*;
 
-    fn item(kind: FrameKind, payload: &[u8]) -> Item<Frame> {
+    fn item(kind: FrameKind, payload: &[u8]) -> Item<Frame<'static>> {
         let mut decoder = crate::wire::amqp::FrameDecoder::new(&crate::Limits::default());
         let mut bytes = vec![if kind == FrameKind::Header { 2 } else { 3 }, 0, 1];
         bytes.extend((payload.len() as u32).to_be_bytes());
@@ -335,7 +344,8 @@ mod tests {
             begins: true,
             call: crate::stream::Call::default(),
         };
-        decoder.next(&mut segment).expect("a frame")
+        let frame = decoder.next(&mut segment).expect("a frame");
+        frame.map(Frame::into_owned)
     }
 
     /// Scenario: contents of JSON, of no type, of pickle, of a picture, and of JSON beyond the limit, each complete.

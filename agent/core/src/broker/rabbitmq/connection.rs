@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use celeryscope_common::{Idle, Kind, Record};
+use smallvec::SmallVec;
 
 use super::RabbitStats;
 use super::channel::{Announced, Channel, Channels, Content};
 use super::delay::undelayed;
 use crate::broker::{BrokerEvent, Context, Verdict};
-use crate::celery::content::{self, Content as Held};
+use crate::celery::content::{self, Content as Held, Share};
 use crate::celery::{TaskMessage, pidbox};
 use crate::limits::Limits;
 use crate::stream::{self, Call, Chunk, Half};
+use crate::text::digits;
 use crate::wire::amqp::{ContentHeader, Frame, FrameDecoder, FrameKind, Method, Tuning};
 use crate::wire::resp::Item;
 
@@ -68,12 +70,12 @@ impl RabbitConnection {
             match chunk {
                 Chunk::Bytes(mut segment) => {
                     while let Some(item) = self.decoder(sending).next(&mut segment) {
-                        self.frame(sending, item, context, out);
+                        self.frame(sending, &item, context, out);
                     }
                 }
                 Chunk::Gap { len } => {
                     if let Some(item) = self.decoder(sending).gap(len) {
-                        self.frame(sending, item, context, out);
+                        self.frame(sending, &item, context, out);
                     }
                 }
                 Chunk::Break => self.decoder(sending).lose_sync(),
@@ -132,7 +134,7 @@ impl RabbitConnection {
 
     /// Bytes of memory behind what is not complete.
     #[must_use]
-    pub(crate) fn held(&self) -> u64 {
+    pub(crate) fn held(&mut self) -> u64 {
         let decoders = self.outgoing.held().saturating_add(self.incoming.held());
         decoders.saturating_add(self.channels.held()) as u64
     }
@@ -175,10 +177,16 @@ impl RabbitConnection {
         (&self.sent, &self.received, &self.outgoing, &self.incoming)
     }
 
-    fn frame(&mut self, sending: bool, item: Item<Frame>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+    fn frame(
+        &mut self,
+        sending: bool,
+        item: &Item<Frame<'_>>,
+        context: &Context<'_>,
+        out: &mut Vec<BrokerEvent>,
+    ) {
         let number = item.value.channel;
         match item.value.kind {
-            FrameKind::Method => self.method(sending, &item, out),
+            FrameKind::Method => self.method(sending, item, out),
             FrameKind::Header | FrameKind::Body => {
                 let keep = self.keep;
                 let Some(channel) = self.channels.known(number) else {
@@ -190,9 +198,9 @@ impl RabbitConnection {
                     &mut channel.receiving
                 };
                 let Some(mut message) = slot.take() else { return };
-                match message.add(&item, keep) {
-                    Some(true) if sending => self.published(number, &message, call_of(&item), context, out),
-                    Some(true) => self.delivered(number, &message, call_of(&item), context, out),
+                match message.add(item, keep) {
+                    Some(true) if sending => self.published(number, &message, call_of(item), context, out),
+                    Some(true) => self.delivered(number, &message, call_of(item), context, out),
                     Some(false) => *slot = Some(message),
                     None => self.stats.messages_cut += 1,
                 }
@@ -201,7 +209,7 @@ impl RabbitConnection {
         }
     }
 
-    fn method(&mut self, sending: bool, item: &Item<Frame>, out: &mut Vec<BrokerEvent>) {
+    fn method(&mut self, sending: bool, item: &Item<Frame<'_>>, out: &mut Vec<BrokerEvent>) {
         let number = item.value.channel;
         let call = call_of(item);
         let method = item.value.whole().and_then(Method::parse);
@@ -262,6 +270,7 @@ impl RabbitConnection {
                     delivery: None,
                 };
                 channel.sending = Some(Content::new(announced, item.first));
+                self.channels.content = true;
             }
             Method::Deliver {
                 consumer_tag,
@@ -277,6 +286,7 @@ impl RabbitConnection {
                     delivery: Some((delivery_tag, redelivered, consumer_tag.to_owned())),
                 };
                 channel.receiving = Some(Content::new(announced, item.first));
+                self.channels.content = true;
             }
             Method::Ack {
                 delivery_tag,
@@ -351,10 +361,10 @@ impl RabbitConnection {
                 self.verdict = Verdict::Celery;
                 self.last_token += 1;
                 let token = self.last_token;
-                let destination = destination(announced, None);
+                let destination = destination(announced, None, context.share);
                 out.push(BrokerEvent::Publish {
                     token,
-                    message: addressed(task, announced),
+                    message: addressed(task, announced, context.share),
                     destination,
                     first: message.first,
                     call,
@@ -411,14 +421,14 @@ impl RabbitConnection {
             let evicted = self.channel(number, out).await_ack(*tag);
             self.stats.unacked_evicted += u64::from(evicted);
             let queue = self.channels.queue_of(number, consumer);
-            let mut task = addressed(task, announced);
+            let mut task = addressed(task, announced, context.share);
             task.delivery_tag = name(self.id, number, *tag);
             task.redelivered = *redelivered;
             self.consuming = Some(call);
             out.push(BrokerEvent::Consumer { call });
             out.push(BrokerEvent::Delivered {
                 message: task,
-                destination: destination(announced, queue),
+                destination: destination(announced, queue, context.share),
                 call,
             });
         }
@@ -439,7 +449,13 @@ impl RabbitConnection {
             return Held::Malformed;
         };
         let size = header.body_size.saturating_add(message.header.len() as u64);
-        let held = content::read_amqp(&header, message.body.as_deref(), size, context.capture_args);
+        let held = content::read_amqp(
+            &header,
+            message.body.as_deref(),
+            size,
+            context.capture_args,
+            context.share,
+        );
         match held {
             Held::Malformed => self.stats.messages_malformed += 1,
             Held::Other | Held::Events { .. } => self.stats.messages_other += 1,
@@ -456,20 +472,27 @@ fn unanswered(tokens: Vec<u64>, out: &mut Vec<BrokerEvent>) {
 
 /// A delivery's name for the worker: tags count per channel.
 fn name(connection: u64, channel: u16, tag: u64) -> Arc<str> {
-    Arc::from(format!("{connection:x}.{channel}.{tag}"))
+    let mut name = String::with_capacity(32);
+    let mut put = |digit| name.push(char::from(digit));
+    digits::<16>(connection, &mut put);
+    put(b'.');
+    digits::<10>(channel.into(), &mut put);
+    put(b'.');
+    digits::<10>(tag, &mut put);
+    Arc::from(name)
 }
 
-fn addressed(mut message: Box<TaskMessage>, announced: &Announced) -> Box<TaskMessage> {
+fn addressed(mut message: Box<TaskMessage>, announced: &Announced, share: Share<'_>) -> Box<TaskMessage> {
     message.system = Some("rabbitmq");
-    message.exchange = Arc::from(announced.exchange.as_str());
-    message.routing_key = Arc::from(announced.routing_key.as_str());
+    message.exchange = share(&announced.exchange);
+    message.routing_key = share(&announced.routing_key);
     message
 }
 
 /// `messaging.destination.name` by the RabbitMQ conventions: exchange, routing key and (consumers) queue with colons
 /// between, each only once and only where there is one. A delay is none: there would be as many names as there are delays.
-fn destination(announced: &Announced, queue: Option<&str>) -> Arc<str> {
-    let mut parts: Vec<&str> = Vec::new();
+fn destination(announced: &Announced, queue: Option<&str>, share: Share<'_>) -> Arc<str> {
+    let mut parts = SmallVec::<[&str; 3]>::new();
     for part in [
         announced.exchange.as_str(),
         undelayed(&announced.routing_key),
@@ -479,14 +502,14 @@ fn destination(announced: &Announced, queue: Option<&str>) -> Arc<str> {
             parts.push(part);
         }
     }
-    if parts.is_empty() {
-        Arc::from("amq.default")
-    } else {
-        Arc::from(parts.join(":"))
+    match parts[..] {
+        [] => share("amq.default"),
+        [only] => share(only),
+        _ => share(&parts.join(":")),
     }
 }
 
-fn call_of(item: &Item<Frame>) -> Call {
+fn call_of(item: &Item<Frame<'_>>) -> Call {
     Call {
         enter: item.last_enter,
         exit: item.last,

@@ -43,7 +43,7 @@ pub(super) enum Meaning {
 
 /// Reads a command. Publishes get their tokens from `next_token`.
 pub(super) fn read(
-    item: &Item<Command>,
+    item: &Item<Command<'_>>,
     context: &Context<'_>,
     stats: &mut RedisStats,
     mut next_token: impl FnMut() -> u64,
@@ -75,7 +75,7 @@ pub(super) fn read(
         b"LPUSH" | b"RPUSH" => {
             let mut events = Vec::new();
             for value in command.args.iter().skip(2) {
-                match envelope(value, context.capture_args, stats) {
+                match envelope(value, context, stats) {
                     Some(Content::Task(message)) if message.redelivered => {
                         events.push(BrokerEvent::Requeued {
                             tag: message.delivery_tag,
@@ -83,7 +83,7 @@ pub(super) fn read(
                         });
                     }
                     Some(Content::Task(message)) => {
-                        let destination = keys::queue(key, &message);
+                        let destination = keys::queue(key, &message, context.share);
                         events.push(publish(message, destination, item, next_token()));
                     }
                     Some(Content::Reply { task_id, meta }) => {
@@ -145,7 +145,7 @@ pub(super) fn read(
 }
 
 /// A queue is bound to an exchange: the argument numbered `member` of the set `key`.
-fn binding(command: &Command, key: &[u8], member: usize, call: Call) -> Meaning {
+fn binding(command: &Command<'_>, key: &[u8], member: usize, call: Call) -> Meaning {
     if !keys::is_celery(key) {
         return other(command);
     }
@@ -160,7 +160,7 @@ fn binding(command: &Command, key: &[u8], member: usize, call: Call) -> Meaning 
 }
 
 /// A command without meaning for tasks: Celery's own where a key says so.
-fn other(command: &Command) -> Meaning {
+fn other(command: &Command<'_>) -> Meaning {
     // EVALSHA and its like have their keys further back.
     if command
         .args
@@ -176,7 +176,7 @@ fn other(command: &Command) -> Meaning {
 }
 
 fn fanout(
-    item: &Item<Command>,
+    item: &Item<Command<'_>>,
     channel: &[u8],
     context: &Context<'_>,
     stats: &mut RedisStats,
@@ -191,8 +191,8 @@ fn fanout(
         return Meaning::Celery(Vec::new());
     }
     let (exchange, content) = (
-        keys::exchange(channel),
-        envelope(payload, context.capture_args, stats),
+        keys::exchange(channel, context.share),
+        envelope(payload, context, stats),
     );
     match (kind, content) {
         (Channel::Events, Some(Content::Events { hostname, events })) => {
@@ -213,7 +213,7 @@ fn fanout(
 
 /// What a reply or a push delivers.
 pub(super) fn delivery(
-    item: &Item<Value>,
+    item: &Item<Value<'_>>,
     context: &Context<'_>,
     stats: &mut RedisStats,
 ) -> Option<BrokerEvent> {
@@ -231,13 +231,13 @@ pub(super) fn delivery(
     if from_channel && keys::channel(source.head()) != Channel::Other {
         return None;
     }
-    let Some(Content::Task(message)) = envelope(payload, context.capture_args, stats) else {
+    let Some(Content::Task(message)) = envelope(payload, context, stats) else {
         return None;
     };
     let destination = if from_channel {
-        keys::exchange(source.head()).unwrap_or_else(|| Arc::clone(&message.exchange))
+        keys::exchange(source.head(), context.share).unwrap_or_else(|| Arc::clone(&message.exchange))
     } else {
-        keys::queue(source.head(), &message)
+        keys::queue(source.head(), &message, context.share)
     };
     Some(BrokerEvent::Delivered {
         message,
@@ -248,7 +248,7 @@ pub(super) fn delivery(
 
 /// The copy of a delivery that was missed tells what was delivered; of one that was seen it tells nothing new.
 fn unacked_copy(
-    command: &Command,
+    command: &Command<'_>,
     call: Call,
     context: &Context<'_>,
     stats: &mut RedisStats,
@@ -262,11 +262,16 @@ fn unacked_copy(
         serde_json::from_slice(list).ok()?;
     let json = envelope.get().as_bytes();
     match count(
-        content::read(&Contiguous::whole(json), json.len() as u64, context.capture_args),
+        content::read(
+            &Contiguous::whole(json),
+            json.len() as u64,
+            context.capture_args,
+            context.share,
+        ),
         stats,
     ) {
         Content::Task(message) => {
-            let destination = keys::queue(key.as_bytes(), &message);
+            let destination = keys::queue(key.as_bytes(), &message, context.share);
             Some(BrokerEvent::Delivered {
                 message,
                 destination,
@@ -280,7 +285,7 @@ fn unacked_copy(
 fn publish(
     message: Box<TaskMessage>,
     destination: Arc<str>,
-    item: &Item<Command>,
+    item: &Item<Command<'_>>,
     token: u64,
 ) -> BrokerEvent {
     BrokerEvent::Publish {
@@ -292,7 +297,12 @@ fn publish(
     }
 }
 
-fn result(task_id: String, meta: &[u8], item: &Item<Command>, stats: &mut RedisStats) -> Option<BrokerEvent> {
+fn result(
+    task_id: String,
+    meta: &[u8],
+    item: &Item<Command<'_>>,
+    stats: &mut RedisStats,
+) -> Option<BrokerEvent> {
     match ResultMeta::parse(meta) {
         Some(meta) => Some(BrokerEvent::Result {
             task_id,
@@ -308,7 +318,7 @@ fn result(task_id: String, meta: &[u8], item: &Item<Command>, stats: &mut RedisS
 }
 
 /// What an envelope holds; `None` when it is clearly something else.
-fn envelope(payload: &Bulk, capture_args: bool, stats: &mut RedisStats) -> Option<Content> {
+fn envelope(payload: &Bulk<'_>, context: &Context<'_>, stats: &mut RedisStats) -> Option<Content> {
     if !payload.head().starts_with(b"{") {
         return None;
     }
@@ -322,7 +332,7 @@ fn envelope(payload: &Bulk, capture_args: bool, stats: &mut RedisStats) -> Optio
             }
         },
     };
-    let content = content::read(&captured, payload.len(), capture_args);
+    let content = content::read(&captured, payload.len(), context.capture_args, context.share);
     let content = count(content, stats);
     match content {
         Content::Malformed => None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use celeryscope_common::{Idle, Kind, Record};
+use smallvec::SmallVec;
 
 use super::RedisStats;
 use super::command::{self, Meaning};
@@ -60,11 +61,14 @@ enum Lead {
     Looked(String, Mono),
 }
 
+/// Publishes of one command or transaction.
+type Tokens = SmallVec<[u64; 2]>;
+
 /// What a reply will answer.
 #[derive(Debug)]
 enum Waiting {
     /// Publishes, by token.
-    Publishes(Vec<u64>),
+    Publishes(Tokens),
     Pop,
     Other,
 }
@@ -237,7 +241,7 @@ impl RedisConnection {
         (&self.sent, &self.received, &self.requests, &self.replies)
     }
 
-    fn command(&mut self, item: &Item<Command>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+    fn command(&mut self, item: &Item<Command<'_>>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
         self.stats.commands += 1;
         self.unread_calls = 0;
         if item.resynced {
@@ -309,7 +313,7 @@ impl RedisConnection {
     }
 
     /// Puts the beginning of a result at what led to it.
-    fn follow(&mut self, item: &Item<Command>, meaning: &mut Meaning) {
+    fn follow(&mut self, item: &Item<Command<'_>>, meaning: &mut Meaning) {
         let opened = |lead: &Lead| match lead {
             Lead::Opened(at) if item.first.since(*at) < SET_UP => Some(*at),
             _ => None,
@@ -335,7 +339,7 @@ impl RedisConnection {
         }
     }
 
-    fn reply(&mut self, item: &Item<Value>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
+    fn reply(&mut self, item: &Item<Value<'_>>, context: &Context<'_>, out: &mut Vec<BrokerEvent>) {
         self.stats.replies += 1;
         if is_push(&item.value, self.subscribed) {
             let event = command::delivery(item, context, &mut self.stats);
@@ -408,7 +412,7 @@ impl RedisConnection {
 
 /// Pushes answer no command. RESP2 has no type of its own for them: on a subscribed connection they are arrays that say
 /// what they are.
-fn is_push(value: &Value, subscribed: bool) -> bool {
+fn is_push(value: &Value<'_>, subscribed: bool) -> bool {
     match value {
         Value::Push(_) => true,
         Value::Array(elements) if subscribed => elements.first().and_then(Value::text).is_some_and(|kind| {
@@ -433,7 +437,7 @@ fn begins_push(data: &[u8]) -> bool {
     HEADS.iter().any(|head| data.starts_with(head))
 }
 
-fn answer(tokens: Vec<u64>, at: Mono, out: &mut Vec<BrokerEvent>) {
+fn answer(tokens: Tokens, at: Mono, out: &mut Vec<BrokerEvent>) {
     out.extend(
         tokens
             .into_iter()
@@ -441,7 +445,7 @@ fn answer(tokens: Vec<u64>, at: Mono, out: &mut Vec<BrokerEvent>) {
     );
 }
 
-fn tokens(events: &[BrokerEvent]) -> Vec<u64> {
+fn tokens(events: &[BrokerEvent]) -> Tokens {
     let token = |event: &BrokerEvent| match event {
         BrokerEvent::Publish { token, .. } => Some(*token),
         _ => None,
@@ -451,6 +455,13 @@ fn tokens(events: &[BrokerEvent]) -> Vec<u64> {
 
 /// A transaction that both removes a message from the unacked set and puts it into its queue acknowledges nothing.
 fn settle(events: Vec<BrokerEvent>, out: &mut Vec<BrokerEvent>) {
+    if !events
+        .iter()
+        .any(|event| matches!(event, BrokerEvent::Requeued { .. }))
+    {
+        out.extend(events);
+        return;
+    }
     let requeued = |tag: &Arc<str>| {
         events
             .iter()

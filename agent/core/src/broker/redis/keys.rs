@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::celery::content::Share;
 use crate::celery::result::KEY_PREFIX;
 use crate::celery::{TaskMessage, pidbox};
 
@@ -29,26 +30,31 @@ pub(super) fn result_id(key: &[u8]) -> Option<String> {
 
 /// The queue that a list stands for: without its priority step and, where the message tells it apart, without the
 /// transport's `global_keyprefix`.
-pub(super) fn queue(key: &[u8], message: &TaskMessage) -> Arc<str> {
-    let end = memchr::memmem::find(key, SEPARATOR).unwrap_or(key.len());
-    let name = String::from_utf8_lossy(key.get(..end).unwrap_or(key));
+pub(super) fn queue(key: &[u8], message: &TaskMessage, share: Share<'_>) -> Arc<str> {
     // With the default exchange the routing key is the queue's own name.
     let plain = message.exchange.is_empty() || message.exchange == message.routing_key;
-    if plain && !message.routing_key.is_empty() && name.ends_with(&*message.routing_key) {
+    let plain = plain && !message.routing_key.is_empty();
+    let end = memchr::memchr(SEPARATOR[0], key).and_then(|from| {
+        let rest = key.get(from..)?;
+        memchr::memmem::find(rest, SEPARATOR).map(|at| from + at)
+    });
+    let name = key.get(..end.unwrap_or(key.len())).unwrap_or(key);
+    let name = String::from_utf8_lossy(name);
+    if plain && name.ends_with(&*message.routing_key) {
         return Arc::clone(&message.routing_key);
     }
-    Arc::from(name)
+    share(&name)
 }
 
 /// The exchange of a fanout channel `[prefix]/<db>.<exchange>[/<routing key>]`.
-pub(super) fn exchange(channel: &[u8]) -> Option<Arc<str>> {
+pub(super) fn exchange(channel: &[u8], share: Share<'_>) -> Option<Arc<str>> {
     let slash = memchr::memchr(b'/', channel)?;
     let rest = std::str::from_utf8(channel.get(slash + 1..)?).ok()?;
     let (db, name) = rest.split_once('.')?;
     if db.is_empty() || !db.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    Some(Arc::from(name.split('/').next().unwrap_or(name)))
+    Some(share(name.split('/').next().unwrap_or(name)))
 }
 
 /// The worker whose mailbox is bound by this member of a binding set: routing key, pattern and queue
@@ -110,12 +116,21 @@ pub(super) fn is_celery(key: &[u8]) -> bool {
         b"celery.pidbox",
         b"celeryev",
     ];
-    MARKS.iter().any(|mark| has(key, mark))
+    // Most stand in front.
+    MARKS.iter().any(|mark| key.starts_with(mark)) || MARKS.iter().any(|mark| has(key, mark))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn queue(key: &[u8], message: &TaskMessage) -> Arc<str> {
+        super::queue(key, message, &|text| text.into())
+    }
+
+    fn exchange(channel: &[u8]) -> Option<Arc<str>> {
+        super::exchange(channel, &|text| text.into())
+    }
 
     fn message(exchange: &str, routing_key: &str) -> TaskMessage {
         TaskMessage {

@@ -1,5 +1,7 @@
 //! Frames (§4.2.3): type, channel, length, payload, and an octet that must be `CE`.
 
+use std::borrow::Cow;
+
 use crate::limits::Limits;
 use crate::stream::{Call, Segment};
 use crate::wire::resp::Item;
@@ -32,9 +34,9 @@ pub enum FrameKind {
     Heartbeat,
 }
 
-/// A frame.
+/// A frame: borrowed where all of it was seen at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct Frame<'a> {
     /// What it carries.
     pub kind: FrameKind,
     /// Its channel.
@@ -42,14 +44,23 @@ pub struct Frame {
     /// Length of its payload.
     pub len: u32,
     /// The payload's first bytes, up to the limit on what is kept.
-    pub payload: Vec<u8>,
+    pub payload: Cow<'a, [u8]>,
 }
 
-impl Frame {
+impl Frame<'_> {
     /// The payload, if all of it was captured and kept.
     #[must_use]
     pub fn whole(&self) -> Option<&[u8]> {
         (self.payload.len() == self.len as usize).then_some(&self.payload)
+    }
+
+    /// The same with memory of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Frame<'static> {
+        Frame {
+            payload: Cow::Owned(self.payload.into_owned()),
+            ..self
+        }
     }
 }
 
@@ -184,8 +195,11 @@ impl FrameDecoder {
     }
 
     /// The next frame that ends within the segment; `None`: then all of it has been taken.
-    pub fn next(&mut self, segment: &mut Segment<'_>) -> Option<Item<Frame>> {
+    pub fn next<'s>(&mut self, segment: &mut Segment<'s>) -> Option<Item<Frame<'s>>> {
         while !segment.data.is_empty() {
+            if let Some((frame, rest)) = self.at_once(segment.data) {
+                return Some(self.whole(frame, rest, segment));
+            }
             if self.state == State::Lost {
                 if !segment.begins {
                     let skipped = segment.skip_all();
@@ -207,7 +221,53 @@ impl FrameDecoder {
         None
     }
 
-    fn step(&mut self, segment: &mut Segment<'_>) -> Option<Item<Frame>> {
+    /// A frame that is all in `data` and all to be kept, as nearly every one is, and what follows it. What is anything else is
+    /// read step by step.
+    fn at_once<'d>(&self, data: &'d [u8]) -> Option<(Frame<'d>, &'d [u8])> {
+        if self.state != State::Head || self.under_way > 0 || self.probing {
+            return None;
+        }
+        let (head, rest) = data.split_at_checked(HEAD)?;
+        let (kind, channel, len) = read_head(head)?;
+        let allowed = !self.tuning.seen || self.tuning.allows(channel, len);
+        let size = usize::try_from(len).ok()?;
+        if !allowed || size > self.kept {
+            return None;
+        }
+        let (payload, rest) = rest.split_at_checked(size)?;
+        let frame = Frame {
+            kind,
+            channel,
+            len,
+            payload: Cow::Borrowed(payload),
+        };
+        Some((frame, rest.strip_prefix(&[END])?))
+    }
+
+    /// Accounts for a frame that was read at once.
+    fn whole<'s>(&mut self, frame: Frame<'s>, rest: &'s [u8], segment: &mut Segment<'s>) -> Item<Frame<'s>> {
+        let bytes = segment.data.len().saturating_sub(rest.len()) as u64;
+        segment.advance_to(rest);
+        let stats = &mut self.stats;
+        stats.bytes = stats.bytes.saturating_add(bytes);
+        stats.frames = stats.frames.saturating_add(1);
+        stats.frame_bytes = stats.frame_bytes.saturating_add(bytes);
+        let call = segment.call;
+        Item {
+            value: frame,
+            first: call.enter,
+            last_enter: call.enter,
+            last: call.exit,
+            pid: call.pid,
+            tid: call.tid,
+            bytes,
+            degraded: false,
+            truncated: false,
+            resynced: false,
+        }
+    }
+
+    fn step(&mut self, segment: &mut Segment<'_>) -> Option<Item<Frame<'static>>> {
         match self.state {
             State::Lost => {}
             State::Head => {
@@ -315,7 +375,7 @@ impl FrameDecoder {
         };
     }
 
-    fn finish(&mut self) -> Item<Frame> {
+    fn finish(&mut self) -> Item<Frame<'static>> {
         let resynced = self.found();
         self.stats.frames = self.stats.frames.saturating_add(1);
         self.stats.degraded = self.stats.degraded.saturating_add(u64::from(self.missing > 0));
@@ -324,7 +384,7 @@ impl FrameDecoder {
                 kind: self.kind,
                 channel: self.channel,
                 len: self.len,
-                payload: std::mem::take(&mut self.payload),
+                payload: Cow::Owned(std::mem::take(&mut self.payload)),
             },
             first: self.first.enter,
             last_enter: self.last.enter,
@@ -369,7 +429,7 @@ impl FrameDecoder {
     }
 
     /// `len` bytes are missing here. Gives the frame that ends with the last of them, if one provably does.
-    pub fn gap(&mut self, len: u64) -> Option<Item<Frame>> {
+    pub fn gap(&mut self, len: u64) -> Option<Item<Frame<'static>>> {
         self.stats.gap_bytes = self.stats.gap_bytes.saturating_add(len);
         let left = match self.state {
             State::Payload(left) => u64::from(left),

@@ -31,30 +31,32 @@ pub struct ContentHeader<'a> {
 }
 
 impl<'a> ContentHeader<'a> {
+    /// The MIME type alone; `None` when it is no header of class basic.
+    #[must_use]
+    pub fn content_type(payload: &'a [u8]) -> Option<Option<&'a str>> {
+        let mut reader = Reader::new(payload);
+        let (_, flags) = start(&mut reader)?;
+        if flags & CONTENT_TYPE == 0 {
+            return Some(None);
+        }
+        reader.short_string().map(Some)
+    }
+
     /// Reads the payload of a header frame; `None` when it is not one of class basic. Properties after `reply_to` are not
     /// needed and not read.
     #[must_use]
     pub fn parse(payload: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(payload);
-        if reader.u16()? != CLASS_BASIC {
-            return None;
-        }
-        let _weight = reader.u16()?;
+        let (body_size, flags) = start(&mut reader)?;
         let mut header = Self {
-            body_size: reader.u64()?,
+            body_size,
             ..Self::default()
         };
-        let flags = reader.u16()?;
-        // Bit 0: more flags follow; basic has only fourteen properties.
-        let mut more = flags;
-        while more & 1 != 0 {
-            more = reader.u16()?;
-        }
         if flags & CONTENT_TYPE != 0 {
             header.content_type = Some(reader.short_string()?);
         }
         if flags & CONTENT_ENCODING != 0 {
-            reader.short_string()?;
+            reader.short_bytes()?;
         }
         if flags & HEADERS != 0 {
             header.headers = Some(Table::new(reader.long_bytes()?));
@@ -73,4 +75,20 @@ impl<'a> ContentHeader<'a> {
         }
         Some(header)
     }
+}
+
+/// What stands before the properties: the length of the body, and flags that say which there are.
+fn start(reader: &mut Reader<'_>) -> Option<(u64, u16)> {
+    if reader.u16()? != CLASS_BASIC {
+        return None;
+    }
+    let _weight = reader.u16()?;
+    let body_size = reader.u64()?;
+    let flags = reader.u16()?;
+    // Bit 0: more flags follow; basic has only fourteen properties.
+    let mut more = flags;
+    while more & 1 != 0 {
+        more = reader.u16()?;
+    }
+    Some((body_size, flags))
 }

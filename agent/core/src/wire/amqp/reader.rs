@@ -33,10 +33,20 @@ impl<'a> Reader<'a> {
         Some(u64::from_be_bytes(self.take(8)?.try_into().ok()?))
     }
 
+    /// Bytes that are left.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Up to 255 bytes, with their length before them.
+    pub(super) fn short_bytes(&mut self) -> Option<&'a [u8]> {
+        let len = self.u8()?;
+        self.take(usize::from(len))
+    }
+
     /// A string of up to 255 bytes.
     pub(super) fn short_string(&mut self) -> Option<&'a str> {
-        let len = self.u8()?;
-        std::str::from_utf8(self.take(usize::from(len))?).ok()
+        std::str::from_utf8(self.short_bytes()?).ok()
     }
 
     /// Bytes with a 32-bit length before them.

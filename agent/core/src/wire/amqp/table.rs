@@ -66,11 +66,36 @@ impl<'a> Table<'a> {
 
     /// Names and values in order, up to the first that is broken.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, Field<'a>)> + use<'a> {
+        self.fields_and_texts().map(|(name, field, _)| (name, field))
+    }
+
+    /// The same, and of each value the text that it is.
+    pub(crate) fn fields_and_texts(
+        &self,
+    ) -> impl Iterator<Item = (&'a str, Field<'a>, Option<&'a str>)> + use<'a> {
         let mut reader = Reader::new(self.bytes);
+        // Nearly all tables are UTF-8, the lengths in them too: then none of their texts has to be looked at by itself.
+        let text = std::str::from_utf8(self.bytes).ok();
+        let end = self.bytes.len();
         let depth = self.depth;
         std::iter::from_fn(move || {
-            let name = reader.short_string()?;
-            Some((name, field(&mut reader, depth)?))
+            let name = match text {
+                Some(text) => {
+                    let name = reader.short_bytes()?;
+                    let begin = end.checked_sub(reader.left())?.checked_sub(name.len())?;
+                    text.get(begin..begin.checked_add(name.len())?)?
+                }
+                None => reader.short_string()?,
+            };
+            let field = field(&mut reader, depth)?;
+            let value = match (&field, text) {
+                (Field::Bytes(bytes), Some(text)) => {
+                    let begin = end.checked_sub(reader.left())?.checked_sub(bytes.len())?;
+                    text.get(begin..begin.checked_add(bytes.len())?)
+                }
+                (field, _) => field.text(),
+            };
+            Some((name, field, value))
         })
         .fuse()
     }

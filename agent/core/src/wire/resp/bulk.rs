@@ -1,23 +1,27 @@
 //! Bulk strings: payloads of known length, kept whole or by their edges, with holes where bytes were not captured.
 
-use smallvec::SmallVec;
+use std::borrow::Cow;
 
-/// A bulk string as far as it was seen and kept.
+/// A bulk string as far as it was seen and kept: borrowed where all of it was seen at once.
 ///
 /// Either it is [whole](Self::whole), or there is a hole somewhere between a head and a tail: because it is longer
 /// than the limit, because bytes in it were not captured, or both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bulk {
+pub struct Bulk<'a> {
     len: u64,
+    head: Cow<'a, [u8]>,
+    /// What follows the head, where it is not whole: few are not.
+    cut: Option<Box<Cut>>,
+}
+
+/// What is known of a string behind its head.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Cut {
     lost: u64,
-    head: Bytes,
     tail: Vec<u8>,
 }
 
-/// Most strings are names, keys and numbers; those need no memory of their own.
-type Bytes = SmallVec<[u8; 24]>;
-
-impl Bulk {
+impl<'a> Bulk<'a> {
     /// All of it, if all of it was captured and kept.
     #[must_use]
     pub fn whole(&self) -> Option<&[u8]> {
@@ -33,7 +37,8 @@ impl Bulk {
     /// Its last bytes, without a hole: everything when it is whole, nothing when its end was not captured.
     #[must_use]
     pub fn tail(&self) -> &[u8] {
-        self.whole().unwrap_or(&self.tail)
+        let tail = || self.cut.as_ref().map_or(&[][..], |cut| &cut.tail);
+        self.whole().unwrap_or_else(tail)
     }
 
     /// Its length on the wire, in bytes.
@@ -51,42 +56,61 @@ impl Bulk {
     /// How many of its bytes were not captured.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.lost
+        self.cut.as_ref().map_or(0, |cut| cut.lost)
+    }
+
+    /// The same with memory of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Bulk<'static> {
+        Bulk {
+            len: self.len,
+            head: Cow::Owned(self.head.into_owned()),
+            cut: self.cut,
+        }
     }
 
     /// A string of which nothing but its first bytes is kept.
     pub(super) fn headed(head: Vec<u8>, len: u64, lost: u64) -> Self {
         Self {
             len,
-            lost,
-            head: Bytes::from_vec(head),
-            tail: Vec::new(),
+            head: Cow::Owned(head),
+            cut: (lost > 0).then(|| {
+                Box::new(Cut {
+                    lost,
+                    tail: Vec::new(),
+                })
+            }),
         }
     }
 
     /// Bytes of memory behind it.
     pub(super) fn held(&self) -> usize {
-        let head = if self.head.spilled() {
-            self.head.capacity()
-        } else {
-            0
-        };
-        head.saturating_add(self.tail.capacity())
+        let head = held(&self.head);
+        let cut = self.cut.as_ref();
+        let cut = cut.map_or(0, |cut| cut.tail.capacity().saturating_add(size_of::<Cut>()));
+        head.saturating_add(cut)
     }
 
-    /// Its first bytes, owned.
-    pub(super) fn into_head(self) -> Vec<u8> {
-        self.head.into_vec()
+    /// Its first bytes.
+    pub(super) fn into_head(self) -> Cow<'a, [u8]> {
+        self.head
     }
 }
 
-impl From<&[u8]> for Bulk {
-    fn from(bytes: &[u8]) -> Self {
+/// Bytes of memory behind it, where it is its own.
+pub(super) fn held(bytes: &Cow<'_, [u8]>) -> usize {
+    match bytes {
+        Cow::Borrowed(_) => 0,
+        Cow::Owned(bytes) => bytes.capacity(),
+    }
+}
+
+impl<'a> From<&'a [u8]> for Bulk<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
         Self {
             len: bytes.len() as u64,
-            lost: 0,
-            head: Bytes::from_slice(bytes),
-            tail: Vec::new(),
+            head: Cow::Borrowed(bytes),
+            cut: None,
         }
     }
 }
@@ -106,7 +130,7 @@ pub(super) enum Gap {
     /// It ends inside the string or its CRLF.
     Inside,
     /// It ends where the string's CRLF does.
-    Done(Bulk),
+    Done(Bulk<'static>),
     /// It goes beyond: what comes next is not known.
     Beyond,
 }
@@ -118,7 +142,7 @@ pub(super) struct NoCrlf;
 /// Reads the payload of one bulk string and the CRLF behind it, in pieces.
 #[derive(Debug, Default)]
 pub(super) struct BulkReader {
-    bulk: Bulk,
+    bulk: Bulk<'static>,
     keep: Keep,
     /// Offset in payload and CRLF of the next byte.
     at: u64,
@@ -130,7 +154,7 @@ const CRLF: [u8; 2] = *b"\r\n";
 
 impl BulkReader {
     /// A string of `len` bytes that is to be kept whole, if all of it and its CRLF are in `data`: taken from its front.
-    pub(super) fn at_once(data: &mut &[u8], len: u64, keep: Keep) -> Option<Bulk> {
+    pub(super) fn at_once<'d>(data: &mut &'d [u8], len: u64, keep: Keep) -> Option<Bulk<'d>> {
         if keep.head < len {
             return None;
         }
@@ -154,7 +178,7 @@ impl BulkReader {
     }
 
     /// Takes what belongs to the string from the front of `data`; gives the string when its CRLF is read.
-    pub(super) fn read(&mut self, data: &mut &[u8]) -> Result<Option<Bulk>, NoCrlf> {
+    pub(super) fn read(&mut self, data: &mut &[u8]) -> Result<Option<Bulk<'static>>, NoCrlf> {
         let left = self.bulk.len.saturating_sub(self.at);
         if left > 0 {
             let take = usize::try_from(left).unwrap_or(usize::MAX).min(data.len());
@@ -185,8 +209,9 @@ impl BulkReader {
         let lost = at.min(self.bulk.len).saturating_sub(self.at);
         self.at = at;
         if lost > 0 {
-            self.bulk.lost = self.bulk.lost.saturating_add(lost);
-            self.bulk.tail.clear();
+            let cut = self.bulk.cut.get_or_insert_default();
+            cut.lost = cut.lost.saturating_add(lost);
+            cut.tail.clear();
             let edge = if self.keep.head < self.bulk.len {
                 self.keep.tail
             } else {
@@ -206,7 +231,7 @@ impl BulkReader {
         self.bulk.held()
     }
 
-    fn take(&mut self) -> Bulk {
+    fn take(&mut self) -> Bulk<'static> {
         std::mem::take(&mut self.bulk)
     }
 
@@ -215,17 +240,21 @@ impl BulkReader {
         let begin = self.at;
         self.at = begin.saturating_add(payload.len() as u64);
         let mut rest = payload;
-        if self.bulk.lost == 0 {
+        if self.bulk.lost() == 0 {
             let room = self.keep.head.saturating_sub(begin);
             let take = usize::try_from(room).unwrap_or(usize::MAX).min(rest.len());
             let (head, after) = rest.split_at_checked(take).unwrap_or((rest, &[]));
-            self.bulk.head.extend_from_slice(head);
+            if !head.is_empty() {
+                self.bulk.head.to_mut().extend_from_slice(head);
+            }
             rest = after;
         }
         let rest_begin = self.at.saturating_sub(rest.len() as u64);
         let skip = self.tail_from.saturating_sub(rest_begin);
         let tail = usize::try_from(skip).ok().and_then(|skip| rest.get(skip..));
-        self.bulk.tail.extend_from_slice(tail.unwrap_or_default());
+        if let Some(tail) = tail.filter(|tail| !tail.is_empty()) {
+            self.bulk.cut.get_or_insert_default().tail.extend_from_slice(tail);
+        }
     }
 }
 
@@ -234,7 +263,7 @@ mod tests {
     use super::*;
 
     /// Bytes and gaps of one string of ten digits, in order; a number is a gap.
-    fn read(keep: Keep, parts: &[Result<&[u8], u64>]) -> Bulk {
+    fn read(keep: Keep, parts: &[Result<&[u8], u64>]) -> Bulk<'static> {
         let mut reader = BulkReader::default();
         reader.start(10, keep);
         let mut done = None;

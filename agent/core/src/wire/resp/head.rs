@@ -1,16 +1,13 @@
 //! The first line of a value: its type, and its value or its length.
 
-use super::line::{Form, number_at_once, parse_int, parse_len};
+use super::line::{Form, number_at_once, parse_int, parse_len, short_text};
 use super::value::Value;
-
-/// Longest text that is looked for at once: `OK`, `QUEUED`, `PONG`.
-const SHORT: usize = 16;
 
 /// What a line of a reply starts or is.
 #[derive(Debug, PartialEq)]
 pub(super) enum Head {
     /// A value, complete.
-    Value(Value),
+    Value(Value<'static>),
     /// A bulk string of so many bytes.
     Bulk(Text, u64),
     /// A bulk string in pieces (`$?`).
@@ -43,7 +40,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn value(self, elements: Vec<Value>) -> Option<Value> {
+    pub(super) fn value(self, elements: Vec<Value<'static>>) -> Option<Value<'static>> {
         Some(match self {
             Self::Array => Value::Array(elements),
             Self::Push => Value::Push(elements),
@@ -77,10 +74,9 @@ impl Head {
     pub(super) fn at_once(data: &[u8], max: usize) -> Option<(Self, &[u8])> {
         let (&mark, text) = data.split_first()?;
         if mark == b'+' {
-            let len = text.iter().take(SHORT).position(|byte| *byte == b'\r')?;
-            let (text, rest) = text.split_at_checked(len).filter(|_| len <= max)?;
-            let value = Value::Simple(text.to_vec());
-            return Some((Self::Value(value), rest.strip_prefix(b"\r\n")?));
+            let (text, rest) = short_text(text).filter(|(text, _)| text.len() <= max)?;
+            let value = Value::Simple(text.to_vec().into());
+            return Some((Self::Value(value), rest));
         }
         let (number, rest) = number_at_once(data, mark)?;
         let head = match mark {
@@ -108,14 +104,14 @@ impl Head {
             b'~' => Self::aggregate(Kind::Set, rest)?,
             b'|' => Self::aggregate(Kind::Attribute, rest)?,
             b'.' if rest.is_empty() => Self::End,
-            b'+' => Self::Value(Value::Simple(rest.to_vec())),
-            b'-' => Self::Value(Value::Error(rest.to_vec())),
+            b'+' => Self::Value(Value::Simple(rest.to_vec().into())),
+            b'-' => Self::Value(Value::Error(rest.to_vec().into())),
             b':' => Self::Value(Value::Int(parse_int(rest)?)),
             b'_' if rest.is_empty() => Self::Value(Value::Null),
             b'#' if rest == b"t" => Self::Value(Value::Bool(true)),
             b'#' if rest == b"f" => Self::Value(Value::Bool(false)),
             b',' => Self::Value(Value::Double(std::str::from_utf8(rest).ok()?.parse().ok()?)),
-            b'(' => Self::Value(Value::Big(big(rest)?.to_vec())),
+            b'(' => Self::Value(Value::Big(big(rest)?.to_vec().into())),
             _ => return None,
         })
     }

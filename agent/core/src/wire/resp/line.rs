@@ -154,18 +154,40 @@ const AT_ONCE: usize = 18;
 
 /// The number of a whole line of `mark` and digits at the front of `data`, and what follows. `None`: [`LineReader`] has to see.
 pub(super) fn number_at_once(data: &[u8], mark: u8) -> Option<(u64, &[u8])> {
+    let digit = |byte: &u8| u64::from(byte & 0x0f);
+    // Nearly all are short.
+    match data {
+        [first, a @ b'0'..=b'9', b'\r', b'\n', rest @ ..] if *first == mark => {
+            return Some((digit(a), rest));
+        }
+        [first, a @ b'0'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', rest @ ..] if *first == mark => {
+            let number = digit(a).saturating_mul(10).saturating_add(digit(b));
+            return Some((number, rest));
+        }
+        _ => {}
+    }
     let (_, mut rest) = data.split_first().filter(|(first, _)| **first == mark)?;
     let (mut number, mut digits) = (0_u64, 0);
     while let Some((byte, after)) = rest.split_first()
         && byte.is_ascii_digit()
         && digits <= AT_ONCE
     {
-        number = number.wrapping_mul(10).wrapping_add(u64::from(byte & 0x0f));
+        number = number.wrapping_mul(10).wrapping_add(digit(byte));
         digits = digits.saturating_add(1);
         rest = after;
     }
     let rest = rest.strip_prefix(b"\r\n")?;
     (1..=AT_ONCE).contains(&digits).then_some((number, rest))
+}
+
+/// Longest text that is looked for at once: `OK`, `QUEUED`, `PONG`.
+const SHORT_TEXT: usize = 16;
+
+/// A short text and its end at the front of `data`, and what follows. `None`: [`LineReader`] has to see.
+pub(super) fn short_text(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let len = data.iter().take(SHORT_TEXT).position(|byte| *byte == b'\r')?;
+    let (text, rest) = data.split_at_checked(len)?;
+    Some((text, rest.strip_prefix(b"\r\n")?))
 }
 
 /// A length or count: digits only.

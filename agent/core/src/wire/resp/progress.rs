@@ -1,5 +1,7 @@
 //! What both decoders keep about the item at hand, and the accounts that must balance.
 
+use std::borrow::Cow;
+
 use super::bulk::Keep;
 use crate::limits::Limits;
 use crate::stream::Call;
@@ -232,19 +234,20 @@ impl Progress {
         keep
     }
 
-    /// What an item of so many strings that has not begun may keep; `None` when it can't be all of them, or there are none.
-    pub(super) fn share(&self, strings: u64) -> Option<Share> {
+    /// What an item of so many values that has not begun may keep; `None` when it can't be all of them, or there are none.
+    pub(super) fn share(&self, values: u64) -> Option<Share> {
         let all = 1..=u64::try_from(self.elements).unwrap_or(u64::MAX);
-        all.contains(&strings).then_some(Share {
+        all.contains(&values).then_some(Share {
             bulk: self.bulk,
             left: self.budget,
         })
     }
 
     /// Cuts a text that is kept to what is left of the item's share.
-    pub(super) fn cut(&mut self, text: &mut Vec<u8>) {
+    pub(super) fn cut(&mut self, text: &mut Cow<'_, [u8]>) {
         let keep = usize::try_from(self.budget).unwrap_or(usize::MAX).min(text.len());
         if keep < text.len() {
+            let text = text.to_mut();
             text.truncate(keep);
             text.shrink_to_fit();
             self.truncated = true;
@@ -274,6 +277,27 @@ impl Progress {
         self.resynced = false;
         self.reset();
         item
+    }
+
+    /// An item of so many bytes that was read at once.
+    pub(super) fn at_once<T>(&mut self, value: T, bytes: usize, call: Call) -> Item<T> {
+        let bytes = bytes as u64;
+        let stats = &mut self.stats;
+        stats.bytes = stats.bytes.saturating_add(bytes);
+        stats.items = stats.items.saturating_add(1);
+        stats.item_bytes = stats.item_bytes.saturating_add(bytes);
+        Item {
+            value,
+            first: call.enter,
+            last_enter: call.enter,
+            last: call.exit,
+            pid: call.pid,
+            tid: call.tid,
+            bytes,
+            degraded: false,
+            truncated: false,
+            resynced: std::mem::take(&mut self.resynced),
+        }
     }
 
     /// Bytes of the item at hand, so far.

@@ -2,8 +2,8 @@
 
 use super::bulk::{Bulk, BulkReader, Gap};
 use super::head::{Head, Kind, Text};
-use super::line::{Line, LineReader};
-use super::progress::{DecoderStats, Item, Progress};
+use super::line::{Line, LineReader, number_at_once, short_text};
+use super::progress::{DecoderStats, Item, Progress, Share};
 use super::value::Value;
 use crate::limits::Limits;
 use crate::stream::Segment;
@@ -42,7 +42,7 @@ struct Open {
     kind: Kind,
     /// Values to come; `None` when an end is to come instead.
     left: Option<u64>,
-    values: Vec<Value>,
+    values: Vec<Value<'static>>,
     /// It will be kept in the aggregate around it.
     keep: bool,
 }
@@ -85,8 +85,13 @@ impl ReplyDecoder {
 
     /// The next reply or push that ends in `segment`; what was read is taken from its front. Call it until it gives
     /// `None`: then all of the segment has been taken.
-    pub fn next(&mut self, segment: &mut Segment<'_>) -> Option<Item<Value>> {
+    pub fn next<'s>(&mut self, segment: &mut Segment<'s>) -> Option<Item<Value<'s>>> {
         while !segment.data.is_empty() {
+            if let Some((value, rest)) = self.at_once(segment.data) {
+                let len = segment.data.len().saturating_sub(rest.len());
+                segment.advance_to(rest);
+                return Some(self.progress.at_once(value, len, segment.call));
+            }
             if self.state == State::Lost && !self.at_boundary(segment) {
                 self.progress.skip(segment.skip_all());
                 return None;
@@ -105,7 +110,7 @@ impl ReplyDecoder {
     }
 
     /// `len` bytes are missing here. Gives the reply that ends with the last of them, if one provably does.
-    pub fn gap(&mut self, len: u64) -> Option<Item<Value>> {
+    pub fn gap(&mut self, len: u64) -> Option<Item<Value<'static>>> {
         if len == 0 {
             return None;
         }
@@ -177,12 +182,43 @@ impl ReplyDecoder {
     /// Bytes of memory behind it.
     #[must_use]
     pub fn held(&self) -> usize {
+        if self.progress.pending() == 0 {
+            return self.line.held();
+        }
         let list = self.open.capacity().saturating_mul(size_of::<Open>());
         let values = self.open.iter().map(|open| Value::all_held(&open.values));
         let pieces = self.pieces.as_ref().map_or(0, |pieces| pieces.head.capacity());
         values
             .chain([list, pieces, self.line.held(), self.bulk.held()])
             .fold(0, usize::saturating_add)
+    }
+
+    /// A reply that is all in `data` and all to be kept, and what follows it: what answers most commands, a number, a text or
+    /// a list of them. What is anything else is read step by step.
+    fn at_once<'d>(&self, data: &'d [u8]) -> Option<(Value<'d>, &'d [u8])> {
+        if self.state != State::Line || self.progress.pending() > 0 {
+            return None;
+        }
+        let mut rest = data;
+        let kind = match data.first()? {
+            b'*' => Value::Array,
+            b'>' => Value::Push,
+            _ => {
+                let value = flat(&mut rest, &mut self.progress.share(1)?)?;
+                return Some((value, rest));
+            }
+        };
+        if self.depth == 0 {
+            return None;
+        }
+        let (count, values) = number_at_once(data, *data.first()?)?;
+        let mut share = self.progress.share(count)?;
+        rest = values;
+        let mut values = Vec::with_capacity(usize::try_from(count).ok()?.min(8));
+        for _ in 0..count {
+            values.push(flat(&mut rest, &mut share)?);
+        }
+        Some((kind(values), rest))
     }
 
     /// Out of sync: finds it again if this is the boundary that was marked.
@@ -196,7 +232,7 @@ impl ReplyDecoder {
     }
 
     /// Reads one line or one payload, as far as it goes. Gives the reply when it is complete.
-    fn step(&mut self, segment: &mut Segment<'_>) -> Result<Option<Value>, NotResp> {
+    fn step(&mut self, segment: &mut Segment<'_>) -> Result<Option<Value<'static>>, NotResp> {
         let mut data = segment.data;
         let len = data.len();
         if let State::Payload(text) = self.state {
@@ -228,7 +264,7 @@ impl ReplyDecoder {
     }
 
     /// A line is read; `data` is what follows, of which a whole string may be taken.
-    fn head(&mut self, head: Head, data: &mut &[u8]) -> Result<Option<Value>, NotResp> {
+    fn head(&mut self, head: Head, data: &mut &[u8]) -> Result<Option<Value<'static>>, NotResp> {
         if self.pieces.is_some() && !matches!(head, Head::Piece(_)) {
             return Err(NotResp);
         }
@@ -250,10 +286,10 @@ impl ReplyDecoder {
         }
     }
 
-    fn payload(&mut self, text: Text, len: u64, data: &mut &[u8]) -> Option<Value> {
+    fn payload(&mut self, text: Text, len: u64, data: &mut &[u8]) -> Option<Value<'static>> {
         let keep = self.progress.keep(len);
         if let Some(bulk) = BulkReader::at_once(data, len, keep) {
-            return self.string(text, bulk);
+            return self.string(text, bulk.into_owned());
         }
         self.bulk.start(len, keep);
         self.state = State::Payload(text);
@@ -261,7 +297,7 @@ impl ReplyDecoder {
     }
 
     /// A bulk string or a piece of one is read.
-    fn string(&mut self, text: Text, bulk: Bulk) -> Option<Value> {
+    fn string(&mut self, text: Text, bulk: Bulk<'static>) -> Option<Value<'static>> {
         self.state = State::Line;
         if let Some(pieces) = &mut self.pieces {
             if pieces.add(&bulk, self.text_max) {
@@ -276,7 +312,7 @@ impl ReplyDecoder {
         })
     }
 
-    fn aggregate(&mut self, kind: Kind, left: Option<u64>) -> Result<Option<Value>, NotResp> {
+    fn aggregate(&mut self, kind: Kind, left: Option<u64>) -> Result<Option<Value<'static>>, NotResp> {
         if let Some(deep) = &mut self.deep {
             // It is one of the values passed over, unless it is none, and brings its own.
             let own = u64::from(kind != Kind::Attribute);
@@ -305,7 +341,7 @@ impl ReplyDecoder {
     }
 
     /// The line that ends an aggregate of unknown length.
-    fn end(&mut self) -> Result<Option<Value>, NotResp> {
+    fn end(&mut self) -> Result<Option<Value<'static>>, NotResp> {
         match self.open.last() {
             Some(Open { left: None, .. }) if self.deep.is_none() => Ok(self.close()),
             _ => Err(NotResp),
@@ -313,7 +349,7 @@ impl ReplyDecoder {
     }
 
     /// The values passed over may have come to their end.
-    fn end_deep(&mut self) -> Option<Value> {
+    fn end_deep(&mut self) -> Option<Value<'static>> {
         let deep = self.deep.take_if(|deep| deep.left == 0)?;
         if deep.kind == Kind::Attribute {
             return None;
@@ -322,14 +358,14 @@ impl ReplyDecoder {
     }
 
     /// Closes the innermost aggregate.
-    fn close(&mut self) -> Option<Value> {
+    fn close(&mut self) -> Option<Value<'static>> {
         let open = self.open.pop()?;
         let value = open.kind.value(open.values)?;
         self.place(value, open.keep)
     }
 
     /// A value that is no aggregate is complete.
-    fn add(&mut self, mut value: Value) -> Option<Value> {
+    fn add(&mut self, mut value: Value<'static>) -> Option<Value<'static>> {
         if let Some(deep) = &mut self.deep {
             deep.left = deep.left.saturating_sub(1);
             return self.end_deep();
@@ -342,7 +378,7 @@ impl ReplyDecoder {
     }
 
     /// Puts a value where it belongs, and closes what that completes. Gives it when it belongs nowhere: it is the reply.
-    fn place(&mut self, mut value: Value, mut keep: bool) -> Option<Value> {
+    fn place(&mut self, mut value: Value<'static>, mut keep: bool) -> Option<Value<'static>> {
         while let Some(open) = self.open.last_mut() {
             if keep {
                 open.values.push(value);
@@ -360,9 +396,28 @@ impl ReplyDecoder {
     }
 }
 
+/// A number or a text that is whole at the front of `data`, if it is to be kept.
+fn flat<'d>(data: &mut &'d [u8], share: &mut Share) -> Option<Value<'d>> {
+    let whole = *data;
+    let (mark, text) = whole.split_first()?;
+    if *mark == b'+' {
+        let (text, rest) = short_text(text)?;
+        share.whole(text.len() as u64)?;
+        *data = rest;
+        return Some(Value::Simple(text.into()));
+    }
+    let (number, rest) = number_at_once(whole, *mark)?;
+    *data = rest;
+    match mark {
+        b':' => i64::try_from(number).ok().map(Value::Int),
+        b'$' => BulkReader::at_once(data, number, share.whole(number)?).map(Value::Bulk),
+        _ => None,
+    }
+}
+
 impl Pieces {
     /// Adds one; true when some of it is not kept though it was captured.
-    fn add(&mut self, piece: &Bulk, max: usize) -> bool {
+    fn add(&mut self, piece: &Bulk<'_>, max: usize) -> bool {
         let contiguous = self.lost == 0 && self.head.len() as u64 == self.len;
         self.len = self.len.saturating_add(piece.len());
         self.lost = self.lost.saturating_add(piece.lost());
@@ -376,7 +431,7 @@ impl Pieces {
     }
 }
 
-impl From<Pieces> for Bulk {
+impl From<Pieces> for Bulk<'static> {
     fn from(pieces: Pieces) -> Self {
         Self::headed(pieces.head, pieces.len, pieces.lost)
     }

@@ -1,5 +1,7 @@
 //! Requests: what a client sends.
 
+use smallvec::SmallVec;
+
 use super::bulk::{Bulk, BulkReader, Gap};
 use super::line::{Form, Line, LineReader, number_at_once, parse_len};
 use super::progress::{DecoderStats, Item, Progress};
@@ -15,16 +17,19 @@ const SANE_NAME: u64 = 32;
 /// Longer than any start of a command that is taken as a boundary.
 const PROBE_MAX: usize = 128;
 
-/// A command.
+/// A command: borrowed where all of it was seen at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Command {
+pub struct Command<'a> {
     /// Its name and its arguments, at most [`Limits::elements`] of them.
-    pub args: Vec<Bulk>,
+    pub args: Args<'a>,
     /// Sent as an inline command, of which the first word alone is kept.
     pub inline: bool,
 }
 
-impl Command {
+/// Few commands have more than these.
+type Args<'a> = SmallVec<[Bulk<'a>; 6]>;
+
+impl<'a> Command<'a> {
     /// Its name as it was written.
     #[must_use]
     pub fn name(&self) -> &[u8] {
@@ -39,8 +44,17 @@ impl Command {
 
     /// The argument at `index`; the name is at 0.
     #[must_use]
-    pub fn arg(&self, index: usize) -> Option<&Bulk> {
+    pub fn arg(&self, index: usize) -> Option<&Bulk<'a>> {
         self.args.get(index)
+    }
+
+    /// The same with memory of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Command<'static> {
+        Command {
+            args: self.args.into_iter().map(Bulk::into_owned).collect(),
+            inline: self.inline,
+        }
     }
 }
 
@@ -50,7 +64,7 @@ pub struct RequestDecoder {
     state: State,
     line: LineReader,
     bulk: BulkReader,
-    args: Vec<Bulk>,
+    args: Vec<Bulk<'static>>,
     /// Start of a transfer that may turn out to be a boundary, and the call that moved its first byte.
     probe: Vec<u8>,
     probe_call: Call,
@@ -93,11 +107,13 @@ impl RequestDecoder {
 
     /// The next command that ends in `segment`; what was read is taken from its front. Call it until it gives `None`:
     /// then all of the segment has been taken.
-    pub fn next(&mut self, segment: &mut Segment<'_>) -> Option<Item<Command>> {
+    pub fn next<'s>(&mut self, segment: &mut Segment<'s>) -> Option<Item<Command<'s>>> {
         while !segment.data.is_empty() {
             if let Some((args, rest)) = self.at_once(segment.data) {
-                self.consumed(segment, rest);
-                return Some(self.progress.finish(Command { args, inline: false }));
+                let len = segment.data.len().saturating_sub(rest.len());
+                segment.advance_to(rest);
+                let command = Command { args, inline: false };
+                return Some(self.progress.at_once(command, len, segment.call));
             }
             if matches!(self.state, State::Lost | State::Probing) && !self.probe(segment) {
                 continue;
@@ -116,7 +132,7 @@ impl RequestDecoder {
     }
 
     /// `len` bytes are missing here. Gives the command that ends with the last of them, if one provably does.
-    pub fn gap(&mut self, len: u64) -> Option<Item<Command>> {
+    pub fn gap(&mut self, len: u64) -> Option<Item<Command<'static>>> {
         if len == 0 {
             return None;
         }
@@ -175,21 +191,25 @@ impl RequestDecoder {
     /// Bytes of memory behind it.
     #[must_use]
     pub fn held(&self) -> usize {
-        let list = self.args.capacity().saturating_mul(size_of::<Bulk>());
+        let fixed = self.line.held().saturating_add(self.probe.capacity());
+        if self.progress.pending() == 0 {
+            return fixed;
+        }
+        let list = self.args.capacity().saturating_mul(size_of::<Bulk<'_>>());
         let args = self.args.iter().map(Bulk::held);
-        args.chain([list, self.line.held(), self.bulk.held(), self.probe.capacity()])
-            .fold(0, usize::saturating_add)
+        args.chain([list, self.bulk.held()])
+            .fold(fixed, usize::saturating_add)
     }
 
     /// The arguments of a command that is all in `data` and all to be kept, as nearly every one is, and what follows it. What is
     /// anything else is read step by step.
-    fn at_once<'d>(&self, data: &'d [u8]) -> Option<(Vec<Bulk>, &'d [u8])> {
+    fn at_once<'d>(&self, data: &'d [u8]) -> Option<(Args<'d>, &'d [u8])> {
         if self.state != State::Start || self.progress.pending() > 0 {
             return None;
         }
         let (count, mut rest) = number_at_once(data, b'*')?;
         let mut share = self.progress.share(count)?;
-        let mut args = Vec::with_capacity(usize::try_from(count).ok()?.min(8));
+        let mut args = Args::new();
         for _ in 0..count {
             let (len, payload) = number_at_once(rest, b'$')?;
             rest = payload;
@@ -200,7 +220,10 @@ impl RequestDecoder {
 
     /// A transfer's first byte by itself: where that alone is wrong, a command may begin with it. Where a later one is, the
     /// transfer was taken for a part of something else, however it is cut.
-    fn step_from_boundary(&mut self, segment: &mut Segment<'_>) -> Result<Option<Item<Command>>, NotResp> {
+    fn step_from_boundary<'c>(
+        &mut self,
+        segment: &mut Segment<'_>,
+    ) -> Result<Option<Item<Command<'c>>>, NotResp> {
         let Some((first, rest)) = segment.data.split_at_checked(1).filter(|_| segment.begins) else {
             return self.step(segment);
         };
@@ -212,7 +235,7 @@ impl RequestDecoder {
     }
 
     /// Reads one line or one argument, as far as it goes.
-    fn step(&mut self, segment: &mut Segment<'_>) -> Result<Option<Item<Command>>, NotResp> {
+    fn step<'c>(&mut self, segment: &mut Segment<'_>) -> Result<Option<Item<Command<'c>>>, NotResp> {
         match self.state {
             State::Payload { left } => {
                 let mut data = segment.data;
@@ -228,7 +251,7 @@ impl RequestDecoder {
                 let mut data = segment.data;
                 if let Some(bulk) = BulkReader::at_once(&mut data, len, keep) {
                     self.consumed(segment, data);
-                    return Ok(self.argument(bulk, left));
+                    return Ok(self.argument(bulk.into_owned(), left));
                 }
                 self.bulk.start(len, keep);
                 self.state = State::Payload { left };
@@ -251,7 +274,7 @@ impl RequestDecoder {
     }
 
     /// An argument is read; `left` counts it and those to come.
-    fn argument(&mut self, bulk: Bulk, left: u64) -> Option<Item<Command>> {
+    fn argument<'c>(&mut self, bulk: Bulk<'static>, left: u64) -> Option<Item<Command<'c>>> {
         if self.progress.may_keep() {
             self.args.push(bulk);
         }
@@ -261,8 +284,11 @@ impl RequestDecoder {
             return None;
         }
         self.state = State::Start;
-        let args = std::mem::take(&mut self.args);
-        Some(self.progress.finish(Command { args, inline: false }))
+        let args: Vec<Bulk<'c>> = std::mem::take(&mut self.args);
+        Some(self.progress.finish(Command {
+            args: args.into(),
+            inline: false,
+        }))
     }
 
     /// A line of `mark` and a number. `*-1` is a command without arguments, as `*0` is.
@@ -288,11 +314,11 @@ impl RequestDecoder {
     }
 
     /// An inline command. An empty one is none: Redis does not answer it.
-    fn inline(&mut self, segment: &mut Segment<'_>) -> Result<Option<Item<Command>>, NotResp> {
+    fn inline<'c>(&mut self, segment: &mut Segment<'_>) -> Result<Option<Item<Command<'c>>>, NotResp> {
         let mut data = segment.data;
         let word = match self.line.read(&mut data, Form::Inline(self.inline_max)) {
             Line::More => None,
-            Line::Whole(line) => Some(Bulk::from(first_word(line).ok_or(NotResp)?)),
+            Line::Whole(line) => Some(Bulk::from(first_word(line).ok_or(NotResp)?).into_owned()),
             Line::Bad => return Err(NotResp),
         };
         self.consumed(segment, data);
@@ -305,7 +331,7 @@ impl RequestDecoder {
         }
         self.progress.stats.inline = self.progress.stats.inline.saturating_add(1);
         Ok(Some(self.progress.finish(Command {
-            args: vec![word],
+            args: Args::from_iter([word]),
             inline: true,
         })))
     }

@@ -13,7 +13,7 @@ fn call(n: u64) -> Call {
 }
 
 /// Feeds whole transfers, the n-th moved by `call(n)`.
-fn requests(decoder: &mut RequestDecoder, transfers: &[&[u8]]) -> Vec<Item<Command>> {
+fn requests(decoder: &mut RequestDecoder, transfers: &[&[u8]]) -> Vec<Item<Command<'static>>> {
     let mut items = Vec::new();
     for (n, data) in transfers.iter().enumerate() {
         let mut segment = Segment {
@@ -21,13 +21,18 @@ fn requests(decoder: &mut RequestDecoder, transfers: &[&[u8]]) -> Vec<Item<Comma
             begins: true,
             call: call(n as u64),
         };
-        items.extend(std::iter::from_fn(|| decoder.next(&mut segment)));
+        let next = || {
+            decoder
+                .next(&mut segment)
+                .map(|item| item.map(Command::into_owned))
+        };
+        items.extend(std::iter::from_fn(next));
         assert!(segment.data.is_empty());
     }
     items
 }
 
-fn replies(decoder: &mut ReplyDecoder, transfers: &[&[u8]]) -> Vec<Item<Value>> {
+fn replies(decoder: &mut ReplyDecoder, transfers: &[&[u8]]) -> Vec<Item<Value<'static>>> {
     let mut items = Vec::new();
     for (n, data) in transfers.iter().enumerate() {
         let mut segment = Segment {
@@ -35,13 +40,14 @@ fn replies(decoder: &mut ReplyDecoder, transfers: &[&[u8]]) -> Vec<Item<Value>> 
             begins: true,
             call: call(n as u64),
         };
-        items.extend(std::iter::from_fn(|| decoder.next(&mut segment)));
+        let next = || decoder.next(&mut segment).map(|item| item.map(Value::into_owned));
+        items.extend(std::iter::from_fn(next));
         assert!(segment.data.is_empty());
     }
     items
 }
 
-fn names(items: &[Item<Command>]) -> Vec<String> {
+fn names(items: &[Item<Command<'static>>]) -> Vec<String> {
     items
         .iter()
         .map(|item| String::from_utf8_lossy(item.value.name()).into_owned())
@@ -358,7 +364,7 @@ fn memory_is_bounded() {
         depth: 8,
         ..Limits::default()
     };
-    let values = 2 * (limits.elements + 8 * limits.depth) * size_of::<Value>();
+    let values = 2 * (limits.elements + 8 * limits.depth) * size_of::<Value<'_>>();
     let bound = 8 * limits.bulk + values + 2048;
     let string = [b"$1000\r\n", &[b'x'; 1000][..], b"\r\n"].concat();
     let long = [b"$2000\r\n", &[b'x'; 2000][..], b"\r\n"].concat();

@@ -1,41 +1,43 @@
 //! What a reply can be.
 
-use super::bulk::Bulk;
+use std::borrow::Cow;
 
-/// A reply, or a part of one. Attributes (RESP3 `|`) are dropped.
+use super::bulk::{self, Bulk};
+
+/// A reply, or a part of one: borrowed where all of it was seen at once. Attributes (RESP3 `|`) are dropped.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum Value<'a> {
     /// `+OK`
-    Simple(Vec<u8>),
+    Simple(Cow<'a, [u8]>),
     /// `-ERR …`, or RESP3's `!` (its first bytes, where it is too long to be kept).
-    Error(Vec<u8>),
+    Error(Cow<'a, [u8]>),
     /// `:1`
     Int(i64),
     /// `$-1`, `*-1` or RESP3's `_`
     Null,
     /// `$`
-    Bulk(Bulk),
+    Bulk(Bulk<'a>),
     /// `=`: a bulk string that starts with its format and a colon (`txt:`).
-    Verbatim(Bulk),
+    Verbatim(Bulk<'a>),
     /// `*`
-    Array(Vec<Value>),
+    Array(Vec<Value<'a>>),
     /// `>`: sent unasked; answers no command.
-    Push(Vec<Value>),
+    Push(Vec<Value<'a>>),
     /// `%`: key, value, key, value, …
-    Map(Vec<Value>),
+    Map(Vec<Value<'a>>),
     /// `~`
-    Set(Vec<Value>),
+    Set(Vec<Value<'a>>),
     /// `,`
     Double(f64),
     /// `#`
     Bool(bool),
     /// `(`: a decimal number of any length.
-    Big(Vec<u8>),
+    Big(Cow<'a, [u8]>),
     /// An aggregate nested deeper than [`Limits::depth`](crate::Limits).
     TooDeep,
 }
 
-impl Value {
+impl<'a> Value<'a> {
     /// The bytes of a simple string or of a bulk string that is whole.
     #[must_use]
     pub fn text(&self) -> Option<&[u8]> {
@@ -48,7 +50,7 @@ impl Value {
 
     /// The bulk string.
     #[must_use]
-    pub fn bulk(&self) -> Option<&Bulk> {
+    pub fn bulk(&self) -> Option<&Bulk<'a>> {
         match self {
             Self::Bulk(bulk) => Some(bulk),
             _ => None,
@@ -66,17 +68,40 @@ impl Value {
 
     /// The elements of an aggregate of any kind; of a map keys and values in turn.
     #[must_use]
-    pub fn elements(&self) -> Option<&[Value]> {
+    pub fn elements(&self) -> Option<&[Value<'a>]> {
         match self {
             Self::Array(v) | Self::Push(v) | Self::Map(v) | Self::Set(v) => Some(v),
             _ => None,
         }
     }
 
+    /// The same with memory of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Value<'static> {
+        let text = |text: Cow<'_, [u8]>| Cow::Owned(text.into_owned());
+        let all = |values: Vec<Self>| values.into_iter().map(Self::into_owned).collect();
+        match self {
+            Self::Simple(own) => Value::Simple(text(own)),
+            Self::Error(own) => Value::Error(text(own)),
+            Self::Int(n) => Value::Int(n),
+            Self::Null => Value::Null,
+            Self::Bulk(bulk) => Value::Bulk(bulk.into_owned()),
+            Self::Verbatim(bulk) => Value::Verbatim(bulk.into_owned()),
+            Self::Array(values) => Value::Array(all(values)),
+            Self::Push(values) => Value::Push(all(values)),
+            Self::Map(values) => Value::Map(all(values)),
+            Self::Set(values) => Value::Set(all(values)),
+            Self::Double(n) => Value::Double(n),
+            Self::Bool(b) => Value::Bool(b),
+            Self::Big(digits) => Value::Big(text(digits)),
+            Self::TooDeep => Value::TooDeep,
+        }
+    }
+
     /// Bytes of memory behind it.
     pub(super) fn held(&self) -> usize {
         match self {
-            Self::Simple(text) | Self::Error(text) | Self::Big(text) => text.capacity(),
+            Self::Simple(text) | Self::Error(text) | Self::Big(text) => bulk::held(text),
             Self::Bulk(bulk) | Self::Verbatim(bulk) => bulk.held(),
             Self::Array(v) | Self::Push(v) | Self::Map(v) | Self::Set(v) => Self::all_held(v),
             _ => 0,

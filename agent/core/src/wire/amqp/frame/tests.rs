@@ -24,14 +24,14 @@ fn stream() -> Vec<u8> {
     .concat()
 }
 
-fn read(decoder: &mut FrameDecoder, data: &[u8], begins: bool) -> Vec<Frame> {
+fn read(decoder: &mut FrameDecoder, data: &[u8], begins: bool) -> Vec<Frame<'static>> {
     let mut segment = Segment {
         data,
         begins,
         call: Call::default(),
     };
     std::iter::from_fn(|| decoder.next(&mut segment))
-        .map(|item| item.value)
+        .map(|item| item.value.into_owned())
         .collect()
 }
 
