@@ -272,26 +272,13 @@ impl Pipeline {
             // Its Open record was lost: what it is connected to is not known, what it says still is.
             self.open(conn, None, None);
         }
-        let Some(connection) = self.connections.get_mut(&conn) else {
-            return;
-        };
-        let mut events = std::mem::take(&mut self.events);
-        let engine = &self.engine;
-        let pid = record.header.pid;
-        let context = Context {
-            capture_args: self.config.capture_args,
-            knows_tag: &|tag| engine.knows_tag(pid, tag),
-            share: &|text| engine.share(text),
-        };
-        let verdict = connection.record(record, &self.config.limits, &context, &mut events);
-        let (before, now) = connection.weigh();
-        self.stream_bytes = self.stream_bytes.saturating_sub(before).saturating_add(now);
-        for event in events.drain(..) {
-            self.engine.broker(conn, connection.server.as_ref(), event);
-        }
-        self.events = events;
-        if verdict != connection.told {
-            connection.told = verdict;
+        let told = self.hear(conn, record.header.pid, |connection, limits, context, events| {
+            let verdict = connection.record(record, limits, context, events);
+            (std::mem::replace(&mut connection.told, verdict), verdict)
+        });
+        if let Some((before, verdict)) = told
+            && verdict != before
+        {
             if verdict == Verdict::Ignore {
                 self.past.connections_ignored += 1;
                 // Stale entries of closed connections count too, so the queue is capped like the table.
@@ -307,21 +294,34 @@ impl Pipeline {
 
     /// Bytes were left out of a connection. One that is not known tells nothing by that: the next record is where it begins.
     fn idle(&mut self, pid: u32, conn: u64, idle: &Idle) {
-        let Some(connection) = self.connections.get_mut(&conn) else {
-            return;
-        };
-        let mut events = Vec::new();
+        self.hear(conn, pid, |connection, _, context, events| {
+            connection.idle(idle, context, events);
+        });
+    }
+
+    /// Has a connection, if it is known, take what it is given, and passes on what that tells.
+    fn hear<T>(
+        &mut self,
+        conn: u64,
+        pid: u32,
+        take: impl FnOnce(&mut Connection, &Limits, &Context<'_>, &mut Vec<BrokerEvent>) -> T,
+    ) -> Option<T> {
+        let connection = self.connections.get_mut(&conn)?;
+        let mut events = std::mem::take(&mut self.events);
         let engine = &self.engine;
         let context = Context {
             capture_args: self.config.capture_args,
             knows_tag: &|tag| engine.knows_tag(pid, tag),
+            share: &|text| engine.share(text),
         };
-        connection.idle(idle, &context, &mut events);
+        let taken = take(connection, &self.config.limits, &context, &mut events);
         let (before, now) = connection.weigh();
         self.stream_bytes = self.stream_bytes.saturating_sub(before).saturating_add(now);
-        for event in events {
-            self.engine.broker(conn, connection.server, event);
+        for event in events.drain(..) {
+            self.engine.broker(conn, connection.server.as_ref(), event);
         }
+        self.events = events;
+        Some(taken)
     }
 
     /// Makes room where decoders hold too much: the connection that holds most drops what it has of messages that are not

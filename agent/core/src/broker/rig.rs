@@ -83,6 +83,7 @@ impl<C: Reads> Rig<C> {
         let context = Context {
             capture_args: false,
             knows_tag: &|_| false,
+            share: &|text| text.into(),
         };
         self.connection.idle(&idle, &context, &mut out);
         out.iter().map(show).collect()
