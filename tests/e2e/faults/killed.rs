@@ -8,7 +8,7 @@ use super::{LIMIT, nothing_is_wrong};
 use crate::check;
 use crate::on_brokers::on_brokers;
 use crate::rig::loopback::Family;
-use crate::rig::process::wait_for;
+use crate::rig::process::{wait_for, within};
 use crate::rig::way::Way;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Broker, Publisher, Scene, Worker};
@@ -189,7 +189,16 @@ pub(crate) fn worker_over(way: impl Into<Way>, broker: Broker) {
     sleep(VISIBLE + Duration::from_millis(200));
     let next = Worker::start(&scene, "next", &Options::default());
     publisher.finish("load");
-    scene.settle(LIMIT);
+    // kombu takes a message off Redis's list before it notes that it has it: one of which it was about to is gone with it.
+    let gone = usize::from(broker == Broker::Redis);
+    wait_for("all messages dealt with but one", LIMIT, || {
+        (scene.truth().unsettled().len() <= gone).then_some(())
+    });
+    within(Duration::from_secs(5), || {
+        scene.truth().unsettled().is_empty().then_some(())
+    });
+    let gone = scene.truth().unsettled();
+    sleep(Duration::from_millis(300));
     drop(next);
     let left = agent.stop();
     check::nothing_lost(&left);
@@ -202,7 +211,8 @@ pub(crate) fn worker_over(way: impl Into<Way>, broker: Broker) {
         .map(|(task, _)| task.id.clone())
         .collect();
     nothing_is_wrong(&left.spans, &truth);
-    let others = &scene.truth().published_ids() - &amid;
+    let mut others = &scene.truth().published_ids() - &amid;
+    others.retain(|id| !gone.iter().any(|message| message.contains(id)));
     assert!(others.len() > 1400, "{} tasks beside the kill", others.len());
     scene.truth().forget_tasks_but(&others);
     check::spans_equal(&scene, &check::only(left, &others).0, &check::few_runs());
