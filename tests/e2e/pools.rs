@@ -94,15 +94,17 @@ const TRIES: usize = 3;
 
 /// Plays each case, one after the other.
 pub(crate) fn run(way: impl Into<Way>, broker: Broker, pool: &'static str, cases: &[Case]) {
-    let way = way.into();
+    let Some(mut scene) = Scene::set_over(way, broker, pool, "pools") else {
+        return;
+    };
     let mut rows = Vec::new();
     // Without results only events tell how a run ends that no pipe shows.
-    for case in cases.iter().filter(|case| broker.has_results() || case.events) {
+    let cases = cases.iter().filter(|case| broker.has_results() || case.events);
+    for (number, case) in cases.enumerate() {
         let mut late = Vec::new();
-        for _ in 0..TRIES {
-            let Some((played, off)) = play(way, broker, pool, case) else {
-                return;
-            };
+        for again in 0..TRIES {
+            scene.clear(case.settings);
+            let (played, off) = play(&scene, &format!("agent-{number}-{again}"), pool, case);
             rows.extend(played);
             late = off;
             if late.is_empty() {
@@ -118,23 +120,17 @@ pub(crate) fn run(way: impl Into<Way>, broker: Broker, pool: &'static str, cases
     );
 }
 
-/// One case: rows of the table, and which times are not near. None where live tests are not asked for.
-fn play(
-    way: Way,
-    broker: Broker,
-    pool: &'static str,
-    case: &Case,
-) -> Option<(Vec<Vec<String>>, Vec<String>)> {
-    let scene = Scene::set_over(way, broker, pool, "pools")?.with_settings(case.settings);
-    let agent = Agent::watch(&scene, "agent");
+/// One case: rows of the table, and which times are not near.
+fn play(scene: &Scene, agent: &str, pool: &'static str, case: &Case) -> (Vec<Vec<String>>, Vec<String>) {
+    let agent = Agent::watch(scene, agent);
     let options = Options {
         events: case.events,
         arguments: vec!["--pool", pool],
         ..Options::default()
     };
-    let worker = Worker::start(&scene, "w1", &options);
-    let mut publisher = Publisher::start(&scene, "publisher");
-    for scenario in broker.possible(SET) {
+    let worker = Worker::start(scene, "w1", &options);
+    let mut publisher = Publisher::start(scene, "publisher");
+    for scenario in scene.broker().possible(SET) {
         publisher.publish(scenario);
     }
     scene.settle(Duration::from_secs(30));
@@ -145,7 +141,7 @@ fn play(
         timing: None,
         ..check::few_runs()
     };
-    check::spans_equal(&scene, &left, &expect);
+    check::spans_equal(scene, &left, &expect);
     for span in left.spans.iter().filter(|span| span.kind == SpanKind::Run) {
         assert_eq!(text(span, "celery.pool"), Some(pool), "{span:?}");
     }
@@ -171,7 +167,7 @@ fn play(
         "{pool} {settings}: no start by {:?}",
         case.start
     );
-    Some((rows, late))
+    (rows, late)
 }
 
 /// Scenario: a thread pool: plain, with late acks and events, with late acks and STARTED results.

@@ -95,9 +95,19 @@ impl Scene {
 
     /// The same with settings of the application, a JSON object with Celery's names, for every program started later.
     pub(crate) fn with_settings(mut self, settings: &str) -> Self {
-        let settings = serde_json::from_str(settings).unwrap_or_else(|e| panic!("{e}: {settings}"));
-        self.settings.extend(object(settings));
+        self.settings.extend(parsed(settings));
         self
+    }
+
+    /// The stage as it was at first, but for the servers and their data, with these settings: what was played on it is over.
+    pub(crate) fn clear(&mut self, settings: &str) {
+        let own = self
+            .servers
+            .identity()
+            .map(|identity| identity.settings(self.broker()));
+        self.settings = own.map_or_else(Map::new, object);
+        self.settings.extend(parsed(settings));
+        self.truth().forget_tasks();
     }
 
     /// The same with another Python for every program started later.
@@ -233,6 +243,10 @@ pub(crate) fn packages(environment: &Path) -> PathBuf {
     let versions = std::fs::read_dir(environment.join("lib")).expect("an environment's lib");
     let version = versions.flatten().next().expect("a version of Python in it");
     version.path().join("site-packages")
+}
+
+fn parsed(settings: &str) -> Map<String, Value> {
+    object(serde_json::from_str(settings).unwrap_or_else(|e| panic!("{e}: {settings}")))
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -1,4 +1,4 @@
-//! The end-to-end tests, two at a time: each waits most of its time, for programs that start and for a kernel that takes its
+//! The end-to-end tests, three at a time: each waits most of its time, for programs that start and for a kernel that takes its
 //! probes out. Each process runs its tests one by one, with brokers, ports and folders of its own. Those that measure run
 //! afterwards, with the machine to themselves.
 
@@ -15,9 +15,9 @@ use crate::{privilege, util};
 type Done = (Vec<String>, Result<()>);
 
 /// Processes at a time.
-const ABREAST: usize = 2;
-/// Tests of one process: few, so that both are done at about the same time.
-const PORTION: usize = 5;
+const ABREAST: usize = 3;
+/// Tests of one process: few, so that all are done at about the same time.
+const PORTION: usize = 3;
 
 /// Beginnings of the names of tests that need the machine to themselves: they hold times to a few milliseconds, look at processor time
 /// or memory, count what there is in the kernel or on the host, or leave nothing for others.
@@ -49,9 +49,9 @@ pub(super) fn run(program: &Path) -> Result<Done> {
             .collect()
     };
     let mut done = thread::scope(|scope| {
-        let both: Vec<_> = (0..ABREAST).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..ABREAST).map(|_| scope.spawn(work)).collect();
         // A panic in there has been reported by its thread.
-        let ended = both.into_iter().map(|worker| {
+        let ended = workers.into_iter().map(|worker| {
             worker
                 .join()
                 .unwrap_or_else(|_| bail!("a thread of the tests has panicked"))

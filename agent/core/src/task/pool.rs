@@ -169,6 +169,9 @@ impl Engine {
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return;
         };
+        // Its main process took the message and is no more: nobody acks it, and the child will not be there for long.
+        let leader = self.processes.get(attempt.leader);
+        let orphan = attempt.delivered.is_some() && !leader.is_some_and(|proc| proc.consumes);
         attempt.ends(at, Timing::Pool);
         attempt.state = Some(match outcome {
             Outcome::Success => State::Success,
@@ -200,7 +203,7 @@ impl Engine {
                 ..Default::default()
             }));
         }
-        if attempt.acked.is_some() {
+        if attempt.acked.is_some() || orphan {
             self.close(id)
         } else {
             self.set_deadline(id, now + patience)
@@ -236,18 +239,24 @@ impl Engine {
 
     fn worker_gone(&mut self, pid: u32, at: Mono) {
         // Of a worker's main process: what it held unstarted goes to another worker, what ran in it is lost, and what a
-        // child lost will not be explained any more. What a child still runs has its end before it.
+        // child lost will not be explained any more. What a child still runs has its end before it, and what is in a child's
+        // pipe the child reads and runs all the same.
+        let prefork = self.processes.pool(pid) == Some(Pool::Prefork);
         let over = |a: &Attempt| {
             let in_child = a.runner.is_some_and(|(runner, _)| runner != pid);
             a.leader == pid && (!in_child || a.end.is_some())
         };
         for id in self.attempts_that(over) {
-            if let Some(attempt) = self.attempts.get_mut(&id)
-                && attempt.began.is_some()
-                && attempt.end.is_none()
-            {
-                attempt.ends(at, Timing::Pool);
-                attempt.state = Some(State::Lost);
+            if let Some(attempt) = self.attempts.get_mut(&id) {
+                let told = attempt.state.is_some() || attempt.acked.is_some() || attempt.end.is_some();
+                if prefork && attempt.began.is_none() && !told {
+                    self.set_deadline(id, at + self.config.limits.run_wait);
+                    continue;
+                }
+                if attempt.began.is_some() && attempt.end.is_none() {
+                    attempt.ends(at, Timing::Pool);
+                    attempt.state = Some(State::Lost);
+                }
             }
             self.close(id);
         }
@@ -317,9 +326,9 @@ mod tests {
         engine.process_record(&Record::new(kind, header, &[]));
     }
 
-    /// A job on its way to a child, which accepts it and is killed a second later.
-    fn taken_and_killed(engine: &mut Engine, child: u32, at: u64) {
-        process(engine, Kind::Fork, MAIN, child, at);
+    /// A child reads a job and accepts it.
+    fn taken(engine: &mut Engine, child: u32, at: u64) -> AttemptId {
+        engine.advance(ms(at));
         let task = pool::Task {
             job: 1,
             name: "app.add",
@@ -336,6 +345,13 @@ mod tests {
         engine.assigned(child, child, MAIN, &task, ms(at));
         let id = engine.job(child, 1).unwrap();
         engine.accepted(id, (child, child), ms(at));
+        id
+    }
+
+    /// The same by a new child, which is killed a second later.
+    fn taken_and_killed(engine: &mut Engine, child: u32, at: u64) {
+        process(engine, Kind::Fork, MAIN, child, at);
+        taken(engine, child, at);
         process(engine, Kind::Exit, child, 0, at + 1000);
     }
 
@@ -353,6 +369,16 @@ mod tests {
         engine
     }
 
+    /// All spans.
+    fn finished(engine: &mut Engine) -> Vec<Span> {
+        engine.finish();
+        let span = |output| match output {
+            Output::Span(span) => Some(*span),
+            _ => None,
+        };
+        std::iter::from_fn(|| engine.poll()).filter_map(span).collect()
+    }
+
     /// The main process stores that the child was lost; the spans after that.
     fn explained(engine: &mut Engine, at: u64) -> Vec<Span> {
         engine.advance(ms(at));
@@ -364,12 +390,7 @@ mod tests {
             }),
         };
         engine.result("id-1", meta, ms(at), call(MAIN, at));
-        engine.finish();
-        let span = |output| match output {
-            Output::Span(span) => Some(*span),
-            _ => None,
-        };
-        std::iter::from_fn(|| engine.poll()).filter_map(span).collect()
+        finished(engine)
     }
 
     fn events(span: &Span) -> Vec<&str> {
@@ -399,5 +420,48 @@ mod tests {
         let told: Vec<_> = spans.iter().map(events).collect();
         assert_eq!(told, [vec!["delivered"], vec!["delivered", "exception"]]);
         assert_eq!(engine.stats().attempts_undelivered, 0);
+    }
+
+    /// Scenario: a main process is killed that has written a job into a child's pipe; the child reads it, runs it and ends.
+    /// Guarantees: the run is one of the message that was delivered, and of the worker's service.
+    #[test]
+    fn what_is_in_a_pipe_outlives_the_main_process() {
+        let mut engine = delivered();
+        let name = ["service.name", "shop"]
+            .map(|text| [&(text.len() as u16).to_ne_bytes(), text.as_bytes()].concat());
+        let header = Header {
+            pid: MAIN,
+            conn: u64::from(MAIN),
+            ..Header::default()
+        };
+        engine.process_record(&Record::new(Kind::Process, header, &name.concat()));
+        process(&mut engine, Kind::Fork, MAIN, CHILDREN[0], 2);
+        engine.process(CHILDREN[0]);
+        process(&mut engine, Kind::Exit, MAIN, 0, 10);
+        let id = taken(&mut engine, CHILDREN[0], 20);
+        engine.process(CHILDREN[0]).job = None;
+        engine.ready(id, Outcome::Success, ms(30), ms(30));
+        process(&mut engine, Kind::Exit, CHILDREN[0], 0, 40);
+        engine.advance(ms(60_000));
+        let spans = finished(&mut engine);
+        assert_eq!(spans.len(), 1);
+        assert_eq!(events(&spans[0]), ["delivered"]);
+        assert_eq!(engine.stats().attempts_undelivered, 0);
+        assert_eq!(
+            spans[0].process.resource,
+            [("service.name".to_owned(), "shop".to_owned())]
+        );
+    }
+
+    /// Scenario: a main process is killed that holds a message and has given it to no child.
+    /// Guarantees: no run is made of it.
+    #[test]
+    fn what_is_in_no_pipe_goes_elsewhere() {
+        let mut engine = delivered();
+        process(&mut engine, Kind::Exit, MAIN, 0, 10);
+        engine.advance(ms(10_000));
+        assert_eq!(engine.held().attempts_held, 0);
+        assert_eq!(finished(&mut engine).len(), 0);
+        assert_eq!(engine.stats().attempts_unstarted, 1);
     }
 }
