@@ -103,6 +103,10 @@ pub(crate) struct Call {
     pub(crate) seq: u32,
     /// See [`mark`].
     pub(crate) mark: u32,
+    /// Transfers: bytes moved, and what becomes of them (see `idle`). Here rather than in registers, so that the verifier does not
+    /// walk through what follows once for each length that matters.
+    pub(crate) moved: u64,
+    pub(crate) fate: u64,
     /// The transfer on its way into the ring buffer. Here, because the thread may be moved aside while a program runs, and
     /// another thread run the same one.
     pub(crate) transfer: Transfer,
@@ -122,8 +126,24 @@ impl Call {
         port: 0,
         seq: 0,
         mark: mark::SEEN,
+        moved: 0,
+        fate: 0,
         transfer: Transfer::NONE,
     };
+
+    /// [`Self::fate`], read again each time.
+    #[inline(always)]
+    pub(crate) fn fate(&self) -> u64 {
+        // SAFETY: a word of this call.
+        unsafe { (&raw const self.fate).read_volatile() }
+    }
+
+    /// [`Self::moved`] likewise.
+    #[inline(always)]
+    pub(crate) fn moved(&self) -> u64 {
+        // SAFETY: as above.
+        unsafe { (&raw const self.moved).read_volatile() }
+    }
 }
 
 /// The calling thread's element of [`CALLS`], made if need be.

@@ -8,26 +8,24 @@
 //!
 //! How many bytes were left out is told before the next record of the connection, in an Idle record: offsets have no holes.
 
-use aya_ebpf::helpers::generated;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user};
 use celeryscope_common::maps::{Conn, Counter, Quiet, held};
 use celeryscope_common::{Header, Kind, LeftOut, flags};
 
 use crate::calls::{Call, op, shape};
-use crate::iter::clamp;
 use crate::maps::count;
 use crate::{emit, filter};
 
-/// The transfer is to be told.
-pub(crate) const TOLD: u32 = 0;
-/// It is not.
-pub(crate) const LEFT_OUT: u32 = 1;
-/// It is a poll; to be told, and if that succeeds the one that the next may repeat.
-pub(crate) const POLL: u32 = 2;
+/// [`Call::fate`]: the transfer is to be told.
+const TOLD: u64 = 0;
+/// It is a poll; to be told with this flag, and if that succeeds the one that the next may repeat.
+pub(crate) const POLL: u64 = flags::IMPLIED as u64;
+/// It is not to be told.
+pub(crate) const LEFT_OUT: u64 = 1 << 32;
 
-/// A shorter command than this is no poll.
-const POLL_MIN: u64 = 24;
-/// Longer polls are always told.
+/// Shorter polls are always told: kombu's name four lists at least.
+const POLL_MIN: u64 = 32;
+/// And longer ones.
 const POLL_MAX: u64 = 2048;
 /// A frame's type, channel and length; its last byte follows (AMQP 0-9-1 §4.2.3, §4.2.7).
 const HEARTBEAT: [u8; 8] = [8, 0, 0, 0, 0, 0, 0, 0xce];
@@ -45,30 +43,33 @@ enum Shape {
     Other,
 }
 
-/// What becomes of a transfer that has been counted ([`TOLD`], [`LEFT_OUT`] or [`POLL`]). Where it is to be told, what was left
-/// out before it has been by then. A function of its own, so that the verifier's paths through it are not multiplied by what follows.
+/// Decides what becomes of a transfer that has been counted. Where it is to be told, what was left out before it has been by
+/// then. A function of its own, so that the verifier's paths through it are not multiplied by what follows.
 #[inline(never)]
-pub(crate) fn judge(conn: &mut Conn, call: &Call, op: u32, moved: u64) -> u32 {
-    let shape = shape_of(call, op, moved, conn.quiet.held);
+pub(crate) fn judge(conn: &mut Conn, call: &mut Call, op: u32) {
+    let shape = shape_of(call, op, conn.quiet.held);
     let hash = if shape == Shape::Poll {
-        hash(call.ptr, moved)
+        hash(call)
     } else {
-        None
+        UNREADABLE
     };
-    if shape != Shape::Other && joins(conn, call, op, moved, shape, hash) {
-        return LEFT_OUT;
+    if shape != Shape::Other && joins(conn, call, op, shape, hash) {
+        call.fate = LEFT_OUT;
+        return;
     }
     tell(conn);
-    let Some(hash) = hash else {
-        return TOLD;
-    };
-    (conn.quiet.poll, conn.quiet.poll_len) = (hash, 0);
-    POLL
+    if hash == UNREADABLE {
+        call.fate = TOLD;
+    } else {
+        (conn.quiet.poll, conn.quiet.poll_len) = (hash, 0);
+        call.fate = POLL;
+    }
 }
 
 /// Does the transfer follow what is left out, with nothing that is told in between? Then it is left out, too, or held back.
 #[inline(always)]
-fn joins(conn: &mut Conn, call: &Call, op: u32, moved: u64, shape: Shape, hash: Option<u64>) -> bool {
+fn joins(conn: &mut Conn, call: &Call, op: u32, shape: Shape, hash: u64) -> bool {
+    let moved = call.moved();
     let (sent, received) = if op == op::SEND {
         (conn.tx.bytes - moved, conn.rx.bytes)
     } else {
@@ -92,7 +93,7 @@ fn joins(conn: &mut Conn, call: &Call, op: u32, moved: u64, shape: Shape, hash: 
     }
     match (shape, quiet.held) {
         (Shape::Poll, held::NOTHING) => {
-            if !alternates || moved != poll_len || hash != Some(quiet.poll) {
+            if !alternates || moved != poll_len || hash != quiet.poll || hash == UNREADABLE {
                 return false;
             }
             hold(quiet, call, held::POLL);
@@ -167,10 +168,11 @@ fn tell(conn: &mut Conn) {
 }
 
 #[inline(always)]
-fn shape_of(call: &Call, op: u32, moved: u64, held: u32) -> Shape {
+fn shape_of(call: &Call, op: u32, held: u32) -> Shape {
     if call.shape != shape::BUFFER {
         return Shape::Other;
     }
+    let moved = call.moved();
     let at = call.ptr;
     if op == op::SEND {
         // What is sent in part goes on.
@@ -251,32 +253,42 @@ fn is_poll<const AT: usize>(first: &[u8; 16]) -> bool {
         && first[AT + 12] == b'\n'
 }
 
-/// A hash of so many bytes, at most [`POLL_MAX`], and of the process: another's poll tells that it polls, too.
-#[inline(always)]
-fn hash(at: u64, len: u64) -> Option<u64> {
-    const WORDS: usize = 8;
-    const STEP: usize = WORDS * size_of::<u64>();
+/// No hash is this.
+const UNREADABLE: u64 = 0;
+
+/// A hash of the bytes moved, [`POLL_MIN`] to [`POLL_MAX`] of them, and of the process: another's poll tells that it polls, too.
+/// Read in pieces of one length, the last overlaps the one before: a length that is not constant would double the verifier's
+/// paths with each piece.
+#[inline(never)]
+fn hash(call: &Call) -> u64 {
+    let (at, len) = (call.ptr, call.moved());
     let mut hash = u64::from(filter::tgid(bpf_get_current_pid_tgid()));
     let mut done = 0;
     while done < POLL_MAX {
-        if done >= len {
+        if done + POLL_MIN > len {
             break;
         }
-        let mut words = [0_u64; WORDS];
-        let some = clamp::<STEP>(len - done);
-        // SAFETY: `words` has room for as many bytes; the helper checks the user address.
-        let failed = unsafe {
-            generated::bpf_probe_read_user((&raw mut words).cast(), some as u32, (at + done) as *const _)
+        let Some(mixed) = mix(hash, at + done) else {
+            return UNREADABLE;
         };
-        if failed != 0 {
-            return None;
-        }
-        for word in words {
-            // 2^64 divided by the golden ratio.
-            hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            hash ^= hash >> 29;
-        }
-        done += STEP as u64;
+        hash = mixed;
+        done += POLL_MIN;
+    }
+    match mix(hash, at + len - POLL_MIN) {
+        Some(mixed) => mixed | 1,
+        None => UNREADABLE,
+    }
+}
+
+/// Adds the [`POLL_MIN`] bytes at a user address to a hash.
+#[inline(always)]
+fn mix(mut hash: u64, at: u64) -> Option<u64> {
+    // SAFETY: the helper checks the address.
+    let words = unsafe { bpf_probe_read_user(at as *const [u64; 4]) }.ok()?;
+    for word in words {
+        // 2^64 divided by the golden ratio.
+        hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^= hash >> 29;
     }
     Some(hash)
 }

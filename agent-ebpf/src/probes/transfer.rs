@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_re
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
 use celeryscope_common::maps::{Conn, Counter, Flow, Quiet, process, tls};
-use celeryscope_common::{Header, Kind, flags};
+use celeryscope_common::{Header, Kind};
 
 use super::{pipe, ssl};
 use crate::calls::{Call, begin, call_of, end, mark, noted_call, op, shape, take_call};
@@ -120,19 +120,21 @@ pub(super) fn tell_bytes(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) 
         count(Counter::Ignored, 1);
         return None;
     }
-    let fate = idle::judge(conn, call, op, moved);
+    call.moved = moved;
+    idle::judge(conn, call, op);
+    let fate = call.fate();
     if fate == idle::LEFT_OUT {
         return None;
     }
     let header = Header {
-        flags: if fate == idle::POLL { flags::IMPLIED } else { 0 },
+        flags: fate as u16,
         enter: call.enter,
         start,
         total: moved as u32,
         ..emit::header(kind, conn.id)
     };
     iter::emit(&mut call.transfer, &header, &segments, continues);
-    if fate == idle::POLL && call.transfer.is_told() {
+    if call.fate() == idle::POLL && call.transfer.is_told() {
         conn.quiet.poll_len = moved as u32;
     }
     Some(())

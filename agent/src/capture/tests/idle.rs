@@ -13,7 +13,7 @@ def polled(how):
     poll(how)
     s.recv(100)
 ";
-const POLL: usize = 48;
+const POLL: usize = 41;
 
 fn left_out(capture: &Capture) -> Vec<Idle> {
     let idle = capture.of(Kind::Idle);
@@ -141,6 +141,7 @@ s.sendall(beat)
 exactly(s, 1)
 exactly(s, 8)
 s.sendall(b'end')
+exactly(s, 3)
 s.close()
 ",
     );
