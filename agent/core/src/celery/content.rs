@@ -227,17 +227,16 @@ fn without_headers(
     let Some(json) = json else {
         return Err(Content::Other);
     };
-    if let Some(mut legacy) = legacy::read(json) {
+    let (meta, names_a_task) = ResultMeta::or_task(json);
+    if let Some(mut legacy) = names_a_task.then(|| legacy::read(json)).flatten() {
         legacy.name = share(&legacy.name);
         return Ok(legacy);
     }
-    let reply = |id: &str| {
-        Some(Content::Reply {
-            task_id: id.to_owned(),
-            meta: Box::new(ResultMeta::whole(json)?),
-        })
+    let reply = |(id, meta): (&str, ResultMeta)| Content::Reply {
+        task_id: id.to_owned(),
+        meta: Box::new(meta),
     };
-    Err(correlation_id.and_then(reply).unwrap_or(Content::Other))
+    Err(correlation_id.zip(meta).map_or(Content::Other, reply))
 }
 
 fn address(message: &mut TaskMessage, envelope: &Envelope<'_>, share: Share<'_>) {

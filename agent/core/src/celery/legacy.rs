@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::body::Count;
-use super::json::{Expected, object};
 use super::message::{Rare, TaskMessage};
 
 /// Reads a protocol 1 body; `None` when it is not one.
@@ -30,9 +29,6 @@ pub fn read(json: &[u8]) -> Option<TaskMessage> {
         #[serde(default)]
         expires: Option<String>,
     }
-    if !names_a_task(json) {
-        return None;
-    }
     let body: Legacy = serde_json::from_slice(json).ok()?;
     Some(TaskMessage {
         id: body.id.into(),
@@ -49,21 +45,6 @@ pub fn read(json: &[u8]) -> Option<TaskMessage> {
         kwargs_count: Some(body.kwargs.0),
         ..TaskMessage::default()
     })
-}
-
-/// Whether there are a task and an id: results, which come the same way, have none.
-fn names_a_task(json: &[u8]) -> bool {
-    const MEMBERS: Expected<bool> = Expected::new(&[(r#""task": "#, true), (r#""id": "#, false)]);
-    let (mut task, mut id) = (false, false);
-    let read = object(json, MEMBERS, |is_task, value| {
-        if is_task {
-            task = true;
-        } else {
-            id = true;
-        }
-        value.skip()
-    });
-    read.is_ok() && task && id
 }
 
 #[cfg(test)]

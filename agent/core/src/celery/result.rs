@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::document;
+use super::envelope::Text;
 use super::json::{Expected, object};
 
 /// Prefix of a result's key in key/value backends (`celery/backends/base.py: KeyValueStoreBackend.task_keyprefix`); the
@@ -79,6 +80,8 @@ enum Member {
     Status,
     Result,
     Traceback,
+    Task,
+    Id,
     Unused,
 }
 
@@ -92,6 +95,8 @@ const MEMBERS: Expected<Member> = Expected::new(&[
     (r#""date_done": "#, Member::Unused),
     (r#""group_id": "#, Member::Unused),
     (r#""task_id": "#, Member::Unused),
+    (r#""task": "#, Member::Task),
+    (r#""id": "#, Member::Id),
 ]);
 
 impl ResultMeta {
@@ -105,18 +110,40 @@ impl ResultMeta {
 
     /// Reads a whole result in JSON; `None` where it is something else.
     pub(super) fn whole(json: &[u8]) -> Option<Self> {
+        Self::or_task(json).0
+    }
+
+    /// The same, and whether it is an object that names a task and its id, as a message of protocol 1 does.
+    pub(super) fn or_task(json: &[u8]) -> (Option<Self>, bool) {
         let (mut status, mut result, mut traceback) = (None, None, None);
-        object(json, MEMBERS, |member, value| {
+        let (mut task, mut id) = (false, false);
+        let read = object(json, MEMBERS, |member, value| {
             match member {
                 Member::Status => status = Some(value.string()?),
                 Member::Result => result = Some(value.raw()?),
                 Member::Traceback => traceback = value.text()?,
+                Member::Task => {
+                    task = true;
+                    value.skip()?;
+                }
+                Member::Id => {
+                    id = true;
+                    value.skip()?;
+                }
                 Member::Unused => value.skip()?,
             }
             Ok(())
-        })
-        .ok()?;
-        let state = ResultState::parse(status?.as_str());
+        });
+        if read.is_err() {
+            // What is no task to one reader is none to the other.
+            return (None, false);
+        }
+        let meta = status.map(|status| Self::of(status.as_str(), result, traceback));
+        (meta, task && id)
+    }
+
+    fn of(status: &str, result: Option<&str>, traceback: Option<Text<'_>>) -> Self {
+        let state = ResultState::parse(status);
         let raised = matches!(
             state,
             ResultState::Failure | ResultState::Retry | ResultState::Revoked
@@ -127,7 +154,7 @@ impl ResultMeta {
         } else {
             None
         };
-        Some(Self { state, exception })
+        Self { state, exception }
     }
 
     fn cut(json: &[u8]) -> Option<Self> {

@@ -57,6 +57,11 @@ pub(crate) fn trace_of(message: &TaskMessage) -> TraceId {
     }
 }
 
+/// Whether a message's trace is a function of its own id.
+pub(crate) fn is_root(message: &TaskMessage) -> bool {
+    message.traceparent.is_none() && message.root_id.as_ref().is_none_or(|root| *root == message.id)
+}
+
 /// The span id of the publish of a message.
 pub(crate) fn publish_of(message: &TaskMessage) -> SpanId {
     ids::publish_span_id(&message.id, message.retries, &message.name, message.replacements)
@@ -118,11 +123,11 @@ fn rabbitmq_tag(message: &TaskMessage) -> Option<i64> {
 }
 
 /// The span of an attempt, with what is known of it. `waiting_since`: published, or due by its ETA, whichever is later.
-/// `published`: the span of its publish, where that was seen.
+/// `published`: the span of its publish, where that was seen, and its trace, where it is known.
 pub(crate) fn run(
     facts: RunFacts,
     waiting_since: Option<Mono>,
-    published: Option<SpanId>,
+    published: Option<(SpanId, Option<TraceId>)>,
     config: &Config,
 ) -> Span {
     let attempt = &facts.attempt;
@@ -155,8 +160,9 @@ pub(crate) fn run(
         SpanStyle::Contrib => contrib(message, "run"),
     };
     outcome(&mut attributes, &facts, waiting_since);
-    let publish_trace = trace_of(message);
-    let publish_span = published.unwrap_or_else(|| publish_of(message));
+    let (publish_span, publish_trace) = published.unzip();
+    let publish_trace = publish_trace.flatten().unwrap_or_else(|| trace_of(message));
+    let publish_span = publish_span.unwrap_or_else(|| publish_of(message));
     let host = super::host_of(&facts.process);
     let (span_id, own) = attempt.start.map_or_else(
         || ids::run_ids(&message.id, message.retries, host, start),

@@ -49,10 +49,7 @@ impl Half {
     /// A gap before the record is found by its offset. When it is the last of its transfer and ends before the transfer
     /// does, the rest was not captured and is given as a gap at once.
     pub fn record<'a>(&mut self, record: &Record<'a>) -> impl Iterator<Item = Chunk<'a>> + use<'a> {
-        self.place(record)
-            .unwrap_or_else(|| self.reject())
-            .into_iter()
-            .flatten()
+        self.place(record).unwrap_or_else(|| self.reject())
     }
 
     /// The bytes up to `offset` are none that need be read ([`Kind::Idle`](celeryscope_common::Kind)).
@@ -69,7 +66,7 @@ impl Half {
     }
 
     /// `None` when the record's place cannot be counted.
-    fn place<'a>(&mut self, record: &Record<'a>) -> Option<[Option<Chunk<'a>>; 4]> {
+    fn place<'a>(&mut self, record: &Record<'a>) -> Option<Chunks<'a>> {
         let header = &record.header;
         let begin = header.start.checked_add(u64::from(header.at))?;
         let end = begin.checked_add(record.payload.len() as u64)?;
@@ -89,33 +86,76 @@ impl Half {
             .unwrap_or_default();
         self.next = self.next.max(end);
         self.stats.bytes += data.len() as u64;
-        let bytes = (!data.is_empty()).then(|| {
-            Chunk::Bytes(Segment {
+
+        let last = header.flags & flags::LAST != 0;
+        Some(Chunks {
+            fresh,
+            before,
+            segment: Segment {
                 data,
                 begins: header.at == 0 && seen == 0,
                 call: Call::from(header),
-            })
-        });
-
-        let last = header.flags & flags::LAST != 0;
-        let after = last.then(|| self.gap_to(transfer_end)).flatten();
-        Some([fresh.then_some(Chunk::Break), before, bytes, after])
+            },
+            after: if last { self.gap_to(transfer_end) } else { 0 },
+        })
     }
 
-    /// Moves on to `offset` if it lies ahead.
-    fn gap_to<'a>(&mut self, offset: u64) -> Option<Chunk<'a>> {
-        let len = offset.checked_sub(self.next).filter(|&len| len > 0)?;
-        self.next = offset;
-        self.stats.gaps += 1;
-        self.stats.gap_bytes = self.stats.gap_bytes.saturating_add(len);
-        Some(Chunk::Gap { len })
+    /// Moves on to `offset` if it lies ahead. Gives how far that is.
+    fn gap_to(&mut self, offset: u64) -> u64 {
+        let len = offset.saturating_sub(self.next);
+        if len > 0 {
+            self.next = offset;
+            self.stats.gaps += 1;
+            self.stats.gap_bytes = self.stats.gap_bytes.saturating_add(len);
+        }
+        len
     }
 
     /// A record that cannot be placed leaves the rest of the stream without a known place too.
-    fn reject<'a>(&mut self) -> [Option<Chunk<'a>>; 4] {
+    fn reject<'a>(&mut self) -> Chunks<'a> {
         self.stats.rejected += 1;
         self.fresh = true;
-        [None; 4]
+        Chunks {
+            fresh: false,
+            before: 0,
+            segment: Segment {
+                data: &[],
+                begins: false,
+                call: Call::default(),
+            },
+            after: 0,
+        }
+    }
+}
+
+/// What a record adds to the stream, as far as it has not been given.
+struct Chunks<'a> {
+    fresh: bool,
+    /// Bytes missing before the segment.
+    before: u64,
+    segment: Segment<'a>,
+    /// Bytes missing behind it.
+    after: u64,
+}
+
+impl<'a> Iterator for Chunks<'a> {
+    type Item = Chunk<'a>;
+
+    fn next(&mut self) -> Option<Chunk<'a>> {
+        if std::mem::take(&mut self.fresh) {
+            return Some(Chunk::Break);
+        }
+        let before = std::mem::take(&mut self.before);
+        if before > 0 {
+            return Some(Chunk::Gap { len: before });
+        }
+        if !self.segment.data.is_empty() {
+            let segment = self.segment;
+            self.segment.data = &[];
+            return Some(Chunk::Bytes(segment));
+        }
+        let after = std::mem::take(&mut self.after);
+        (after > 0).then_some(Chunk::Gap { len: after })
     }
 }
 

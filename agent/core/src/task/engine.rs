@@ -49,6 +49,8 @@ pub(super) struct Known {
     pub(super) trace_id: TraceId,
     pub(super) span_id: SpanId,
     pub(super) sent: Mono,
+    /// The trace is a function of the task's own id.
+    pub(super) is_root: bool,
 }
 
 /// Tasks remembered of one group: what a span can link to.

@@ -9,11 +9,14 @@ use super::process::Pool;
 use super::tags::Tag;
 use crate::celery::{TaskMessage, datetime};
 use crate::span::build::{self, RunFacts};
-use crate::span::{Process, SpanId, host_of};
+use crate::span::{Process, SpanId, TraceId, host_of};
 use crate::time::Mono;
 
 /// How much later than a message's arrival its publish may be told of.
 const PUBLISH_LATE: Duration = Duration::from_millis(250);
+
+/// When a message was sent, its span and, where it is sure to be the same, its trace.
+type Published = (Mono, (SpanId, Option<TraceId>));
 
 impl Engine {
     /// An attempt's timer has gone off.
@@ -112,27 +115,26 @@ impl Engine {
         self.put_span(facts, published);
     }
 
-    fn put_span(&mut self, facts: RunFacts, published: Option<(Mono, SpanId)>) {
+    fn put_span(&mut self, facts: RunFacts, published: Option<Published>) {
         let eta = facts.attempt.message.rare().eta.as_deref();
         let eta = eta.and_then(datetime::parse).map(|t| facts.clock.mono_of(t));
         self.stats.runs += 1;
         self.stats.runs_without_end += u64::from(facts.attempt.end.is_none());
-        let (sent, span_id) = published.unzip();
-        let span = build::run(facts, sent.max(eta), span_id, &self.config);
+        let (sent, publish) = published.unzip();
+        let span = build::run(facts, sent.max(eta), publish, &self.config);
         self.put(span);
     }
 
     /// When this very message was sent, if that was seen, and the span of that.
-    fn published_at(&self, message: &TaskMessage) -> Option<(Mono, SpanId)> {
+    fn published_at(&self, message: &TaskMessage) -> Option<Published> {
         let same = |p: &&Known| {
             p.retries == message.retries && p.name == message.name && p.replacements == message.replacements
         };
         let task = self.tasks.get(&*message.id)?;
-        task.publishes
-            .iter()
-            .rev()
-            .find(same)
-            .map(|p| (p.sent, p.span_id))
+        task.publishes.iter().rev().find(same).map(|p| {
+            let trace_id = (p.is_root && build::is_root(message)).then_some(p.trace_id);
+            (p.sent, (p.span_id, trace_id))
+        })
     }
 
     fn forget(&mut self, id: AttemptId, attempt: &Attempt) {

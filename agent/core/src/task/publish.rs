@@ -47,6 +47,7 @@ impl Engine {
             trace_id,
             span_id,
             sent: call.enter,
+            is_root: build::is_root(&message),
         };
         let task = self.task(&message.id);
         let full = task.publishes.len() == KEPT_PER_TASK;

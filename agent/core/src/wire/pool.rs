@@ -137,7 +137,15 @@ fn task<'a>(pickle: &mut Pickle<'a>) -> Option<Task<'a>> {
     pickle.expect(&Token::Dict)?;
     pickle.expect(&Token::Mark)?;
     // Keys and values alternate at the dict's own level; nested values are stepped over.
-    while let Some(Token::Str(key)) = pickle.next() {
+    loop {
+        match pickle.usual() {
+            Some(Usual::Plain) => task.retries = Some(0),
+            Some(Usual::Ordinary) => task.replacements = Some(0),
+            Some(Usual::Names) | None => {}
+        }
+        let Some(Token::Str(key)) = pickle.next() else {
+            break;
+        };
         let Some(value) = pickle.next() else { break };
         match (key, value) {
             (b"retries", Token::Int(n)) => task.retries = u32::try_from(n).ok(),
@@ -214,6 +222,38 @@ fn exception<'a>(pickle: &mut Pickle<'a>) -> Option<(&'a str, &'a str)> {
     }
 }
 
+/// Headers that follow each other and nearly always say the same.
+#[derive(Clone, Copy)]
+enum Usual {
+    /// `lang` to `id`, which are not read.
+    Names,
+    /// `shadow` to `timelimit`, of a task that is to run at once, by itself, for the first time.
+    Plain,
+    /// `ignore_result` to `stamps`, of one without anything special.
+    Ordinary,
+}
+
+/// How they are written, and how many of the things in them may be referred to later; nobody does.
+const USUAL: [(Usual, &[u8], usize); 3] = [
+    (
+        Usual::Names,
+        b"\x8c\x04lang\x94\x8c\x02py\x94\x8c\x04task\x94h\x03\x8c\x02id\x94h\x04",
+        4,
+    ),
+    (
+        Usual::Plain,
+        b"\x8c\x06shadow\x94N\x8c\x03eta\x94N\x8c\x07expires\x94N\x8c\x05group\x94N\x8c\x0bgroup_index\x94N\
+          \x8c\x07retries\x94K\x00\x8c\ttimelimit\x94]\x94(NNe",
+        8,
+    ),
+    (
+        Usual::Ordinary,
+        b"\x8c\rignore_result\x94\x89\x8c\x15replaced_task_nesting\x94K\x00\x8c\x0fstamped_headers\x94N\
+          \x8c\x06stamps\x94}\x94",
+        5,
+    ),
+];
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Token<'a> {
     /// Text, not looked at.
@@ -242,6 +282,17 @@ impl<'a> Pickle<'a> {
         let (taken, rest) = self.rest.split_at_checked(n)?;
         self.rest = rest;
         Some(taken)
+    }
+
+    /// Steps over headers that say what they usually say.
+    fn usual(&mut self) -> Option<Usual> {
+        let (usual, written, memoized) = USUAL
+            .iter()
+            .find(|(_, written, _)| self.rest.starts_with(written))?;
+        self.take(written.len())?;
+        let memo = self.memo.len().saturating_add(*memoized);
+        self.memo.resize(memo, None);
+        Some(*usual)
     }
 
     fn byte(&mut self) -> Option<u8> {

@@ -73,6 +73,16 @@ enum Waiting {
     Other,
 }
 
+impl Waiting {
+    fn of(tokens: Tokens) -> Self {
+        if tokens.is_empty() {
+            Self::Other
+        } else {
+            Self::Publishes(tokens)
+        }
+    }
+}
+
 impl RedisConnection {
     /// A connection: when it was opened, `None` when it is older than the capture.
     #[must_use]
@@ -178,8 +188,17 @@ impl RedisConnection {
                         self.subscribed = true;
                         self.replies.mark_boundary();
                     }
-                    while let Some(item) = self.replies.next(&mut segment) {
-                        self.reply(&item, context, out);
+                    loop {
+                        if matches!(self.waiting.front(), Some(Waiting::Other))
+                            && self.replies.pass(&mut segment)
+                        {
+                            self.stats.replies += 1;
+                            self.waiting.pop_front();
+                        } else if let Some(item) = self.replies.next(&mut segment) {
+                            self.reply(&item, context, out);
+                        } else {
+                            break;
+                        }
                     }
                 }
                 Chunk::Gap { len } => {
@@ -264,7 +283,7 @@ impl RedisConnection {
                 let events = self.transaction.take().unwrap_or_default();
                 let tokens = tokens(&events);
                 settle(events, out);
-                Waiting::Publishes(tokens)
+                Waiting::of(tokens)
             }
             Meaning::Discard => {
                 self.transaction = None;
@@ -296,11 +315,7 @@ impl RedisConnection {
                 None => {
                     let tokens = tokens(&events);
                     out.extend(events);
-                    if tokens.is_empty() {
-                        Waiting::Other
-                    } else {
-                        Waiting::Publishes(tokens)
-                    }
+                    Waiting::of(tokens)
                 }
             },
             Meaning::Look(_) | Meaning::SetUp | Meaning::Neutral | Meaning::Foreign => Waiting::Other,

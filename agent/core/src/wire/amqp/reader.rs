@@ -33,6 +33,13 @@ impl<'a> Reader<'a> {
         Some(u64::from_be_bytes(self.take(8)?.try_into().ok()?))
     }
 
+    /// Steps over what comes next, if it is this.
+    pub(super) fn passes(&mut self, usual: &[u8]) -> bool {
+        let rest = self.rest.strip_prefix(usual);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
     /// Bytes that are left.
     pub(super) fn left(&self) -> usize {
         self.rest.len()

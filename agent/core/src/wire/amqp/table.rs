@@ -50,6 +50,14 @@ impl<'a> Field<'a> {
     }
 }
 
+/// What stands in a table.
+pub(crate) enum Entry<'a> {
+    /// Fields that are known, the one of this number.
+    Usual(usize),
+    /// Any other: name, value, and the text that it is.
+    Field(&'a str, Field<'a>, Option<&'a str>),
+}
+
 /// A table's fields.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Table<'a> {
@@ -66,19 +74,26 @@ impl<'a> Table<'a> {
 
     /// Names and values in order, up to the first that is broken.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, Field<'a>)> + use<'a> {
-        self.fields_and_texts().map(|(name, field, _)| (name, field))
+        self.entries(&[]).filter_map(|entry| match entry {
+            Entry::Usual(_) => None,
+            Entry::Field(name, field, _) => Some((name, field)),
+        })
     }
 
-    /// The same, and of each value the text that it is.
-    pub(crate) fn fields_and_texts(
+    /// The same, and of each value the text that it is. Fields that follow each other as one of `usual` has them are one entry.
+    pub(crate) fn entries(
         &self,
-    ) -> impl Iterator<Item = (&'a str, Field<'a>, Option<&'a str>)> + use<'a> {
+        usual: &'static [&'static [u8]],
+    ) -> impl Iterator<Item = Entry<'a>> + use<'a> {
         let mut reader = Reader::new(self.bytes);
         // Nearly all tables are UTF-8, the lengths in them too: then none of their texts has to be looked at by itself.
         let text = std::str::from_utf8(self.bytes).ok();
         let end = self.bytes.len();
         let depth = self.depth;
         std::iter::from_fn(move || {
+            if let Some(known) = usual.iter().position(|usual| reader.passes(usual)) {
+                return Some(Entry::Usual(known));
+            }
             let name = match text {
                 Some(text) => {
                     let name = reader.short_bytes()?;
@@ -95,7 +110,7 @@ impl<'a> Table<'a> {
                 }
                 (field, _) => field.text(),
             };
-            Some((name, field, value))
+            Some(Entry::Field(name, field, value))
         })
         .fuse()
     }

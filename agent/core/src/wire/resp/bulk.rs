@@ -85,7 +85,10 @@ impl<'a> Bulk<'a> {
 
     /// Bytes of memory behind it.
     pub(super) fn held(&self) -> usize {
-        let head = held(&self.head);
+        let head = match &self.head {
+            Cow::Borrowed(_) => 0,
+            Cow::Owned(head) => head.capacity(),
+        };
         let cut = self.cut.as_ref();
         let cut = cut.map_or(0, |cut| cut.tail.capacity().saturating_add(size_of::<Cut>()));
         head.saturating_add(cut)
@@ -94,14 +97,6 @@ impl<'a> Bulk<'a> {
     /// Its first bytes.
     pub(super) fn into_head(self) -> Cow<'a, [u8]> {
         self.head
-    }
-}
-
-/// Bytes of memory behind it, where it is its own.
-pub(super) fn held(bytes: &Cow<'_, [u8]>) -> usize {
-    match bytes {
-        Cow::Borrowed(_) => 0,
-        Cow::Owned(bytes) => bytes.capacity(),
     }
 }
 

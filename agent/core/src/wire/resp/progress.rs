@@ -195,6 +195,11 @@ impl Progress {
         self.stats.resyncs = self.stats.resyncs.saturating_add(1);
     }
 
+    /// Sync was found and no item has been read since.
+    pub(super) fn is_resynced(&self) -> bool {
+        self.resynced
+    }
+
     /// Something of the item at hand is not kept.
     pub(super) fn truncate(&mut self) {
         self.truncated = true;

@@ -109,6 +109,46 @@ impl ReplyDecoder {
         None
     }
 
+    /// Passes over a reply that says nothing but that all is well: a short text, a number, or a list of numbers. It counts like
+    /// any other.
+    pub(crate) fn pass(&mut self, segment: &mut Segment<'_>) -> bool {
+        let Some(rest) = self.acknowledgment(segment.data) else {
+            return false;
+        };
+        let len = segment.data.len().saturating_sub(rest.len());
+        segment.advance_to(rest);
+        let _passed = self.progress.at_once((), len, segment.call);
+        true
+    }
+
+    /// What follows such a reply at the front of `data`. Not the first after sync was lost: of that it matters that there was
+    /// one.
+    fn acknowledgment<'d>(&self, data: &'d [u8]) -> Option<&'d [u8]> {
+        if self.state != State::Line || self.progress.pending() > 0 || self.progress.is_resynced() {
+            return None;
+        }
+        match data {
+            [b'+', text @ ..] => {
+                let (text, rest) = short_text(text)?;
+                self.progress.share(1)?.whole(text.len() as u64)?;
+                Some(rest)
+            }
+            [b':', ..] => {
+                self.progress.share(1)?;
+                Some(number_at_once(data, b':')?.1)
+            }
+            [b'*', ..] if self.depth > 0 => {
+                let (count, mut rest) = number_at_once(data, b'*')?;
+                self.progress.share(count)?;
+                for _ in 0..count {
+                    rest = number_at_once(rest, b':')?.1;
+                }
+                Some(rest)
+            }
+            _ => None,
+        }
+    }
+
     /// `len` bytes are missing here. Gives the reply that ends with the last of them, if one provably does.
     pub fn gap(&mut self, len: u64) -> Option<Item<Value<'static>>> {
         if len == 0 {

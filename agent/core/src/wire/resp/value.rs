@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::bulk::{self, Bulk};
+use super::bulk::Bulk;
 
 /// A reply, or a part of one: borrowed where all of it was seen at once. Attributes (RESP3 `|`) are dropped.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,7 +101,9 @@ impl<'a> Value<'a> {
     /// Bytes of memory behind it.
     pub(super) fn held(&self) -> usize {
         match self {
-            Self::Simple(text) | Self::Error(text) | Self::Big(text) => bulk::held(text),
+            Self::Simple(Cow::Owned(text)) | Self::Error(Cow::Owned(text)) | Self::Big(Cow::Owned(text)) => {
+                text.capacity()
+            }
             Self::Bulk(bulk) | Self::Verbatim(bulk) => bulk.held(),
             Self::Array(v) | Self::Push(v) | Self::Map(v) | Self::Set(v) => Self::all_held(v),
             _ => 0,
