@@ -121,7 +121,7 @@ impl Pipeline {
                     self.past.records_control += 1;
                     let address = Ipv6Addr::from(endpoint.addr);
                     let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
-                    let server = (Text::from(address.to_string()), endpoint.port);
+                    let server = Arc::new((Text::from(address.to_string()), endpoint.port));
                     let older = record.header.flags & flags::MIDSTREAM != 0;
                     let opened = (!older).then_some(Mono(record.header.enter));
                     // Of what a TLS session carries that nobody knows a socket of, the broker's address is not known.

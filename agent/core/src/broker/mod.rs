@@ -10,11 +10,13 @@ mod rig;
 
 pub use event::BrokerEvent;
 
+use std::sync::Arc;
+
 use crate::celery::content::Share;
 use crate::text::Text;
 
-/// The broker's address, as text, and port.
-pub(crate) type Server = (Text, u16);
+/// The broker's address, as text, and port; one for all of a connection's tasks.
+pub(crate) type Server = Arc<(Text, u16)>;
 
 /// What the connection needs to know of the rest.
 pub struct Context<'a> {

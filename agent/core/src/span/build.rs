@@ -278,7 +278,7 @@ fn common(
         Some(message.envelope_size).filter(|size| *size > 0),
     );
     count(&mut list, names::MESSAGING_BODY_SIZE, message.body_size);
-    if let Some((address, port)) = server {
+    if let Some((address, port)) = server.map(|server| &**server) {
         list.push((names::SERVER_ADDRESS, Value::Str(address.clone())));
         list.push((names::SERVER_PORT, Value::Int(i64::from(*port))));
         list.push((names::NETWORK_PEER_ADDRESS, Value::Str(address.clone())));
@@ -318,7 +318,7 @@ fn old_names(
     text(list, old::DESTINATION, Some(destination));
     text(list, old::MESSAGE_ID, Some(&message.id));
     text(list, old::CONVERSATION_ID, message.correlation_id.as_ref());
-    if let Some((address, port)) = server {
+    if let Some((address, port)) = server.map(|server| &**server) {
         list.push((old::PEER_NAME, Value::Str(address.clone())));
         list.push((old::PEER_PORT, Value::Int(i64::from(*port))));
     }
