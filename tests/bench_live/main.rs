@@ -59,6 +59,9 @@ fn main() {
     rates(&round);
 }
 
+/// What somebody wants to know of a round.
+type OfRound<'a> = dyn Fn(&[(Tracing, Figures)]) -> f64 + 'a;
+
 /// What each kind of tracing adds, by the rounds: the three of a round are neighbours in time, so that their differences say more
 /// than those of medians over a machine that has its moods.
 fn added(figures: &[(Tracing, Figures)]) {
@@ -71,7 +74,7 @@ fn added(figures: &[(Tracing, Figures)]) {
         let (own, plain) = (of(round, tracing), of(round, Tracing::Off));
         own.publish_cpu + own.task_cpu + own.agent_cpu - plain.publish_cpu - plain.task_cpu
     };
-    let over = |value: &dyn Fn(&[(Tracing, Figures)]) -> f64, digits: usize| {
+    let over = |value: &OfRound<'_>, digits: usize| {
         let spread = Spread::of(rounds.iter().map(|round| value(round)).collect());
         format!(
             "{:.digits$} ({:.digits$} to {:.digits$})",

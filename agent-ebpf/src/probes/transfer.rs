@@ -113,15 +113,16 @@ pub(super) fn tell(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) -> Opt
 /// Tells what a call has moved.
 #[inline(always)]
 pub(super) fn tell_bytes(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) -> Option<()> {
-    let (segments, asked) = segments(call, moved)?;
-    let (kind, start, continues) = account(conn, op, moved, asked);
+    call.moved = moved;
     if IGNORED.get_ptr(conn.id).is_some() {
         conn.quiet = Quiet::NONE;
+        call.fate = idle::LEFT_OUT;
         count(Counter::Ignored, 1);
-        return None;
+    } else {
+        idle::judge(conn, call, op);
     }
-    call.moved = moved;
-    idle::judge(conn, call, op);
+    let (segments, asked) = segments(call, moved)?;
+    let (kind, start, continues) = account(conn, op, moved, asked);
     let fate = call.fate();
     if fate == idle::LEFT_OUT {
         return None;
