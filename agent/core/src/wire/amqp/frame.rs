@@ -252,19 +252,7 @@ impl FrameDecoder {
         stats.bytes = stats.bytes.saturating_add(bytes);
         stats.frames = stats.frames.saturating_add(1);
         stats.frame_bytes = stats.frame_bytes.saturating_add(bytes);
-        let call = segment.call;
-        Item {
-            value: frame,
-            first: call.enter,
-            last_enter: call.enter,
-            last: call.exit,
-            pid: call.pid,
-            tid: call.tid,
-            bytes,
-            degraded: false,
-            truncated: false,
-            resynced: false,
-        }
+        Item::of_call(frame, bytes, segment.call)
     }
 
     fn step(&mut self, segment: &mut Segment<'_>) -> Option<Item<Frame<'static>>> {

@@ -37,6 +37,24 @@ pub struct Item<T> {
 }
 
 impl<T> Item<T> {
+    /// One that a single call moved, and of which nothing is missing.
+    pub(crate) fn of_call(value: T, bytes: u64, call: Call) -> Self {
+        Self {
+            value,
+            first: call.enter,
+            last_enter: call.enter,
+            last: call.exit,
+            pid: call.pid,
+            tid: call.tid,
+            bytes,
+            degraded: false,
+            truncated: false,
+            resynced: false,
+        }
+    }
+}
+
+impl<T> Item<T> {
     /// The same with another value.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Item<U> {
         Item {
@@ -292,16 +310,8 @@ impl Progress {
         stats.items = stats.items.saturating_add(1);
         stats.item_bytes = stats.item_bytes.saturating_add(bytes);
         Item {
-            value,
-            first: call.enter,
-            last_enter: call.enter,
-            last: call.exit,
-            pid: call.pid,
-            tid: call.tid,
-            bytes,
-            degraded: false,
-            truncated: false,
             resynced: std::mem::take(&mut self.resynced),
+            ..Item::of_call(value, bytes, call)
         }
     }
 
