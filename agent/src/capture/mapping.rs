@@ -13,7 +13,7 @@ pub(super) struct Mapping {
     len: usize,
 }
 
-// SAFETY: the memory belongs to this value wherever it goes; what others change in it is read by atomic instructions alone.
+// SAFETY: the memory belongs to this value wherever it goes; it is read by atomic instructions, or where nobody writes (`bytes`).
 unsafe impl Send for Mapping {}
 
 impl Mapping {
