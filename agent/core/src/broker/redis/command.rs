@@ -12,6 +12,9 @@ use crate::celery::{ResultMeta, TaskMessage};
 use crate::stream::Call;
 use crate::wire::resp::{Bulk, Command, Item, Value};
 
+/// No command that is known here has a longer name.
+const LONGEST_NAME: usize = 16;
+
 /// A command's part in Celery's use of Redis.
 #[derive(Debug)]
 pub(super) enum Meaning {
@@ -51,14 +54,11 @@ pub(super) fn read(
     let command = &item.value;
     let call = call_of(item);
     let key = command.arg(1).map_or(&[][..], |bulk| bulk.head());
-    let mut name = [0u8; 16];
-    let given = command.name();
-    let Some(upper) = name.get_mut(..given.len()) else {
+    let mut upper = [0; LONGEST_NAME];
+    let Some(name) = upper_case(command.name(), &mut upper) else {
         return Meaning::Foreign;
     };
-    upper.copy_from_slice(given);
-    upper.make_ascii_uppercase();
-    match &*upper {
+    match name {
         b"MULTI" => Meaning::Multi,
         b"EXEC" => Meaning::Exec,
         b"DISCARD" => Meaning::Discard,
@@ -133,7 +133,7 @@ pub(super) fn read(
         },
         b"SETEX" | b"PSETEX" | b"SET" => match keys::result_id(key) {
             Some(task_id) => {
-                let at = if &*upper == b"SET" { 2 } else { 3 };
+                let at = if name == b"SET" { 2 } else { 3 };
                 let meta = command.arg(at).map_or(&[][..], |bulk| bulk.head());
                 Meaning::Celery(result(task_id, meta, item, stats).into_iter().collect())
             }
@@ -142,6 +142,17 @@ pub(super) fn read(
         b"GET" => keys::result_id(key).map_or_else(|| other(command), Meaning::Look),
         _ => other(command),
     }
+}
+
+/// A name in upper case, in which clients write it; case does not matter to Redis. `None`: longer than any that is known here.
+fn upper_case<'n>(name: &'n [u8], room: &'n mut [u8; LONGEST_NAME]) -> Option<&'n [u8]> {
+    let room = room.get_mut(..name.len())?;
+    if !name.iter().any(u8::is_ascii_lowercase) {
+        return Some(name);
+    }
+    room.copy_from_slice(name);
+    room.make_ascii_uppercase();
+    Some(room)
 }
 
 /// A queue is bound to an exchange: the argument numbered `member` of the set `key`.

@@ -6,17 +6,24 @@ use std::borrow::Cow;
 ///
 /// Either it is [whole](Self::whole), or there is a hole somewhere between a head and a tail: because it is longer
 /// than the limit, because bytes in it were not captured, or both.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bulk<'a> {
-    len: u64,
-    head: Cow<'a, [u8]>,
-    /// What follows the head, where it is not whole: few are not.
-    cut: Option<Box<Cut>>,
+#[derive(Clone, Debug)]
+pub struct Bulk<'a>(Seen<'a>);
+
+/// No larger than a slice: every command is made of these.
+#[derive(Clone, Debug)]
+enum Seen<'a> {
+    /// All of it, where it was captured.
+    Whole(&'a [u8]),
+    /// Put together from pieces, maybe with a hole.
+    Kept(Box<Kept>),
 }
 
-/// What is known of a string behind its head.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Cut {
+/// What is kept of a string with memory of its own.
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    len: u64,
+    head: Vec<u8>,
+    /// Bytes behind the head that were not captured.
     lost: u64,
     tail: Vec<u8>,
 }
@@ -25,88 +32,115 @@ impl<'a> Bulk<'a> {
     /// All of it, if all of it was captured and kept.
     #[must_use]
     pub fn whole(&self) -> Option<&[u8]> {
-        (self.head.len() as u64 == self.len).then_some(&*self.head)
+        match &self.0 {
+            Seen::Whole(bytes) => Some(bytes),
+            Seen::Kept(kept) => (kept.head.len() as u64 == kept.len).then_some(&kept.head),
+        }
     }
 
     /// Its first bytes, without a hole: everything when it is whole.
     #[must_use]
     pub fn head(&self) -> &[u8] {
-        &self.head
+        match &self.0 {
+            Seen::Whole(bytes) => bytes,
+            Seen::Kept(kept) => &kept.head,
+        }
     }
 
     /// Its last bytes, without a hole: everything when it is whole, nothing when its end was not captured.
     #[must_use]
     pub fn tail(&self) -> &[u8] {
-        let tail = || self.cut.as_ref().map_or(&[][..], |cut| &cut.tail);
-        self.whole().unwrap_or_else(tail)
+        match &self.0 {
+            Seen::Whole(bytes) => bytes,
+            Seen::Kept(kept) => self.whole().unwrap_or(&kept.tail),
+        }
     }
 
     /// Its length on the wire, in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.len
+        match &self.0 {
+            Seen::Whole(bytes) => bytes.len() as u64,
+            Seen::Kept(kept) => kept.len,
+        }
     }
 
     /// Nothing in it, on the wire.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// How many of its bytes were not captured.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.cut.as_ref().map_or(0, |cut| cut.lost)
+        match &self.0 {
+            Seen::Whole(_) => 0,
+            Seen::Kept(kept) => kept.lost,
+        }
     }
 
     /// The same with memory of its own.
     #[must_use]
     pub fn into_owned(self) -> Bulk<'static> {
-        Bulk {
-            len: self.len,
-            head: Cow::Owned(self.head.into_owned()),
-            cut: self.cut,
+        match self.0 {
+            Seen::Whole(bytes) => Bulk::headed(bytes.to_vec(), bytes.len() as u64, 0),
+            Seen::Kept(kept) => Bulk(Seen::Kept(kept)),
         }
     }
 
     /// A string of which nothing but its first bytes is kept.
     pub(super) fn headed(head: Vec<u8>, len: u64, lost: u64) -> Self {
-        Self {
+        let kept = Kept {
             len,
-            head: Cow::Owned(head),
-            cut: (lost > 0).then(|| {
-                Box::new(Cut {
-                    lost,
-                    tail: Vec::new(),
-                })
-            }),
-        }
+            head,
+            lost,
+            tail: Vec::new(),
+        };
+        Self(Seen::Kept(Box::new(kept)))
     }
 
     /// Bytes of memory behind it.
     pub(super) fn held(&self) -> usize {
-        let head = match &self.head {
-            Cow::Borrowed(_) => 0,
-            Cow::Owned(head) => head.capacity(),
-        };
-        let cut = self.cut.as_ref();
-        let cut = cut.map_or(0, |cut| cut.tail.capacity().saturating_add(size_of::<Cut>()));
-        head.saturating_add(cut)
+        match &self.0 {
+            Seen::Whole(_) => 0,
+            Seen::Kept(kept) => size_of::<Kept>().saturating_add(kept.held()),
+        }
     }
 
     /// Its first bytes.
     pub(super) fn into_head(self) -> Cow<'a, [u8]> {
-        self.head
+        match self.0 {
+            Seen::Whole(bytes) => Cow::Borrowed(bytes),
+            Seen::Kept(kept) => Cow::Owned(kept.head),
+        }
+    }
+}
+
+impl PartialEq for Bulk<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |bulk: &Self| (bulk.len(), bulk.lost());
+        parts(self) == parts(other) && self.head() == other.head() && self.tail() == other.tail()
+    }
+}
+
+impl Eq for Bulk<'_> {}
+
+impl Default for Bulk<'_> {
+    fn default() -> Self {
+        Self::from(&[][..])
     }
 }
 
 impl<'a> From<&'a [u8]> for Bulk<'a> {
     fn from(bytes: &'a [u8]) -> Self {
-        Self {
-            len: bytes.len() as u64,
-            head: Cow::Borrowed(bytes),
-            cut: None,
-        }
+        Self(Seen::Whole(bytes))
+    }
+}
+
+impl Kept {
+    fn held(&self) -> usize {
+        self.head.capacity().saturating_add(self.tail.capacity())
     }
 }
 
@@ -137,7 +171,7 @@ pub(super) struct NoCrlf;
 /// Reads the payload of one bulk string and the CRLF behind it, in pieces.
 #[derive(Debug, Default)]
 pub(super) struct BulkReader {
-    bulk: Bulk<'static>,
+    bulk: Kept,
     keep: Keep,
     /// Offset in payload and CRLF of the next byte.
     at: u64,
@@ -162,9 +196,9 @@ impl BulkReader {
     pub(super) fn start(&mut self, len: u64, keep: Keep) {
         let edge = if keep.head < len { keep.tail } else { 0 };
         *self = Self {
-            bulk: Bulk {
+            bulk: Kept {
                 len,
-                ..Bulk::default()
+                ..Kept::default()
             },
             keep,
             at: 0,
@@ -204,9 +238,8 @@ impl BulkReader {
         let lost = at.min(self.bulk.len).saturating_sub(self.at);
         self.at = at;
         if lost > 0 {
-            let cut = self.bulk.cut.get_or_insert_default();
-            cut.lost = cut.lost.saturating_add(lost);
-            cut.tail.clear();
+            self.bulk.lost = self.bulk.lost.saturating_add(lost);
+            self.bulk.tail.clear();
             let edge = if self.keep.head < self.bulk.len {
                 self.keep.tail
             } else {
@@ -227,7 +260,7 @@ impl BulkReader {
     }
 
     fn take(&mut self) -> Bulk<'static> {
-        std::mem::take(&mut self.bulk)
+        Bulk(Seen::Kept(Box::new(std::mem::take(&mut self.bulk))))
     }
 
     /// `payload` is the next part of the string.
@@ -235,12 +268,12 @@ impl BulkReader {
         let begin = self.at;
         self.at = begin.saturating_add(payload.len() as u64);
         let mut rest = payload;
-        if self.bulk.lost() == 0 {
+        if self.bulk.lost == 0 {
             let room = self.keep.head.saturating_sub(begin);
             let take = usize::try_from(room).unwrap_or(usize::MAX).min(rest.len());
             let (head, after) = rest.split_at_checked(take).unwrap_or((rest, &[]));
             if !head.is_empty() {
-                self.bulk.head.to_mut().extend_from_slice(head);
+                self.bulk.head.extend_from_slice(head);
             }
             rest = after;
         }
@@ -248,7 +281,7 @@ impl BulkReader {
         let skip = self.tail_from.saturating_sub(rest_begin);
         let tail = usize::try_from(skip).ok().and_then(|skip| rest.get(skip..));
         if let Some(tail) = tail.filter(|tail| !tail.is_empty()) {
-            self.bulk.cut.get_or_insert_default().tail.extend_from_slice(tail);
+            self.bulk.tail.extend_from_slice(tail);
         }
     }
 }

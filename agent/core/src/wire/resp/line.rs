@@ -153,26 +153,30 @@ pub(super) fn parse_int(text: &[u8]) -> Option<i64> {
 const AT_ONCE: usize = 18;
 
 /// The number of a whole line of `mark` and digits at the front of `data`, and what follows. `None`: [`LineReader`] has to see.
+#[inline]
 pub(super) fn number_at_once(data: &[u8], mark: u8) -> Option<(u64, &[u8])> {
     let digit = |byte: &u8| u64::from(byte & 0x0f);
     // Nearly all are short.
     match data {
-        [first, a @ b'0'..=b'9', b'\r', b'\n', rest @ ..] if *first == mark => {
-            return Some((digit(a), rest));
-        }
+        [first, a @ b'0'..=b'9', b'\r', b'\n', rest @ ..] if *first == mark => Some((digit(a), rest)),
         [first, a @ b'0'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', rest @ ..] if *first == mark => {
             let number = digit(a).saturating_mul(10).saturating_add(digit(b));
-            return Some((number, rest));
+            Some((number, rest))
         }
-        _ => {}
+        [first, digits @ ..] if *first == mark => longer_at_once(digits),
+        _ => None,
     }
-    let (_, mut rest) = data.split_first().filter(|(first, _)| **first == mark)?;
+}
+
+/// The same of any length, behind the mark.
+fn longer_at_once(line: &[u8]) -> Option<(u64, &[u8])> {
+    let mut rest = line;
     let (mut number, mut digits) = (0_u64, 0);
     while let Some((byte, after)) = rest.split_first()
         && byte.is_ascii_digit()
         && digits <= AT_ONCE
     {
-        number = number.wrapping_mul(10).wrapping_add(digit(byte));
+        number = number.wrapping_mul(10).wrapping_add(u64::from(byte & 0x0f));
         digits = digits.saturating_add(1);
         rest = after;
     }
