@@ -1,5 +1,7 @@
 //! Whole lives of tasks, from publish to the end of the run, through the whole core: records in, spans out.
 //!
+//! The records lie in memory as they do in the ring and are read from there, as the agent reads them.
+//!
 //! Ordinary tasks with results on the prefork pool, as they were recorded: the run is fed once, and then the stretch of it
 //! in which the tasks are sent and run is repeated on the same connections and in the same processes, with other ids, later
 //! times, and numbers that go on (`repeat.rs`). So it is a worker at work that is measured, not programs that connect. Of
@@ -14,6 +16,7 @@
 mod amqp;
 mod player;
 mod repeat;
+mod ring;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 mod window;
@@ -25,7 +28,7 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, Criterion, SamplingMode, Throughput};
 use player::Player;
 use repeat::Repeats;
-use support::fixture::Owned;
+use ring::Ring;
 use window::Window;
 
 /// The agent's.
@@ -56,17 +59,13 @@ fn lives(c: &mut Criterion) {
 
         group.throughput(Throughput::ElementsAndBytes {
             elements: LIVES,
-            bytes: bytes(&records),
+            bytes: records.payload(),
         });
         group.bench_function(broker, |b| {
             b.iter_batched_ref(start, |player| player.play(&records), BatchSize::PerIteration);
         });
     }
     group.finish();
-}
-
-fn bytes(records: &[Owned]) -> u64 {
-    records.iter().map(|record| record.payload.len() as u64).sum()
 }
 
 /// All in one pipeline, which is brought to where the next figure begins when its turn comes.
@@ -107,7 +106,7 @@ fn flat(c: &mut Criterion, done: &[u64]) {
 /// Work to count the instructions of.
 fn instructions(broker: &str, prepared: u64, fed: u64) {
     let mut repeats = repeats(broker);
-    let parts: Vec<Vec<Owned>> = [fed, prepared - fed]
+    let parts: Vec<Ring> = [fed, prepared - fed]
         .into_iter()
         .map(|tasks| repeats.prepared(tasks))
         .collect();

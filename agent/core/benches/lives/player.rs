@@ -6,6 +6,7 @@ use celeryscope_core::common::Record;
 use celeryscope_core::{Output, Pipeline, SpanKind};
 
 use crate::repeat::Repeats;
+use crate::ring::Ring;
 use crate::support::fixture::Owned;
 
 /// Endings of the names of counters that stand for something amiss.
@@ -49,14 +50,16 @@ impl Player {
             publishes: 0,
             runs: 0,
         };
-        player.play(before);
+        for record in before {
+            player.feed(&Record::new(record.kind, record.header, &record.payload));
+        }
         player
     }
 
     /// Feeds these records.
-    pub(crate) fn play(&mut self, records: &[Owned]) {
-        for record in records {
-            self.feed(&Record::new(record.kind, record.header, &record.payload));
+    pub(crate) fn play(&mut self, records: &Ring) {
+        for record in records.records() {
+            self.feed(&record);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use celeryscope_core::common::Record;
 
+use crate::ring::Ring;
 use crate::support::fixture::Owned;
 use crate::window::{ID, Window};
 
@@ -110,17 +111,11 @@ impl Repeats {
     }
 
     /// The next repetitions until there are this many tasks in them.
-    pub(crate) fn prepared(&mut self, tasks: u64) -> Vec<Owned> {
-        let mut all = Vec::new();
+    pub(crate) fn prepared(&mut self, tasks: u64) -> Ring {
+        let mut ring = Ring::default();
         for _ in 0..tasks / self.tasks() {
-            self.next(|record| {
-                all.push(Owned {
-                    kind: record.kind,
-                    header: record.header,
-                    payload: record.payload.to_vec(),
-                });
-            });
+            self.next(|record| ring.push(&record));
         }
-        all
+        ring
     }
 }
