@@ -268,13 +268,10 @@ impl Pipeline {
 
     fn transfer(&mut self, record: &Record<'_>) {
         let conn = record.header.conn;
-        if !self.connections.contains(&conn) {
+        let told = self.told(conn, record).or_else(|| {
             // Its Open record was lost: what it is connected to is not known, what it says still is.
             self.open(conn, None, None);
-        }
-        let told = self.hear(conn, record.header.pid, |connection, limits, context, events| {
-            let verdict = connection.record(record, limits, context, events);
-            (std::mem::replace(&mut connection.told, verdict), verdict)
+            self.told(conn, record)
         });
         if let Some((before, verdict)) = told
             && verdict != before
@@ -290,6 +287,14 @@ impl Pipeline {
             self.engine.say(Output::Verdict { conn, verdict });
         }
         self.shed();
+    }
+
+    /// Has a connection, if it is known, take a transfer; gives the verdict of before and that of now.
+    fn told(&mut self, conn: u64, record: &Record<'_>) -> Option<(Verdict, Verdict)> {
+        self.hear(conn, record.header.pid, |connection, limits, context, events| {
+            let verdict = connection.record(record, limits, context, events);
+            (std::mem::replace(&mut connection.told, verdict), verdict)
+        })
     }
 
     /// Bytes were left out of a connection. One that is not known tells nothing by that: the next record is where it begins.

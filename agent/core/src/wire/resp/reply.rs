@@ -109,8 +109,8 @@ impl ReplyDecoder {
         None
     }
 
-    /// Passes over a reply that says nothing but that all is well: a short text, a number, or a list of numbers. It counts like
-    /// any other.
+    /// Passes over a reply that says no more than that there is one: a short text, a number, nothing, or a list of those. It counts
+    /// like any other.
     pub(crate) fn pass(&mut self, segment: &mut Segment<'_>) -> bool {
         let Some(rest) = self.acknowledgment(segment.data) else {
             return false;
@@ -127,26 +127,15 @@ impl ReplyDecoder {
         if self.state != State::Line || self.progress.pending() > 0 || self.progress.is_resynced() {
             return None;
         }
-        match data {
-            [b'+', text @ ..] => {
-                let (text, rest) = short_text(text)?;
-                self.progress.share(1)?.whole(text.len() as u64)?;
-                Some(rest)
-            }
-            [b':', ..] => {
-                self.progress.share(1)?;
-                Some(number_at_once(data, b':')?.1)
-            }
-            [b'*', ..] if self.depth > 0 => {
-                let (count, mut rest) = number_at_once(data, b'*')?;
-                self.progress.share(count)?;
-                for _ in 0..count {
-                    rest = number_at_once(rest, b':')?.1;
-                }
-                Some(rest)
-            }
-            _ => None,
+        if data.first() != Some(&b'*') {
+            return plain(data, &mut self.progress.share(1)?);
         }
+        let (count, mut rest) = number_at_once(data, b'*').filter(|_| self.depth > 0)?;
+        let mut share = self.progress.share(count)?;
+        for _ in 0..count {
+            rest = plain(rest, &mut share)?;
+        }
+        Some(rest)
     }
 
     /// `len` bytes are missing here. Gives the reply that ends with the last of them, if one provably does.
@@ -433,6 +422,20 @@ impl ReplyDecoder {
             keep = open.keep;
         }
         Some(value)
+    }
+}
+
+/// What follows a number, a short text or nothing at the front of `data`.
+fn plain<'d>(data: &'d [u8], share: &mut Share) -> Option<&'d [u8]> {
+    match data {
+        [b':', ..] => Some(number_at_once(data, b':')?.1),
+        [b'+', text @ ..] => {
+            let (text, rest) = short_text(text)?;
+            share.whole(text.len() as u64)?;
+            Some(rest)
+        }
+        [b'_', b'\r', b'\n', rest @ ..] | [b'$', b'-', b'1', b'\r', b'\n', rest @ ..] => Some(rest),
+        _ => None,
     }
 }
 
