@@ -46,7 +46,7 @@ impl From<&Header> for Call {
 }
 
 /// Bytes that follow, without a gap, those given before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment<'a> {
     /// Never empty when it comes from a [`Half`]. A decoder takes from the front of it.
     pub data: &'a [u8],

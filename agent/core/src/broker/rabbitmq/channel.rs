@@ -1,6 +1,9 @@
 //! One channel: the content that is under way in each direction, and the numbers of what is unconfirmed and unacked.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+
+use smallvec::SmallVec;
 
 use crate::bounded::Bounded;
 use crate::celery::document;
@@ -15,39 +18,85 @@ const CHANNELS: usize = 256;
 /// Consumers remembered of one connection.
 const CONSUMERS: usize = 1024;
 
-/// What a method announced, until its content is complete.
+/// Numbers or tokens, mostly one.
+pub(super) type Few = SmallVec<[u64; 2]>;
+
+/// What a method announced: content that follows.
 #[derive(Clone, Debug)]
-pub(super) struct Announced {
-    pub(super) exchange: String,
-    pub(super) routing_key: String,
+pub(super) struct Announced<'a> {
+    pub(super) exchange: Cow<'a, str>,
+    pub(super) routing_key: Cow<'a, str>,
     /// Publishes: the number under which the broker will confirm it.
     pub(super) confirm: Option<u64>,
     /// Deliveries: number, whether it was delivered before, and from which consumer.
-    pub(super) delivery: Option<(u64, bool, String)>,
+    pub(super) delivery: Option<(u64, bool, Cow<'a, str>)>,
+    /// When the call that moved its first byte began.
+    pub(super) first: Mono,
+}
+
+impl Announced<'_> {
+    fn into_owned(self) -> Announced<'static> {
+        let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Announced {
+            exchange: own(self.exchange),
+            routing_key: own(self.routing_key),
+            delivery: self
+                .delivery
+                .map(|(tag, redelivered, consumer)| (tag, redelivered, own(consumer))),
+            ..self
+        }
+    }
+}
+
+/// A message, complete.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message<'a> {
+    pub(super) announced: &'a Announced<'a>,
+    /// Payload of the header frame.
+    pub(super) header: &'a [u8],
+    /// The body, unless it is larger than what is kept or says nothing.
+    pub(super) body: Option<&'a [u8]>,
+}
+
+impl<'a> Message<'a> {
+    /// One that came all at once, its body no longer than what is kept.
+    pub(super) fn whole(announced: &'a Announced<'a>, header: &'a [u8], body: &'a [u8]) -> Self {
+        Self {
+            announced,
+            header,
+            body: is_of_use(header).then_some(body),
+        }
+    }
 }
 
 /// A message whose frames are coming in.
 #[derive(Debug)]
 pub(super) struct Content {
-    pub(super) announced: Announced,
-    /// When the call that moved its first byte began.
-    pub(super) first: Mono,
+    announced: Announced<'static>,
     /// Payload of the header frame; empty until it came.
-    pub(super) header: Vec<u8>,
+    header: Vec<u8>,
     /// The body so far, unless it is larger than what is kept or says nothing.
-    pub(super) body: Option<Vec<u8>>,
+    body: Option<Vec<u8>>,
     /// Bytes of body still to come; unknown before the header.
     left: Option<u64>,
 }
 
 impl Content {
-    pub(super) fn new(announced: Announced, first: Mono) -> Self {
+    pub(super) fn new(announced: Announced<'_>) -> Self {
         Self {
-            announced,
-            first,
+            announced: announced.into_owned(),
             header: Vec::new(),
             body: None,
             left: None,
+        }
+    }
+
+    /// The message, when it is complete.
+    pub(super) fn message(&self) -> Message<'_> {
+        Message {
+            announced: &self.announced,
+            header: &self.header,
+            body: self.body.as_deref(),
         }
     }
 
@@ -63,11 +112,10 @@ impl Content {
         match (frame.kind, self.left) {
             (FrameKind::Header, None) => {
                 let header = frame.whole()?;
-                let size = u64::from_be_bytes(header.get(4..12)?.try_into().ok()?);
+                let size = ContentHeader::body_size(header)?;
                 self.header = header.to_vec();
                 self.left = Some(size);
-                let readable = ContentHeader::content_type(header).is_some_and(document::is_readable);
-                self.body = (readable && size <= keep as u64).then(Vec::new);
+                self.body = (size <= keep as u64 && is_of_use(header)).then(Vec::new);
                 Some(size == 0)
             }
             (FrameKind::Body, Some(left)) => {
@@ -87,11 +135,16 @@ impl Content {
     }
 }
 
+/// Whether a body is of a kind that can be read.
+fn is_of_use(header: &[u8]) -> bool {
+    ContentHeader::content_type(header).is_some_and(document::is_readable)
+}
+
 /// A channel.
 #[derive(Debug, Default)]
 pub(super) struct Channel {
-    pub(super) sending: Option<Content>,
-    pub(super) receiving: Option<Content>,
+    sending: Option<Content>,
+    receiving: Option<Content>,
     confirms: Confirms,
     /// Publishes that wait for their confirm: number to token.
     unconfirmed: BTreeMap<u64, u64>,
@@ -116,6 +169,15 @@ enum Confirms {
 }
 
 impl Channel {
+    /// What is under way in a direction.
+    pub(super) fn content(&mut self, sending: bool) -> &mut Option<Content> {
+        if sending {
+            &mut self.sending
+        } else {
+            &mut self.receiving
+        }
+    }
+
     /// Confirms are on from here.
     pub(super) fn select_confirms(&mut self) {
         if matches!(self.confirms, Confirms::Off) {
@@ -151,16 +213,15 @@ impl Channel {
     }
 
     /// Tokens of the publishes that a confirm answers.
-    pub(super) fn confirmed(&mut self, number: u64, multiple: bool) -> Vec<u64> {
-        let numbers: Vec<u64> = if multiple {
-            let last = if number == 0 { u64::MAX } else { number };
-            self.unconfirmed
-                .range(..=last)
-                .map(|(number, _)| *number)
-                .collect()
-        } else {
-            vec![number]
-        };
+    pub(super) fn confirmed(&mut self, number: u64, multiple: bool) -> Few {
+        if !multiple {
+            return self.unconfirmed.remove(&number).into_iter().collect();
+        }
+        let numbers: Vec<u64> = self
+            .unconfirmed
+            .range(..=up_to(number))
+            .map(|(number, _)| *number)
+            .collect();
         numbers
             .iter()
             .filter_map(|number| self.unconfirmed.remove(number))
@@ -185,12 +246,11 @@ impl Channel {
     }
 
     /// Numbers of the deliveries that an ack or reject is about.
-    pub(super) fn acked(&mut self, number: u64, multiple: bool) -> Vec<u64> {
-        let numbers: Vec<u64> = if multiple {
-            let last = if number == 0 { u64::MAX } else { number };
-            self.unacked.range(..=last).copied().collect()
+    pub(super) fn acked(&mut self, number: u64, multiple: bool) -> Few {
+        let numbers: Few = if multiple {
+            self.unacked.range(..=up_to(number)).copied().collect()
         } else {
-            vec![number]
+            Few::from_iter([number])
         };
         for number in &numbers {
             self.unacked.remove(number);
@@ -202,6 +262,11 @@ impl Channel {
     pub(super) fn recovered(&mut self) -> BTreeSet<u64> {
         std::mem::take(&mut self.unacked)
     }
+}
+
+/// The last number that one with `multiple` is about: 0 stands for all.
+fn up_to(number: u64) -> u64 {
+    if number == 0 { u64::MAX } else { number }
 }
 
 /// The channels of a connection, capped.
@@ -354,16 +419,17 @@ mod tests {
     fn bodies_of_use() {
         let kept = |content_type: &str, body: &[u8]| {
             let announced = Announced {
-                exchange: String::new(),
-                routing_key: String::new(),
+                exchange: "".into(),
+                routing_key: "".into(),
                 confirm: None,
                 delivery: None,
+                first: Mono(0),
             };
             let mut header = vec![0, 60, 0, 0];
             header.extend((body.len() as u64).to_be_bytes());
             header.extend([0x80, 0, content_type.len() as u8]);
             header.extend(content_type.bytes());
-            let mut content = Content::new(announced, Mono(0));
+            let mut content = Content::new(announced);
             assert_eq!(content.add(&item(FrameKind::Header, &header), 64), Some(false));
             assert_eq!(content.add(&item(FrameKind::Body, body), 64), Some(true));
             content.body

@@ -6,13 +6,13 @@ use celeryscope_common::{Idle, Kind, Record};
 use smallvec::SmallVec;
 
 use super::RabbitStats;
-use super::channel::{Announced, Channel, Channels, Content};
+use super::channel::{Announced, Channel, Channels, Content, Message};
 use super::delay::undelayed;
 use crate::broker::{BrokerEvent, Context, Verdict};
 use crate::celery::content::{self, Content as Held, Share};
 use crate::celery::{TaskMessage, pidbox};
 use crate::limits::Limits;
-use crate::stream::{self, Call, Chunk, Half};
+use crate::stream::{self, Call, Chunk, Half, Segment};
 use crate::text::digits;
 use crate::wire::amqp::{ContentHeader, Frame, FrameDecoder, FrameKind, Method, Tuning};
 use crate::wire::resp::Item;
@@ -70,12 +70,12 @@ impl RabbitConnection {
             match chunk {
                 Chunk::Bytes(mut segment) => {
                     while let Some(item) = self.decoder(sending).next(&mut segment) {
-                        self.frame(sending, &item, context, out);
+                        self.frame(sending, &item, &mut segment, context, out);
                     }
                 }
                 Chunk::Gap { len } => {
                     if let Some(item) = self.decoder(sending).gap(len) {
-                        self.frame(sending, &item, context, out);
+                        self.frame(sending, &item, &mut Segment::default(), context, out);
                     }
                 }
                 Chunk::Break => self.decoder(sending).lose_sync(),
@@ -177,31 +177,33 @@ impl RabbitConnection {
         (&self.sent, &self.received, &self.outgoing, &self.incoming)
     }
 
+    /// Takes a frame; `rest` is what follows it, of which the content that it announces may be taken at once.
     fn frame(
         &mut self,
         sending: bool,
         item: &Item<Frame<'_>>,
+        rest: &mut Segment<'_>,
         context: &Context<'_>,
         out: &mut Vec<BrokerEvent>,
     ) {
         let number = item.value.channel;
         match item.value.kind {
-            FrameKind::Method => self.method(sending, item, out),
+            FrameKind::Method => {
+                if let Some(announced) = self.method(sending, item, out) {
+                    self.content(sending, number, announced, rest, context, out);
+                }
+            }
             FrameKind::Header | FrameKind::Body => {
                 let keep = self.keep;
-                let Some(channel) = self.channels.known(number) else {
+                let Some(slot) = self.channels.known(number).map(|of| of.content(sending)) else {
                     return;
                 };
-                let slot = if sending {
-                    &mut channel.sending
-                } else {
-                    &mut channel.receiving
-                };
-                let Some(mut message) = slot.take() else { return };
-                match message.add(item, keep) {
-                    Some(true) if sending => self.published(number, &message, call_of(item), context, out),
-                    Some(true) => self.delivered(number, &message, call_of(item), context, out),
-                    Some(false) => *slot = Some(message),
+                let Some(mut content) = slot.take() else { return };
+                match content.add(item, keep) {
+                    Some(true) => {
+                        self.complete(sending, number, content.message(), call_of(item), context, out)
+                    }
+                    Some(false) => *slot = Some(content),
                     None => self.stats.messages_cut += 1,
                 }
             }
@@ -209,27 +211,63 @@ impl RabbitConnection {
         }
     }
 
-    fn method(&mut self, sending: bool, item: &Item<Frame<'_>>, out: &mut Vec<BrokerEvent>) {
+    /// Content is announced. Nearly always all of it comes with the method.
+    fn content(
+        &mut self,
+        sending: bool,
+        number: u16,
+        announced: Announced<'_>,
+        rest: &mut Segment<'_>,
+        context: &Context<'_>,
+        out: &mut Vec<BrokerEvent>,
+    ) {
+        let call = rest.call;
+        if let Some((header, body)) = self.decoder(sending).content(number, rest) {
+            let message = Message::whole(&announced, header, body);
+            self.complete(sending, number, message, call, context, out);
+        } else if let Some(channel) = self.channels.known(number) {
+            *channel.content(sending) = Some(Content::new(announced));
+            self.channels.content = true;
+        }
+    }
+
+    fn complete(
+        &mut self,
+        sending: bool,
+        number: u16,
+        message: Message<'_>,
+        call: Call,
+        context: &Context<'_>,
+        out: &mut Vec<BrokerEvent>,
+    ) {
+        if sending {
+            self.published(number, message, call, context, out);
+        } else {
+            self.delivered(number, message, call, context, out);
+        }
+    }
+
+    /// Takes a method; gives what it announces.
+    fn method<'i>(
+        &mut self,
+        sending: bool,
+        item: &'i Item<Frame<'_>>,
+        out: &mut Vec<BrokerEvent>,
+    ) -> Option<Announced<'i>> {
         let number = item.value.channel;
         let call = call_of(item);
         let method = item.value.whole().and_then(Method::parse);
         self.stats.methods += u64::from(method.is_some());
         // A method where content should be: its frames were lost.
-        let open = self.channels.known(number).and_then(|channel| {
-            if sending {
-                channel.sending.take()
-            } else {
-                channel.receiving.take()
-            }
-        });
+        let channel = known(&mut self.channels, number, out);
+        let open = channel.content(sending).take();
         self.stats.messages_cut += u64::from(open.is_some());
-        let channel = self.channel(number, out);
         let Some(method) = method else {
             // It may have been a publish.
             if sending {
                 unanswered(channel.lose_count(), out);
             }
-            return;
+            return None;
         };
         match method {
             Method::TuneOk {
@@ -263,14 +301,13 @@ impl RabbitConnection {
                 exchange,
                 routing_key,
             } if sending => {
-                let announced = Announced {
-                    exchange: exchange.to_owned(),
-                    routing_key: routing_key.to_owned(),
+                return Some(Announced {
+                    exchange: exchange.into(),
+                    routing_key: routing_key.into(),
                     confirm: channel.next_confirm(),
                     delivery: None,
-                };
-                channel.sending = Some(Content::new(announced, item.first));
-                self.channels.content = true;
+                    first: item.first,
+                });
             }
             Method::Deliver {
                 consumer_tag,
@@ -279,14 +316,13 @@ impl RabbitConnection {
                 exchange,
                 routing_key,
             } if !sending => {
-                let announced = Announced {
-                    exchange: exchange.to_owned(),
-                    routing_key: routing_key.to_owned(),
+                return Some(Announced {
+                    exchange: exchange.into(),
+                    routing_key: routing_key.into(),
                     confirm: None,
-                    delivery: Some((delivery_tag, redelivered, consumer_tag.to_owned())),
-                };
-                channel.receiving = Some(Content::new(announced, item.first));
-                self.channels.content = true;
+                    delivery: Some((delivery_tag, redelivered, consumer_tag.into())),
+                    first: item.first,
+                });
             }
             Method::Ack {
                 delivery_tag,
@@ -342,17 +378,18 @@ impl RabbitConnection {
             }
             _ => {}
         }
+        None
     }
 
     fn published(
         &mut self,
         number: u16,
-        message: &Content,
+        message: Message<'_>,
         call: Call,
         context: &Context<'_>,
         out: &mut Vec<BrokerEvent>,
     ) {
-        let announced = &message.announced;
+        let announced = message.announced;
         if announced.exchange == CONTROL {
             return;
         }
@@ -366,12 +403,14 @@ impl RabbitConnection {
                     token,
                     message: addressed(task, announced, context.share),
                     destination,
-                    first: message.first,
+                    first: announced.first,
                     call,
                 });
                 match announced.confirm {
                     Some(confirm) => {
-                        if let Some(lost) = self.channel(number, out).await_confirm(confirm, token) {
+                        if let Some(lost) =
+                            known(&mut self.channels, number, out).await_confirm(confirm, token)
+                        {
                             out.push(BrokerEvent::Unanswered { token: lost });
                         }
                     }
@@ -384,7 +423,7 @@ impl RabbitConnection {
                 out.push(BrokerEvent::Result {
                     task_id,
                     meta,
-                    first: message.first,
+                    first: announced.first,
                     call,
                 });
             }
@@ -404,12 +443,12 @@ impl RabbitConnection {
     fn delivered(
         &mut self,
         number: u16,
-        message: &Content,
+        message: Message<'_>,
         call: Call,
         context: &Context<'_>,
         out: &mut Vec<BrokerEvent>,
     ) {
-        let announced = &message.announced;
+        let announced = message.announced;
         let Some((tag, redelivered, consumer)) = &announced.delivery else {
             return;
         };
@@ -418,7 +457,7 @@ impl RabbitConnection {
         }
         if let Held::Task(task) = self.read(message, context) {
             self.verdict = Verdict::Celery;
-            let evicted = self.channel(number, out).await_ack(*tag);
+            let evicted = known(&mut self.channels, number, out).await_ack(*tag);
             self.stats.unacked_evicted += u64::from(evicted);
             let queue = self.channels.queue_of(number, consumer);
             let mut task = addressed(task, announced, context.share);
@@ -434,28 +473,13 @@ impl RabbitConnection {
         }
     }
 
-    /// The channel; for a new one the oldest may have to go.
-    fn channel(&mut self, number: u16, out: &mut Vec<BrokerEvent>) -> &mut Channel {
-        let (channel, evicted) = self.channels.get(number);
-        if let Some(mut evicted) = evicted {
-            unanswered(evicted.unconfirmed(), out);
-        }
-        channel
-    }
-
-    fn read(&mut self, message: &Content, context: &Context<'_>) -> Held {
-        let Some(header) = ContentHeader::parse(&message.header) else {
+    fn read(&mut self, message: Message<'_>, context: &Context<'_>) -> Held {
+        let Some(header) = ContentHeader::parse(message.header) else {
             self.stats.messages_malformed += 1;
             return Held::Malformed;
         };
         let size = header.body_size.saturating_add(message.header.len() as u64);
-        let held = content::read_amqp(
-            &header,
-            message.body.as_deref(),
-            size,
-            context.capture_args,
-            context.share,
-        );
+        let held = content::read_amqp(&header, message.body, size, context.capture_args, context.share);
         match held {
             Held::Malformed => self.stats.messages_malformed += 1,
             Held::Other | Held::Events { .. } => self.stats.messages_other += 1,
@@ -465,6 +489,15 @@ impl RabbitConnection {
     }
 }
 
+/// The channel; for a new one the oldest may have to go.
+fn known<'c>(channels: &'c mut Channels, number: u16, out: &mut Vec<BrokerEvent>) -> &'c mut Channel {
+    let (channel, evicted) = channels.get(number);
+    if let Some(mut evicted) = evicted {
+        unanswered(evicted.unconfirmed(), out);
+    }
+    channel
+}
+
 /// No answer to these publishes will be seen.
 fn unanswered(tokens: Vec<u64>, out: &mut Vec<BrokerEvent>) {
     out.extend(tokens.into_iter().map(|token| BrokerEvent::Unanswered { token }));
@@ -472,17 +505,17 @@ fn unanswered(tokens: Vec<u64>, out: &mut Vec<BrokerEvent>) {
 
 /// A delivery's name for the worker: tags count per channel.
 fn name(connection: u64, channel: u16, tag: u64) -> Arc<str> {
-    let mut name = String::with_capacity(32);
-    let mut put = |digit| name.push(char::from(digit));
+    let mut name = SmallVec::<[u8; 40]>::new();
+    let mut put = |digit| name.push(digit);
     digits::<16>(connection, &mut put);
     put(b'.');
     digits::<10>(channel.into(), &mut put);
     put(b'.');
     digits::<10>(tag, &mut put);
-    Arc::from(name)
+    Arc::from(std::str::from_utf8(&name).unwrap_or_default())
 }
 
-fn addressed(mut message: Box<TaskMessage>, announced: &Announced, share: Share<'_>) -> Box<TaskMessage> {
+fn addressed(mut message: Box<TaskMessage>, announced: &Announced<'_>, share: Share<'_>) -> Box<TaskMessage> {
     message.system = Some("rabbitmq");
     message.exchange = share(&announced.exchange);
     message.routing_key = share(&announced.routing_key);
@@ -491,10 +524,10 @@ fn addressed(mut message: Box<TaskMessage>, announced: &Announced, share: Share<
 
 /// `messaging.destination.name` by the RabbitMQ conventions: exchange, routing key and (consumers) queue with colons
 /// between, each only once and only where there is one. A delay is none: there would be as many names as there are delays.
-fn destination(announced: &Announced, queue: Option<&str>, share: Share<'_>) -> Arc<str> {
+fn destination(announced: &Announced<'_>, queue: Option<&str>, share: Share<'_>) -> Arc<str> {
     let mut parts = SmallVec::<[&str; 3]>::new();
     for part in [
-        announced.exchange.as_str(),
+        &*announced.exchange,
         undelayed(&announced.routing_key),
         queue.unwrap_or_default(),
     ] {

@@ -223,7 +223,7 @@ impl FrameDecoder {
 
     /// A frame that is all in `data` and all to be kept, as nearly every one is, and what follows it. What is anything else is
     /// read step by step.
-    fn at_once<'d>(&self, data: &'d [u8]) -> Option<(Frame<'d>, &'d [u8])> {
+    pub(super) fn at_once<'d>(&self, data: &'d [u8]) -> Option<(Frame<'d>, &'d [u8])> {
         if self.state != State::Head || self.under_way > 0 || self.probing {
             return None;
         }
@@ -245,7 +245,12 @@ impl FrameDecoder {
     }
 
     /// Accounts for a frame that was read at once.
-    fn whole<'s>(&mut self, frame: Frame<'s>, rest: &'s [u8], segment: &mut Segment<'s>) -> Item<Frame<'s>> {
+    pub(super) fn whole<'s>(
+        &mut self,
+        frame: Frame<'s>,
+        rest: &'s [u8],
+        segment: &mut Segment<'s>,
+    ) -> Item<Frame<'s>> {
         let bytes = segment.data.len().saturating_sub(rest.len()) as u64;
         segment.advance_to(rest);
         let stats = &mut self.stats;

@@ -42,6 +42,12 @@ impl<'a> ContentHeader<'a> {
         reader.short_string().map(Some)
     }
 
+    /// Bytes of body that follow, as any class's header says; `None` when it is cut.
+    #[must_use]
+    pub fn body_size(payload: &[u8]) -> Option<u64> {
+        Some(u64::from_be_bytes(*payload.get(4..)?.first_chunk()?))
+    }
+
     /// Reads the payload of a header frame; `None` when it is not one of class basic. Properties after `reply_to` are not
     /// needed and not read.
     #[must_use]

@@ -9,6 +9,7 @@
 //!
 //! The protocol: <https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf>.
 
+mod content;
 mod frame;
 mod header;
 mod method;
