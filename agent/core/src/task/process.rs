@@ -99,6 +99,7 @@ pub(super) struct Processes {
     table: Bounded<u32, Proc>,
     /// Parents of forks that have not been heard of yet. Apart, because most never are and would push others out.
     forks: Bounded<u32, u32>,
+    recent: Recent,
 }
 
 impl Processes {
@@ -106,6 +107,7 @@ impl Processes {
         Self {
             table: Bounded::new(cap),
             forks: Bounded::new(cap),
+            recent: Recent::default(),
         }
     }
 
@@ -113,15 +115,27 @@ impl Processes {
     ///
     /// A fork without exec is led by whoever leads its parent, until told otherwise.
     pub(super) fn entry(&mut self, pid: u32) -> (&mut Proc, bool) {
-        let parent = self.forks.remove(&pid).and_then(|parent| self.table.get(&parent));
-        let (leader, info) = parent.map_or((pid, None), |proc| (proc.leader, proc.info.clone()));
+        let (leader, info) = match self.recent.leader_of(pid) {
+            Some(leader) => (leader, None),
+            None => self.led_by(pid),
+        };
         let make = || Proc {
             leader,
             info,
             ..Proc::default()
         };
         let (proc, evicted) = self.table.get_or_insert_with(pid, make);
+        if let Some((old, _)) = &evicted {
+            self.recent.forget(*old);
+        }
+        self.recent.learn(pid, proc.leader);
         (proc, evicted.is_some())
+    }
+
+    /// Leader and identity of a process that is heard of for the first time.
+    fn led_by(&mut self, pid: u32) -> (u32, Option<Arc<Process>>) {
+        let parent = self.forks.remove(&pid).and_then(|parent| self.table.get(&parent));
+        parent.map_or((pid, None), |proc| (proc.leader, proc.info.clone()))
     }
 
     pub(super) fn get(&self, pid: u32) -> Option<&Proc> {
@@ -138,6 +152,9 @@ impl Processes {
     }
 
     pub(super) fn leader_of(&self, pid: u32) -> u32 {
+        if let Some(leader) = self.recent.leader_of(pid) {
+            return leader;
+        }
         let known = self.get(pid).or_else(|| self.get(*self.forks.get(&pid)?));
         known.map_or(pid, |proc| proc.leader)
     }
@@ -181,11 +198,13 @@ impl Processes {
         proc.leader = leader;
         proc.pool = proc.pool.or(pool);
         proc.info = Some(shared.unwrap_or(info));
+        self.recent.forget(record.header.pid);
         evicted
     }
 
     /// Tells whether another had to be forgotten for it.
     pub(super) fn fork(&mut self, parent: u32, child: u32) -> bool {
+        self.recent.forget(child);
         self.forks.insert(child, parent).is_some()
     }
 
@@ -196,6 +215,7 @@ impl Processes {
 
     /// Another program: nothing of what was known holds.
     pub(super) fn exec(&mut self, pid: u32) {
+        self.recent.forget(pid);
         self.forks.remove(&pid);
         if let Some(proc) = self.get_mut(pid) {
             *proc = Proc {
@@ -206,7 +226,97 @@ impl Processes {
     }
 
     pub(super) fn exit(&mut self, pid: u32) {
+        self.recent.forget(pid);
         self.table.remove(&pid);
         self.forks.remove(&pid);
+    }
+}
+
+/// Processes whose leader is remembered apart.
+const RECENT: usize = 64;
+
+/// Who leads the processes heard of last: the same few say nearly everything. Each is in the table, and among the forks no
+/// more.
+#[derive(Debug)]
+struct Recent([Option<(u32, u32)>; RECENT]);
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self([None; RECENT])
+    }
+}
+
+impl Recent {
+    fn leader_of(&self, pid: u32) -> Option<u32> {
+        let (known, leader) = self.0.get(Self::place(pid)).copied().flatten()?;
+        (known == pid).then_some(leader)
+    }
+
+    fn learn(&mut self, pid: u32, leader: u32) {
+        if let Some(place) = self.0.get_mut(Self::place(pid)) {
+            *place = Some((pid, leader));
+        }
+    }
+
+    fn forget(&mut self, pid: u32) {
+        if let Some(place) = self.0.get_mut(Self::place(pid)) {
+            *place = place.filter(|(known, _)| *known != pid);
+        }
+    }
+
+    fn place(pid: u32) -> usize {
+        pid as usize % RECENT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use celeryscope_common::{Header, Kind};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn described(processes: &mut Processes, pid: u32, leader: u32) -> bool {
+        let header = Header {
+            pid,
+            conn: u64::from(leader),
+            ..Header::default()
+        };
+        processes.describe(&Record::new(Kind::Process, header, &[]))
+    }
+
+    /// What happens to a process, and to which; pids share places.
+    fn step() -> impl Strategy<Value = (u8, u32, u32)> {
+        let pid = || prop_oneof![0..6u32, 64..70u32];
+        (0..6u8, pid(), pid())
+    }
+
+    fn take(processes: &mut Processes, (what, one, other): (u8, u32, u32)) -> Option<bool> {
+        match what {
+            0 => return Some(processes.fork(one, other)),
+            1 => processes.exec(one),
+            2 => processes.exit(one),
+            3 => return Some(described(processes, one, other)),
+            _ => return Some(processes.entry(one).1),
+        }
+        None
+    }
+
+    proptest! {
+        /// Scenario: processes that are forked, told of, heard of, replaced and gone in any order, in tables that are too small.
+        /// Guarantees: who leads whom, what is evicted and what is held are the same as without the leaders remembered apart.
+        #[test]
+        fn remembered_leaders_change_nothing(steps in prop::collection::vec(step(), 0..80)) {
+            let (mut with, mut without) = (Processes::new(5), Processes::new(5));
+            for step in steps {
+                without.recent = Recent::default();
+                prop_assert_eq!(take(&mut with, step), take(&mut without, step));
+                without.recent = Recent::default();
+                for pid in (0..6).chain(64..70) {
+                    prop_assert_eq!(with.leader_of(pid), without.leader_of(pid));
+                }
+                prop_assert_eq!(with.held(), without.held());
+            }
+        }
     }
 }
