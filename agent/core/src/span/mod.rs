@@ -1,5 +1,6 @@
 //! The span the core puts out, its ids, and how it is made.
 
+mod attributes;
 pub(crate) mod build;
 pub(crate) mod ids;
 mod model;

@@ -168,7 +168,7 @@ impl Engine {
                 first,
                 call,
             } if self.believable(&message) => {
-                self.published((conn, token), server.cloned(), *message, destination, first, call);
+                self.published((conn, token), server.cloned(), message, destination, first, call);
             }
             BrokerEvent::Answered { token, at } => self.publish_ended((conn, token), Some(at)),
             BrokerEvent::Unanswered { token } => self.publish_ended((conn, token), None),
@@ -327,7 +327,7 @@ impl Engine {
                 self.evict_run(old, facts);
             } else if self.publishes.len() > 1 {
                 if let Some((old, publish)) = self.publishes.pop_oldest() {
-                    self.evict_publish(old, publish);
+                    self.evict_publish(old, *publish);
                 }
             } else if self.attempts.len() > 1 {
                 if let Some((old, attempt)) = self.attempts.pop_oldest() {

@@ -94,7 +94,16 @@ mod tests {
     fn texts_of_one_place() {
         let mut names = Names::default();
         let long = "x".repeat(LONGEST + 1);
-        let texts = ["app.add", "app.odd", "axx.xxd", "", "a", "aa", "app.add", long.as_str()];
+        let texts = [
+            "app.add",
+            "app.odd",
+            "axx.xxd",
+            "",
+            "a",
+            "aa",
+            "app.add",
+            long.as_str(),
+        ];
         for text in texts.iter().chain(&texts) {
             let (one, other) = (names.of(text), names.of(text));
             assert_eq!(*one, **text);

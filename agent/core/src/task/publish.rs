@@ -25,7 +25,7 @@ impl Engine {
         &mut self,
         key: (u64, u64),
         server: Option<Server>,
-        message: TaskMessage,
+        message: Box<TaskMessage>,
         destination: Arc<str>,
         first: Mono,
         call: Call,
@@ -84,13 +84,13 @@ impl Engine {
         };
         self.message_bytes = self.message_bytes.saturating_add(weight);
         if let Some((old, publish)) = self.publishes.insert(id, Box::new(publish)) {
-            self.evict_publish(old, publish);
+            self.evict_publish(old, *publish);
         }
         self.limit_messages();
     }
 
     /// Puts out a publish that had to make room.
-    pub(super) fn evict_publish(&mut self, id: u64, publish: Box<Publish>) {
+    pub(super) fn evict_publish(&mut self, id: u64, publish: Publish) {
         self.stats.publishes_evicted += 1;
         self.tokens.remove(&publish.key);
         self.put_publish(id, publish, None);
@@ -101,18 +101,18 @@ impl Engine {
             return;
         };
         if let Some(publish) = self.publishes.remove(&id) {
-            self.put_publish(id, publish, answered);
+            self.put_publish(id, *publish, answered);
         }
     }
 
     pub(super) fn publish_due(&mut self, id: u64) {
         if let Some(publish) = self.publishes.remove(&id) {
             self.tokens.remove(&publish.key);
-            self.put_publish(id, publish, None);
+            self.put_publish(id, *publish, None);
         }
     }
 
-    fn put_publish(&mut self, id: u64, publish: Box<Publish>, answered: Option<Mono>) {
+    fn put_publish(&mut self, id: u64, publish: Publish, answered: Option<Mono>) {
         self.forget_due(publish.due, Due::Publish(id));
         self.message_bytes = self.message_bytes.saturating_sub(publish.weight);
         self.stats.publishes_unanswered += u64::from(answered.is_none());

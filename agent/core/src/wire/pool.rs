@@ -88,9 +88,8 @@ pub fn parse(read: bool, head: &[u8]) -> Option<PoolFrame<'_>> {
         rest: head.get(PREAMBLE..)?,
         memo: SmallVec::new(),
     };
-    let kind = match pickle.next()? {
-        Token::Int(kind) => kind,
-        _ => return None,
+    let Token::Int(kind) = pickle.next()? else {
+        return None;
     };
     match (read, kind) {
         (true, 2) => task(&mut pickle).map(PoolFrame::Task),
@@ -106,6 +105,18 @@ pub fn parse(read: bool, head: &[u8]) -> Option<PoolFrame<'_>> {
 
 /// `(job, None` at the start of the payload tuple.
 fn job(pickle: &mut Pickle<'_>) -> Option<u32> {
+    // As it is written nearly always.
+    let (job, rest) = match pickle.rest {
+        [b'(', b'K', job, b'N', rest @ ..] => (i32::from(*job), rest),
+        [b'(', b'M', low, high, b'N', rest @ ..] => (i32::from(u16::from_le_bytes([*low, *high])), rest),
+        [b'(', b'J', a, b, c, d, b'N', rest @ ..] => (i32::from_le_bytes([*a, *b, *c, *d]), rest),
+        _ => return any_job(pickle),
+    };
+    pickle.rest = rest;
+    u32::try_from(job).ok()
+}
+
+fn any_job(pickle: &mut Pickle<'_>) -> Option<u32> {
     pickle.expect(&Token::Mark)?;
     let Token::Int(job) = pickle.next()? else {
         return None;
@@ -117,14 +128,13 @@ fn job(pickle: &mut Pickle<'_>) -> Option<u32> {
 /// `(job, None, fast_trace_task, (name, id, {headers…}, …), kwargs)`.
 fn task<'a>(pickle: &mut Pickle<'a>) -> Option<Task<'a>> {
     let job = job(pickle)?;
-    let Token::Str(b"celery.app.trace") = pickle.next()? else {
-        return None;
-    };
-    let Token::Str(_function) = pickle.next()? else {
-        return None;
-    };
-    pickle.expect(&Token::Global)?;
-    pickle.expect(&Token::Mark)?;
+    match pickle.rest.strip_prefix(TRACER) {
+        Some(rest) => {
+            pickle.rest = rest;
+            pickle.memo.extend([Some(TRACER_MODULE), Some(TRACER_NAME), None]);
+        }
+        None => tracer(pickle)?,
+    }
     let (Token::Str(name), Token::Str(id)) = (pickle.next()?, pickle.next()?) else {
         return None;
     };
@@ -177,6 +187,15 @@ fn task<'a>(pickle: &mut Pickle<'a>) -> Option<Task<'a>> {
     Some(task)
 }
 
+/// What the job calls: a function of Celery's, whatever its name.
+fn tracer(pickle: &mut Pickle<'_>) -> Option<()> {
+    let (Token::Str(TRACER_MODULE), Token::Str(_)) = (pickle.next()?, pickle.next()?) else {
+        return None;
+    };
+    pickle.expect(&Token::Global)?;
+    pickle.expect(&Token::Mark)
+}
+
 fn utf8(text: &[u8]) -> Option<&str> {
     std::str::from_utf8(text).ok()
 }
@@ -184,6 +203,12 @@ fn utf8(text: &[u8]) -> Option<&str> {
 /// `(job, None, (ok, (0, repr, runtime) | (1, ExceptionInfo, None)), fd)`.
 fn ready<'a>(pickle: &mut Pickle<'a>) -> Option<PoolFrame<'a>> {
     let job = job(pickle)?;
+    if let [0x88, b'K', 0, ..] = pickle.rest {
+        return Some(PoolFrame::Ready {
+            job,
+            outcome: Outcome::Success,
+        });
+    }
     let worked = match pickle.next()? {
         Token::Bool(worked) => worked,
         _ => return None,
@@ -221,6 +246,11 @@ fn exception<'a>(pickle: &mut Pickle<'a>) -> Option<(&'a str, &'a str)> {
         }
     }
 }
+
+/// What a job calls, as it is written nearly always; what is told of later may refer to the names.
+const TRACER: &[u8] = b"\x8c\x10celery.app.trace\x94\x8c\x0ffast_trace_task\x94\x93\x94(";
+const TRACER_MODULE: &[u8] = b"celery.app.trace";
+const TRACER_NAME: &[u8] = b"fast_trace_task";
 
 /// Headers that follow each other and nearly always say the same.
 #[derive(Clone, Copy)]
@@ -286,10 +316,12 @@ impl<'a> Pickle<'a> {
 
     /// Steps over headers that say what they usually say.
     fn usual(&mut self) -> Option<Usual> {
+        // The first key's length tells them apart.
+        let length = self.rest.get(1)?;
         let (usual, written, memoized) = USUAL
             .iter()
-            .find(|(_, written, _)| self.rest.starts_with(written))?;
-        self.take(written.len())?;
+            .find(|(_, written, _)| written.get(1) == Some(length))?;
+        self.rest = self.rest.strip_prefix(*written)?;
         let memo = self.memo.len().saturating_add(*memoized);
         self.memo.resize(memo, None);
         Some(*usual)
@@ -322,7 +354,20 @@ impl<'a> Pickle<'a> {
     }
 
     /// The next token; `None` at the end, at an unknown opcode or at one that is cut.
+    #[inline]
     fn next(&mut self) -> Option<Token<'a>> {
+        // Nearly all are short texts that may be referred to later.
+        if let [0x8c, n, rest @ ..] = self.rest
+            && let Some((text, [0x94, rest @ ..])) = rest.split_at_checked(usize::from(*n))
+        {
+            self.rest = rest;
+            self.memo.push(Some(text));
+            return Some(Token::Str(text));
+        }
+        self.any()
+    }
+
+    fn any(&mut self) -> Option<Token<'a>> {
         loop {
             return Some(match self.byte()? {
                 // MEMOIZE of something that is not a string.
@@ -456,6 +501,72 @@ mod tests {
                     broken[cut] = value;
                     let _ = parse(read, &broken);
                 }
+            }
+        }
+    }
+
+    /// Frames as they are written nearly always, and in other ways: jobs of one, two and four bytes, one that is negative,
+    /// another function, a root that refers to what stands at the beginning, exceptions and a failure to tell of them.
+    fn written() -> Vec<(bool, Vec<u8>)> {
+        let jobs: [&[u8]; 5] = [
+            b"K\x07",
+            b"M\x07\x01",
+            b"J\x07\0\x01\0",
+            b"J\xff\xff\xff\xff",
+            b"N",
+        ];
+        let root = TASK
+            .windows(10)
+            .position(|w| w == b"\x8c\x07root_id\x94")
+            .unwrap();
+        let function = TASK.windows(9).position(|w| w == b"fast_trac").unwrap();
+        let mut all = Vec::new();
+        for (read, whole) in [(true, TASK), (false, RAISED), (false, ACK)] {
+            // The job is a single byte in all of them.
+            let (before, after) = (&whole[..14], &whole[16..]);
+            all.extend(jobs.map(|job| (read, [before, job, after].concat())));
+        }
+        for name in [&b"x"[..], b"\xff"] {
+            let (before, after) = (&TASK[..function - 1], &TASK[function + 15..]);
+            all.push((true, [before, &[name.len() as u8], name, after].concat()));
+        }
+        for index in 0..6 {
+            let (before, after) = (&TASK[..root + 10], &TASK[root + 10 + 39..]);
+            all.push((true, [before, b"h", &[index], after].concat()));
+        }
+        for end in [&b"\x88K\0X"[..], b"\x88K\x01", b"\x89K\0", b"\x88M\0\0", b"\x88N"] {
+            all.push((false, [&b"\x80\x05\x95........K\x01(K\x07N"[..], end].concat()));
+        }
+        all
+    }
+
+    /// Scenario: frames as they are written nearly always and in other ways, whole and cut anywhere, and the same with what
+    /// says nothing put in at each place where it may stand, so that they are read token by token.
+    /// Guarantees: both tell the same.
+    #[test]
+    fn short_cuts_tell_the_same() {
+        for (read, whole) in written() {
+            for cut in PREAMBLE..=whole.len() {
+                let frame = &whole[..cut];
+                let mut pickle = Pickle {
+                    rest: &frame[PREAMBLE..],
+                    memo: SmallVec::new(),
+                };
+                let mut slow = frame[..PREAMBLE].to_vec();
+                while !pickle.rest.is_empty() {
+                    let before = pickle.rest;
+                    let ended = pickle.any().is_none();
+                    let token = &before[..before.len() - pickle.rest.len()];
+                    // Not between a list or dict and what fills it.
+                    if !matches!(before, [b'(' | 0x94, ..]) {
+                        slow.extend_from_slice(b"\x95........");
+                    }
+                    slow.extend_from_slice(if ended { before } else { token });
+                    if ended {
+                        break;
+                    }
+                }
+                assert_eq!(parse(read, &slow), parse(read, frame), "{frame:?}");
             }
         }
     }

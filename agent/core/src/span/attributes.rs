@@ -1,0 +1,301 @@
+//! Attributes of spans (design §7).
+//!
+//! A message is used up by its span: its texts move to the attributes, since each clone of a shared text, and each drop, is
+//! an atomic operation.
+
+use std::sync::Arc;
+
+use super::build::RunFacts;
+use super::model::{Attributes, Value};
+use super::semconv as names;
+use crate::broker::Server;
+use crate::celery::{Rare, TaskMessage};
+use crate::pipeline::Config;
+use crate::task::{Attempt, State};
+use crate::text::Text;
+use crate::time::Mono;
+
+/// Longest argument representation on a span, in characters; what is cut ends in `…`.
+const ARGUMENTS_SHOWN: usize = 256;
+
+/// What a span is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    Publish,
+    Run,
+}
+
+impl Operation {
+    /// Operation and type as they are named today, and the operation as it was named before 1.17.
+    fn names(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Publish => ("publish", "send", "publish"),
+            Self::Run => ("run", "process", "process"),
+        }
+    }
+
+    /// Attributes that few of its spans have more of.
+    fn many(self) -> usize {
+        match self {
+            Self::Publish => 25,
+            Self::Run => 32,
+        }
+    }
+}
+
+/// What a broker connection told of a message.
+pub(super) struct Told {
+    pub(super) message: TaskMessage,
+    pub(super) destination: Arc<str>,
+    pub(super) server: Option<Server>,
+}
+
+impl Told {
+    /// As attributes, in celeryscope's own style.
+    pub(super) fn attributes(self, operation: Operation, config: &Config) -> Attributes {
+        let arguments = arguments(&self.message, config.capture_args);
+        let tag = match operation {
+            Operation::Publish => None,
+            Operation::Run => rabbitmq_tag(&self.message),
+        };
+        let old = if config.old_names {
+            self.old_names(operation)
+        } else {
+            Vec::new()
+        };
+        let mut list = self.common(operation);
+        list.extend(arguments);
+        if let Some(tag) = tag {
+            list.push((names::RABBITMQ_DELIVERY_TAG, Value::Int(tag)));
+        }
+        list.extend(old);
+        list
+    }
+
+    fn common(self, operation: Operation) -> Attributes {
+        let Self {
+            message,
+            destination,
+            server,
+        } = self;
+        let (name, kind, _) = operation.names();
+        let mut list: Attributes = Vec::with_capacity(operation.many());
+        text(&mut list, names::MESSAGING_SYSTEM, message.system);
+        list.push((names::MESSAGING_OPERATION_NAME, Value::from(name)));
+        list.push((names::MESSAGING_OPERATION_TYPE, Value::from(kind)));
+        shared(&mut list, names::MESSAGING_DESTINATION_NAME, Some(destination));
+        if message.system == Some("rabbitmq") {
+            shared(&mut list, names::RABBITMQ_ROUTING_KEY, Some(message.routing_key));
+        }
+        text(&mut list, names::MESSAGING_MESSAGE_ID, Some(&message.id));
+        shared(
+            &mut list,
+            names::MESSAGING_CONVERSATION_ID,
+            message.correlation_id,
+        );
+        count(
+            &mut list,
+            names::MESSAGING_ENVELOPE_SIZE,
+            Some(message.envelope_size).filter(|size| *size > 0),
+        );
+        count(&mut list, names::MESSAGING_BODY_SIZE, message.body_size);
+        if let Some((address, port)) = server.as_deref() {
+            list.push((names::SERVER_ADDRESS, Value::Str(address.clone())));
+            list.push((names::SERVER_PORT, Value::Int(i64::from(*port))));
+            list.push((names::NETWORK_PEER_ADDRESS, Value::Str(address.clone())));
+            list.push((names::NETWORK_PEER_PORT, Value::Int(i64::from(*port))));
+        }
+        shared(&mut list, names::TASK_NAME, Some(message.name));
+        shared(&mut list, names::TASK_ID, Some(message.id));
+        shared(&mut list, names::ROOT_ID, message.root_id);
+        shared(&mut list, names::PARENT_ID, message.parent_id);
+        shared(&mut list, names::GROUP_ID, message.group);
+        list.push((names::RETRY_COUNT, Value::Int(i64::from(message.retries))));
+        count(&mut list, names::ARGS_COUNT, message.args_count);
+        count(&mut list, names::KWARGS_COUNT, message.kwargs_count);
+        let (eta, expires, stamps) = match message.rare.map(|rare| *rare) {
+            Some(Rare {
+                eta, expires, stamps, ..
+            }) => (eta, expires, stamps),
+            None => (None, None, None),
+        };
+        shared(&mut list, names::ETA, eta);
+        shared(&mut list, names::EXPIRES, expires);
+        if let Some(priority) = message.priority {
+            list.push((names::PRIORITY, Value::Int(priority)));
+        }
+        shared(&mut list, names::ORIGIN, message.origin);
+        shared(&mut list, names::REPLY_TO, message.reply_to);
+        shared(&mut list, names::STAMPS, stamps);
+        if message.ignore_result {
+            list.push((names::IGNORE_RESULT, Value::Bool(true)));
+        }
+        list
+    }
+
+    fn old_names(&self, operation: Operation) -> Attributes {
+        use names::old;
+        let (_, _, name) = operation.names();
+        let mut list = vec![(old::OPERATION, Value::from(name))];
+        text(&mut list, old::DESTINATION, Some(&self.destination));
+        text(&mut list, old::MESSAGE_ID, Some(&self.message.id));
+        text(
+            &mut list,
+            old::CONVERSATION_ID,
+            self.message.correlation_id.as_ref(),
+        );
+        if let Some((address, port)) = self.server.as_deref() {
+            list.push((old::PEER_NAME, Value::Str(address.clone())));
+            list.push((old::PEER_PORT, Value::Int(i64::from(*port))));
+        }
+        list
+    }
+}
+
+/// The attributes of opentelemetry-instrumentation-celery (`utils.py: set_attributes_from_context`).
+pub(super) fn contrib(message: &TaskMessage, action: &'static str) -> Attributes {
+    let mut list: Attributes = vec![(names::contrib::ACTION, Value::from(action))];
+    text(&mut list, names::MESSAGING_MESSAGE_ID, Some(&message.id));
+    text(&mut list, names::TASK_NAME, Some(&message.name));
+    text(
+        &mut list,
+        names::contrib::CONVERSATION_ID,
+        message.correlation_id.as_ref(),
+    );
+    text(&mut list, names::contrib::DESTINATION, Some(&message.routing_key));
+    text(&mut list, names::ETA, message.rare().eta.as_ref());
+    text(&mut list, names::EXPIRES, message.rare().expires.as_ref());
+    text(&mut list, names::REPLY_TO, message.reply_to.as_ref());
+    if let Some(priority) = message.priority {
+        list.push((names::PRIORITY, Value::Int(priority)));
+    }
+    if message.retries > 0 {
+        list.push((names::contrib::RETRIES, Value::Int(i64::from(message.retries))));
+    }
+    list
+}
+
+/// What only a run has.
+pub(super) struct Outcome {
+    state: Option<State>,
+    ended: bool,
+    /// In seconds.
+    queue_time: Option<f64>,
+    worker_name: Option<Arc<str>>,
+    pool: Option<&'static str>,
+    timing: Text,
+    redelivered: bool,
+    /// Process and thread, as far as they are known.
+    runner: Option<(u32, Option<u32>)>,
+    error: Option<Text>,
+}
+
+impl Outcome {
+    pub(super) fn of(facts: &mut RunFacts, waiting_since: Option<Mono>) -> Self {
+        let attempt = &facts.attempt;
+        let waited = |since| {
+            let start = attempt.start.as_ref()?;
+            Some(start.at.since(since).as_secs_f64())
+        };
+        let runner = attempt.runner.map(|(pid, tid)| (pid, Some(tid)));
+        Self {
+            state: attempt.state,
+            ended: attempt.end.is_some(),
+            queue_time: waiting_since.and_then(waited),
+            worker_name: facts.worker_name.take(),
+            pool: facts.pool,
+            timing: timing(attempt),
+            redelivered: attempt.message.redelivered,
+            // Which of the worker's threads is not known.
+            runner: runner.or(attempt.began.map(|_| (attempt.leader, None))),
+            error: error_type(attempt),
+        }
+    }
+
+    /// Adds it to the attributes.
+    pub(super) fn join(self, list: &mut Attributes) {
+        if let Some(state) = self.state {
+            list.push((names::STATE, Value::from(state.as_str())));
+        }
+        if !self.ended {
+            list.push((names::END, Value::from("unknown")));
+        }
+        if let Some(queue_time) = self.queue_time {
+            list.push((names::QUEUE_TIME, Value::Float(queue_time)));
+        }
+        shared(list, names::HOSTNAME, self.worker_name);
+        text(list, names::POOL, self.pool);
+        list.push((names::TIMING, Value::Str(self.timing)));
+        list.push((names::REDELIVERED, Value::Bool(self.redelivered)));
+        if let Some((pid, tid)) = self.runner {
+            list.push((names::PROCESS_PID, Value::Int(i64::from(pid))));
+            if let Some(tid) = tid {
+                list.push((names::THREAD_ID, Value::Int(i64::from(tid))));
+            }
+        }
+        if let Some(error) = self.error {
+            list.push((names::ERROR_TYPE, Value::Str(error)));
+        }
+    }
+}
+
+/// The arguments' own representations, only when the user asked for them, cut and marked.
+fn arguments(message: &TaskMessage, wanted: bool) -> Attributes {
+    let Some((args, kwargs)) = message.rare().reprs.as_ref().filter(|_| wanted) else {
+        return Vec::new();
+    };
+    let mut list = Vec::with_capacity(2);
+    for (key, value) in [(names::ARGS, args), (names::KWARGS, kwargs)] {
+        let mut shown: String = value.chars().take(ARGUMENTS_SHOWN).collect();
+        if shown.len() < value.len() {
+            shown.push('…');
+        }
+        list.push((key, Value::from(shown)));
+    }
+    list
+}
+
+/// The delivery's number on its channel, which is the last part of the name that the broker's model gives it.
+fn rabbitmq_tag(message: &TaskMessage) -> Option<i64> {
+    let name = Some(&message.delivery_tag).filter(|_| message.system == Some("rabbitmq"))?;
+    name.rsplit('.').next()?.parse().ok()
+}
+
+/// The evidence for start and end: one word where it is the same, else both.
+fn timing(attempt: &Attempt) -> Text {
+    let start = attempt.start.map(|start| start.timing);
+    let end = attempt.end.map(|end| end.timing);
+    match (start, end) {
+        (Some(start), Some(end)) if start != end => format!("{},{}", start.as_str(), end.as_str()).into(),
+        (Some(one), _) | (None, Some(one)) => one.as_str().into(),
+        (None, None) => "ack".into(),
+    }
+}
+
+fn error_type(attempt: &Attempt) -> Option<Text> {
+    let class = attempt
+        .exception
+        .as_ref()
+        .map(|exception| Text::from(exception.class.clone()));
+    match attempt.state? {
+        State::Failure => Some(class.unwrap_or("_OTHER".into())),
+        State::Lost => Some(class.unwrap_or("billiard.exceptions.WorkerLostError".into())),
+        _ => None,
+    }
+}
+
+pub(super) fn text(list: &mut Attributes, key: &'static str, value: Option<impl Into<Text>>) {
+    if let Some(value) = value.map(Into::into).filter(|value| !value.is_empty()) {
+        list.push((key, Value::Str(value)));
+    }
+}
+
+fn shared(list: &mut Attributes, key: &'static str, value: Option<Arc<str>>) {
+    text(list, key, value.map(Text::Shared));
+}
+
+fn count(list: &mut Attributes, key: &'static str, value: Option<u64>) {
+    if let Some(value) = value {
+        list.push((key, Value::Int(i64::try_from(value).unwrap_or(i64::MAX))));
+    }
+}
