@@ -1,5 +1,6 @@
 //! The processes that were heard of: who leads whom, and what each runs.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -13,6 +14,10 @@ use crate::time::Mono;
 /// One process.
 #[derive(Debug, Default)]
 pub(super) struct Proc {
+    /// Which; none at a place that is empty.
+    pid: Option<u32>,
+    /// It is among the forks as well: it was known when its parent was told of.
+    forked: bool,
     /// The process that leads its service: the main process for a pool child, else itself.
     pub(super) leader: u32,
     /// The leader's identity, once told.
@@ -93,21 +98,34 @@ impl Pool {
 /// The key under which user space tells a worker's pool; no attribute of the resource.
 const POOL_KEY: &str = "celery.pool";
 
+/// Processes whose place is remembered apart.
+const RECENT: usize = 64;
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Processes {
-    table: Bounded<u32, Proc>,
+    /// Places among `procs`.
+    table: Bounded<u32, usize>,
+    procs: Vec<Proc>,
+    /// Places that are empty.
+    free: Vec<usize>,
+    /// Places of those asked for last, which say nearly everything: a process is there if it says so itself.
+    recent: [Cell<usize>; RECENT],
+    /// At the places that there are not. Nothing refers to one.
+    nobody: Proc,
     /// Parents of forks that have not been heard of yet. Apart, because most never are and would push others out.
     forks: Bounded<u32, u32>,
-    recent: Recent,
 }
 
 impl Processes {
     pub(super) fn new(cap: usize) -> Self {
         Self {
             table: Bounded::new(cap),
+            procs: Vec::new(),
+            free: Vec::new(),
+            recent: [const { Cell::new(0) }; RECENT],
+            nobody: Proc::default(),
             forks: Bounded::new(cap),
-            recent: Recent::default(),
         }
     }
 
@@ -115,35 +133,64 @@ impl Processes {
     ///
     /// A fork without exec is led by whoever leads its parent, until told otherwise.
     pub(super) fn entry(&mut self, pid: u32) -> (&mut Proc, bool) {
-        let (leader, info) = match self.recent.leader_of(pid) {
-            Some(leader) => (leader, None),
-            None => self.led_by(pid),
+        let (place, evicted) = match self.place(pid) {
+            Some(place) => (place, false),
+            None => self.add(pid),
         };
-        let make = || Proc {
+        let proc = self.procs.get_mut(place).unwrap_or(&mut self.nobody);
+        if std::mem::take(&mut proc.forked) {
+            self.forks.remove(&pid);
+        }
+        (proc, evicted)
+    }
+
+    /// Makes room for a process that is heard of for the first time, and tells whether another had to be forgotten for it.
+    fn add(&mut self, pid: u32) -> (usize, bool) {
+        let parent = self.forks.remove(&pid).and_then(|parent| self.get(parent));
+        let (leader, info) = parent.map_or((pid, None), |proc| (proc.leader, proc.info.clone()));
+        let new = Proc {
+            pid: Some(pid),
             leader,
             info,
             ..Proc::default()
         };
-        let (proc, evicted) = self.table.get_or_insert_with(pid, make);
-        if let Some((old, _)) = &evicted {
-            self.recent.forget(*old);
+        let place = self.free.pop().unwrap_or(self.procs.len());
+        match self.procs.get_mut(place) {
+            Some(empty) => *empty = new,
+            None => self.procs.push(new),
         }
-        self.recent.learn(pid, proc.leader);
-        (proc, evicted.is_some())
+        let evicted = self.table.insert(pid, place);
+        if let Some((_, old)) = evicted {
+            self.clear(old);
+        }
+        (place, evicted.is_some())
     }
 
-    /// Leader and identity of a process that is heard of for the first time.
-    fn led_by(&mut self, pid: u32) -> (u32, Option<Arc<Process>>) {
-        let parent = self.forks.remove(&pid).and_then(|parent| self.table.get(&parent));
-        parent.map_or((pid, None), |proc| (proc.leader, proc.info.clone()))
+    fn clear(&mut self, place: usize) {
+        if let Some(proc) = self.procs.get_mut(place) {
+            *proc = Proc::default();
+            self.free.push(place);
+        }
+    }
+
+    fn place(&self, pid: u32) -> Option<usize> {
+        let recent = self.recent.get(pid as usize % RECENT)?;
+        let proc = self.procs.get(recent.get());
+        if proc.is_some_and(|proc| proc.pid == Some(pid)) {
+            return Some(recent.get());
+        }
+        let place = *self.table.get(&pid)?;
+        recent.set(place);
+        Some(place)
     }
 
     pub(super) fn get(&self, pid: u32) -> Option<&Proc> {
-        self.table.get(&pid)
+        self.procs.get(self.place(pid)?)
     }
 
     pub(super) fn get_mut(&mut self, pid: u32) -> Option<&mut Proc> {
-        self.table.get_mut(&pid)
+        let place = self.place(pid)?;
+        self.procs.get_mut(place)
     }
 
     /// The pool of a worker, if known.
@@ -152,9 +199,6 @@ impl Processes {
     }
 
     pub(super) fn leader_of(&self, pid: u32) -> u32 {
-        if let Some(leader) = self.recent.leader_of(pid) {
-            return leader;
-        }
         let known = self.get(pid).or_else(|| self.get(*self.forks.get(&pid)?));
         known.map_or(pid, |proc| proc.leader)
     }
@@ -198,13 +242,14 @@ impl Processes {
         proc.leader = leader;
         proc.pool = proc.pool.or(pool);
         proc.info = Some(shared.unwrap_or(info));
-        self.recent.forget(record.header.pid);
         evicted
     }
 
     /// Tells whether another had to be forgotten for it.
     pub(super) fn fork(&mut self, parent: u32, child: u32) -> bool {
-        self.recent.forget(child);
+        if let Some(proc) = self.get_mut(child) {
+            proc.forked = true;
+        }
         self.forks.insert(child, parent).is_some()
     }
 
@@ -215,10 +260,10 @@ impl Processes {
 
     /// Another program: nothing of what was known holds.
     pub(super) fn exec(&mut self, pid: u32) {
-        self.recent.forget(pid);
         self.forks.remove(&pid);
         if let Some(proc) = self.get_mut(pid) {
             *proc = Proc {
+                pid: Some(pid),
                 leader: pid,
                 ..Proc::default()
             };
@@ -226,46 +271,10 @@ impl Processes {
     }
 
     pub(super) fn exit(&mut self, pid: u32) {
-        self.recent.forget(pid);
-        self.table.remove(&pid);
+        if let Some(place) = self.table.remove(&pid) {
+            self.clear(place);
+        }
         self.forks.remove(&pid);
-    }
-}
-
-/// Processes whose leader is remembered apart.
-const RECENT: usize = 64;
-
-/// Who leads the processes heard of last: the same few say nearly everything. Each is in the table, and among the forks no
-/// more.
-#[derive(Debug)]
-struct Recent([Option<(u32, u32)>; RECENT]);
-
-impl Default for Recent {
-    fn default() -> Self {
-        Self([None; RECENT])
-    }
-}
-
-impl Recent {
-    fn leader_of(&self, pid: u32) -> Option<u32> {
-        let (known, leader) = self.0.get(Self::place(pid)).copied().flatten()?;
-        (known == pid).then_some(leader)
-    }
-
-    fn learn(&mut self, pid: u32, leader: u32) {
-        if let Some(place) = self.0.get_mut(Self::place(pid)) {
-            *place = Some((pid, leader));
-        }
-    }
-
-    fn forget(&mut self, pid: u32) {
-        if let Some(place) = self.0.get_mut(Self::place(pid)) {
-            *place = place.filter(|(known, _)| *known != pid);
-        }
-    }
-
-    fn place(pid: u32) -> usize {
-        pid as usize % RECENT
     }
 }
 
@@ -302,20 +311,81 @@ mod tests {
         None
     }
 
+    /// Who leads whom, as the rules have it.
+    struct Rules {
+        table: Bounded<u32, u32>,
+        forks: Bounded<u32, u32>,
+    }
+
+    impl Rules {
+        fn new() -> Self {
+            Self {
+                table: Bounded::new(5),
+                forks: Bounded::new(5),
+            }
+        }
+
+        fn leader_of(&self, pid: u32) -> u32 {
+            let parent = || self.table.get(self.forks.get(&pid)?);
+            *self.table.get(&pid).or_else(parent).unwrap_or(&pid)
+        }
+
+        fn take(&mut self, (what, one, other): (u8, u32, u32)) -> Option<bool> {
+            match what {
+                0 => return Some(self.forks.insert(other, one).is_some()),
+                1 => {
+                    self.forks.remove(&one);
+                    if let Some(leader) = self.table.get_mut(&one) {
+                        *leader = one;
+                    }
+                }
+                2 => {
+                    self.table.remove(&one);
+                    self.forks.remove(&one);
+                }
+                _ => {
+                    let parent = self.forks.remove(&one);
+                    let led_by = parent.and_then(|parent| self.table.get(&parent)).copied();
+                    let (leader, evicted) = self.table.get_or_insert_with(one, || led_by.unwrap_or(one));
+                    if what == 3 {
+                        *leader = other;
+                    }
+                    return Some(evicted.is_some());
+                }
+            }
+            None
+        }
+    }
+
+    /// Nothing is remembered apart any more.
+    fn forget(processes: &Processes) {
+        for recent in &processes.recent {
+            recent.set(usize::MAX);
+        }
+    }
+
     proptest! {
         /// Scenario: processes that are forked, told of, heard of, replaced and gone in any order, in tables that are too small.
-        /// Guarantees: who leads whom, what is evicted and what is held are the same as without the leaders remembered apart.
+        /// Guarantees: who leads whom, what is evicted and what is held are the same as without places remembered apart and as by
+        /// the rules; places are used again.
         #[test]
-        fn remembered_leaders_change_nothing(steps in prop::collection::vec(step(), 0..80)) {
+        fn remembered_places_change_nothing(steps in prop::collection::vec(step(), 0..80)) {
             let (mut with, mut without) = (Processes::new(5), Processes::new(5));
+            let mut rules = Rules::new();
             for step in steps {
-                without.recent = Recent::default();
-                prop_assert_eq!(take(&mut with, step), take(&mut without, step));
-                without.recent = Recent::default();
+                forget(&without);
+                let evicted = take(&mut with, step);
+                prop_assert_eq!(evicted, take(&mut without, step));
+                prop_assert_eq!(evicted, rules.take(step));
                 for pid in (0..6).chain(64..70) {
+                    forget(&without);
                     prop_assert_eq!(with.leader_of(pid), without.leader_of(pid));
+                    prop_assert_eq!(with.leader_of(pid), rules.leader_of(pid));
+                    prop_assert_eq!(with.get(pid).is_some(), rules.table.contains(&pid));
                 }
                 prop_assert_eq!(with.held(), without.held());
+                prop_assert_eq!(with.held(), (rules.table.len(), rules.forks.len()));
+                prop_assert!(with.procs.len() <= 6);
             }
         }
     }
