@@ -128,12 +128,8 @@ fn any_job(pickle: &mut Pickle<'_>) -> Option<u32> {
 /// `(job, None, fast_trace_task, (name, id, {headers…}, …), kwargs)`.
 fn task<'a>(pickle: &mut Pickle<'a>) -> Option<Task<'a>> {
     let job = job(pickle)?;
-    match pickle.rest.strip_prefix(TRACER) {
-        Some(rest) => {
-            pickle.rest = rest;
-            pickle.memo.extend([Some(TRACER_MODULE), Some(TRACER_NAME), None]);
-        }
-        None => tracer(pickle)?,
+    if !pickle.steps_over(TRACER, &[Some(TRACER_MODULE), Some(TRACER_NAME), None]) {
+        tracer(pickle)?;
     }
     let (Token::Str(name), Token::Str(id)) = (pickle.next()?, pickle.next()?) else {
         return None;
@@ -144,14 +140,18 @@ fn task<'a>(pickle: &mut Pickle<'a>) -> Option<Task<'a>> {
         id: utf8(id)?,
         ..Task::default()
     };
-    pickle.expect(&Token::Dict)?;
-    pickle.expect(&Token::Mark)?;
+    if !pickle.steps_over(b"}\x94(", &[None]) {
+        pickle.expect(&Token::Dict)?;
+        pickle.expect(&Token::Mark)?;
+    }
     // Keys and values alternate at the dict's own level; nested values are stepped over.
     loop {
-        match pickle.usual() {
-            Some(Usual::Plain) => task.retries = Some(0),
-            Some(Usual::Ordinary) => task.replacements = Some(0),
-            Some(Usual::Names) | None => {}
+        while let Some(usual) = pickle.usual() {
+            match usual {
+                Usual::Plain => task.retries = Some(0),
+                Usual::Ordinary => task.replacements = Some(0),
+                Usual::Names => {}
+            }
         }
         let Some(Token::Str(key)) = pickle.next() else {
             break;
@@ -263,24 +263,39 @@ enum Usual {
     Ordinary,
 }
 
-/// How they are written, and how many of the things in them may be referred to later; nobody does.
-const USUAL: [(Usual, &[u8], usize); 3] = [
+/// How they are written, and the things in them that may be referred to later.
+const USUAL: [(Usual, &[u8], &[Option<&[u8]>]); 3] = [
     (
         Usual::Names,
         b"\x8c\x04lang\x94\x8c\x02py\x94\x8c\x04task\x94h\x03\x8c\x02id\x94h\x04",
-        4,
+        &[Some(b"lang"), Some(b"py"), Some(b"task"), Some(b"id")],
     ),
     (
         Usual::Plain,
         b"\x8c\x06shadow\x94N\x8c\x03eta\x94N\x8c\x07expires\x94N\x8c\x05group\x94N\x8c\x0bgroup_index\x94N\
           \x8c\x07retries\x94K\x00\x8c\ttimelimit\x94]\x94(NNe",
-        8,
+        &[
+            Some(b"shadow"),
+            Some(b"eta"),
+            Some(b"expires"),
+            Some(b"group"),
+            Some(b"group_index"),
+            Some(b"retries"),
+            Some(b"timelimit"),
+            None,
+        ],
     ),
     (
         Usual::Ordinary,
         b"\x8c\rignore_result\x94\x89\x8c\x15replaced_task_nesting\x94K\x00\x8c\x0fstamped_headers\x94N\
           \x8c\x06stamps\x94}\x94",
-        5,
+        &[
+            Some(b"ignore_result"),
+            Some(b"replaced_task_nesting"),
+            Some(b"stamped_headers"),
+            Some(b"stamps"),
+            None,
+        ],
     ),
 ];
 
@@ -321,10 +336,17 @@ impl<'a> Pickle<'a> {
         let (usual, written, memoized) = USUAL
             .iter()
             .find(|(_, written, _)| written.get(1) == Some(length))?;
-        self.rest = self.rest.strip_prefix(*written)?;
-        let memo = self.memo.len().saturating_add(*memoized);
-        self.memo.resize(memo, None);
-        Some(*usual)
+        self.steps_over(written, memoized).then_some(*usual)
+    }
+
+    /// Whether this is what comes next. It is stepped over then; the things in it may be referred to later.
+    fn steps_over(&mut self, written: &[u8], memoized: &[Option<&'static [u8]>]) -> bool {
+        let rest = self.rest.strip_prefix(written);
+        if let Some(rest) = rest {
+            self.rest = rest;
+            self.memo.extend_from_slice(memoized);
+        }
+        rest.is_some()
     }
 
     fn byte(&mut self) -> Option<u8> {
@@ -530,7 +552,7 @@ mod tests {
             let (before, after) = (&TASK[..function - 1], &TASK[function + 15..]);
             all.push((true, [before, &[name.len() as u8], name, after].concat()));
         }
-        for index in 0..6 {
+        for index in 0..30 {
             let (before, after) = (&TASK[..root + 10], &TASK[root + 10 + 39..]);
             all.push((true, [before, b"h", &[index], after].concat()));
         }
