@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
-use foldhash::quality::RandomState;
+use foldhash::fast::RandomState;
 
 /// Map with insertion order and a cap. Replacing a key's value makes it the youngest.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The tables, and the one place where evidence meets them.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use celeryscope_common::Record;
@@ -11,6 +11,7 @@ use super::names::Names;
 use super::process::Processes;
 use super::publish::Publish;
 use super::tags::Tag;
+use super::timers::{Due, Timers};
 use crate::bounded::Bounded;
 use crate::broker::{BrokerEvent, Server};
 use crate::celery::TaskMessage;
@@ -62,14 +63,6 @@ pub(super) const KEPT_PER_TASK: usize = 64;
 /// Longest task id, task name, delivery tag or group id. Celery's are a few dozen bytes.
 const LONGEST_NAME: usize = 1024;
 
-/// What is due at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Due {
-    Publish(u64),
-    Attempt(AttemptId),
-    Run(AttemptId),
-}
-
 /// The task model.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -93,7 +86,7 @@ pub(crate) struct Engine {
     pub(super) last_id: u64,
     /// Bytes behind the messages of attempts and publishes.
     pub(super) message_bytes: u64,
-    due: BTreeSet<(Mono, Due)>,
+    pub(super) timers: Timers,
     pub(super) stats: Stats,
     out: VecDeque<Output>,
 }
@@ -115,7 +108,7 @@ impl Engine {
             names: RefCell::default(),
             last_id: 0,
             message_bytes: 0,
-            due: BTreeSet::new(),
+            timers: Timers::default(),
             stats: Stats::default(),
             out: VecDeque::new(),
             config,
@@ -142,7 +135,7 @@ impl Engine {
             processes_held: processes as u64,
             processes_limit: limits.processes as u64,
             forks_held: forks as u64,
-            timers_held: self.due.len() as u64,
+            timers_held: self.timers.len() as u64,
             ..Held::default()
         }
     }
@@ -177,7 +170,7 @@ impl Engine {
                 destination,
                 call,
             } if self.believable(&message) => {
-                self.delivered(server.cloned(), *message, destination, call);
+                self.delivered(server.cloned(), message, destination, call);
             }
             BrokerEvent::Publish { .. } | BrokerEvent::Delivered { .. } => {}
             BrokerEvent::Acked { tag, call } => self.acked(&tag, call),
@@ -225,11 +218,7 @@ impl Engine {
     /// Lets time pass.
     pub(crate) fn advance(&mut self, now: Mono) {
         self.now = self.now.max(now);
-        while let Some((at, due)) = self.due.first().copied() {
-            if at > self.now {
-                break;
-            }
-            self.due.pop_first();
+        while let Some((at, due)) = self.timers.pop(self.now) {
             match due {
                 Due::Publish(id) => self.publish_due(id),
                 Due::Attempt(id) => self.attempt_due(id, at),
@@ -249,7 +238,7 @@ impl Engine {
         for id in self.runs.keys_by_age() {
             self.run_due(id);
         }
-        self.due.clear();
+        self.timers.clear();
     }
 
     pub(crate) fn poll(&mut self) -> Option<Output> {
@@ -312,9 +301,7 @@ impl Engine {
     /// An attempt's message has changed: weighs it, and makes room where all weigh too much.
     pub(super) fn weigh(&mut self, id: AttemptId) {
         if let Some(attempt) = self.attempts.get_mut(&id) {
-            self.message_bytes = self.message_bytes.saturating_sub(attempt.weight);
-            attempt.weight = attempt.measure();
-            self.message_bytes = self.message_bytes.saturating_add(attempt.weight);
+            attempt.weigh(&mut self.message_bytes);
             self.limit_messages();
         }
     }
@@ -345,10 +332,6 @@ impl Engine {
         self.last_id
     }
 
-    pub(super) fn remind(&mut self, at: Mono, due: Due) {
-        self.due.insert((at, due));
-    }
-
     /// Sets when an attempt is looked at again.
     pub(super) fn set_deadline(&mut self, id: AttemptId, at: Mono) {
         let Some(attempt) = self.attempts.get_mut(&id) else {
@@ -357,14 +340,10 @@ impl Engine {
         attempt.deadline = at;
         // A timer that goes off too early is set anew then: nearly all attempts are over before.
         if at < attempt.timer {
-            self.due.remove(&(attempt.timer, Due::Attempt(id)));
+            self.timers.remove(attempt.timer, Due::Attempt(id));
             attempt.timer = at;
-            self.due.insert((at, Due::Attempt(id)));
+            self.timers.insert(at, Due::Attempt(id));
         }
-    }
-
-    pub(super) fn forget_due(&mut self, at: Mono, due: Due) {
-        self.due.remove(&(at, due));
     }
 
     pub(super) fn put(&mut self, span: Span) {

@@ -140,14 +140,13 @@ impl Engine {
             self.stats.attempts_undelivered += 1;
             let message = message_of(task);
             let id = Arc::clone(&message.id);
-            return self.begin(Attempt::new(message, leader), &id);
+            return self.begin(Attempt::new(message, Arc::default(), leader), &id);
         };
         let again = Attempt {
             complete: true,
-            destination: first.destination.clone(),
             server: first.server.clone(),
             delivered: first.delivered,
-            ..Attempt::new(first.message.clone(), leader)
+            ..Attempt::new(first.message.clone(), Arc::clone(&first.destination), leader)
         };
         let tag = (leader, Arc::clone(&first.message.delivery_tag));
         let id = Arc::clone(&first.message.id);
@@ -365,7 +364,7 @@ mod tests {
             delivery_tag: Arc::from("tag"),
             ..TaskMessage::default()
         };
-        engine.delivered(None, message, Arc::from("celery"), call(MAIN, 1));
+        engine.delivered(None, Box::new(message), Arc::from("celery"), call(MAIN, 1));
         engine
     }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::attempt::{Attempt, AttemptId};
-use super::engine::{Due, Engine, KEPT_PER_TASK, Known};
+use super::engine::{Engine, KEPT_PER_TASK, Known};
+use super::timers::Due;
 use crate::broker::Server;
 use crate::celery::TaskMessage;
 use crate::span::build::{self, PublishFacts};
@@ -74,7 +75,7 @@ impl Engine {
         };
         let id = self.next_id();
         let due = call.exit + self.config.limits.publish_wait;
-        self.remind(due, Due::Publish(id));
+        self.timers.insert(due, Due::Publish(id));
         self.tokens.insert(key, id);
         let publish = Publish {
             facts,
@@ -113,7 +114,7 @@ impl Engine {
     }
 
     fn put_publish(&mut self, id: u64, publish: Publish, answered: Option<Mono>) {
-        self.forget_due(publish.due, Due::Publish(id));
+        self.timers.remove(publish.due, Due::Publish(id));
         self.message_bytes = self.message_bytes.saturating_sub(publish.weight);
         self.stats.publishes_unanswered += u64::from(answered.is_none());
         let span = build::publish(publish.facts, answered, &self.config);

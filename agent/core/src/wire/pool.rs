@@ -263,8 +263,11 @@ enum Usual {
     Ordinary,
 }
 
+/// Things that may be referred to later: the text of each that is one.
+type Memo = &'static [Option<&'static [u8]>];
+
 /// How they are written, and the things in them that may be referred to later.
-const USUAL: [(Usual, &[u8], &[Option<&[u8]>]); 3] = [
+const USUAL: [(Usual, &[u8], Memo); 3] = [
     (
         Usual::Names,
         b"\x8c\x04lang\x94\x8c\x02py\x94\x8c\x04task\x94h\x03\x8c\x02id\x94h\x04",
@@ -340,7 +343,7 @@ impl<'a> Pickle<'a> {
     }
 
     /// Whether this is what comes next. It is stepped over then; the things in it may be referred to later.
-    fn steps_over(&mut self, written: &[u8], memoized: &[Option<&'static [u8]>]) -> bool {
+    fn steps_over(&mut self, written: &[u8], memoized: Memo) -> bool {
         let rest = self.rest.strip_prefix(written);
         if let Some(rest) = rest {
             self.rest = rest;
