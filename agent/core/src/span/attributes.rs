@@ -80,9 +80,9 @@ impl Told {
         } = self;
         let (name, kind, _) = operation.names();
         let mut list: Attributes = Vec::with_capacity(operation.many());
-        text(&mut list, names::MESSAGING_SYSTEM, message.system);
-        list.push((names::MESSAGING_OPERATION_NAME, Value::from(name)));
-        list.push((names::MESSAGING_OPERATION_TYPE, Value::from(kind)));
+        word(&mut list, names::MESSAGING_SYSTEM, message.system);
+        word(&mut list, names::MESSAGING_OPERATION_NAME, Some(name));
+        word(&mut list, names::MESSAGING_OPERATION_TYPE, Some(kind));
         shared(&mut list, names::MESSAGING_DESTINATION_NAME, Some(destination));
         if message.system == Some("rabbitmq") {
             shared(&mut list, names::RABBITMQ_ROUTING_KEY, Some(message.routing_key));
@@ -100,9 +100,9 @@ impl Told {
         );
         count(&mut list, names::MESSAGING_BODY_SIZE, message.body_size);
         if let Some((address, port)) = server.as_deref() {
-            list.push((names::SERVER_ADDRESS, Value::Str(address.clone())));
+            copy(&mut list, names::SERVER_ADDRESS, address);
             list.push((names::SERVER_PORT, Value::Int(i64::from(*port))));
-            list.push((names::NETWORK_PEER_ADDRESS, Value::Str(address.clone())));
+            copy(&mut list, names::NETWORK_PEER_ADDRESS, address);
             list.push((names::NETWORK_PEER_PORT, Value::Int(i64::from(*port))));
         }
         shared(&mut list, names::TASK_NAME, Some(message.name));
@@ -214,9 +214,7 @@ impl Outcome {
 
     /// Adds it to the attributes.
     pub(super) fn join(self, list: &mut Attributes) {
-        if let Some(state) = self.state {
-            list.push((names::STATE, Value::from(state.as_str())));
-        }
+        word(list, names::STATE, self.state.map(State::as_str));
         if !self.ended {
             list.push((names::END, Value::from("unknown")));
         }
@@ -224,7 +222,7 @@ impl Outcome {
             list.push((names::QUEUE_TIME, Value::Float(queue_time)));
         }
         shared(list, names::HOSTNAME, self.worker_name);
-        text(list, names::POOL, self.pool);
+        word(list, names::POOL, self.pool);
         list.push((names::TIMING, Value::Str(self.timing)));
         list.push((names::REDELIVERED, Value::Bool(self.redelivered)));
         if let Some((pid, tid)) = self.runner {
@@ -284,14 +282,36 @@ fn error_type(attempt: &Attempt) -> Option<Text> {
     }
 }
 
-pub(super) fn text(list: &mut Attributes, key: &'static str, value: Option<impl Into<Text>>) {
-    if let Some(value) = value.map(Into::into).filter(|value| !value.is_empty()) {
-        list.push((key, Value::Str(value)));
+/// Each way of holding a text has a function of its own, in which a value's parts are written where they stay.
+fn text(list: &mut Attributes, key: &'static str, value: Option<&Arc<str>>) {
+    if let Some(value) = value
+        && !value.is_empty()
+    {
+        list.push((key, Value::Str(Text::Shared(Arc::clone(value)))));
     }
 }
 
 fn shared(list: &mut Attributes, key: &'static str, value: Option<Arc<str>>) {
-    text(list, key, value.map(Text::Shared));
+    if let Some(value) = value
+        && !value.is_empty()
+    {
+        list.push((key, Value::Str(Text::Shared(value))));
+    }
+}
+
+fn word(list: &mut Attributes, key: &'static str, value: Option<&'static str>) {
+    if let Some(value) = value
+        && !value.is_empty()
+    {
+        list.push((key, Value::Str(Text::Static(value))));
+    }
+}
+
+fn copy(list: &mut Attributes, key: &'static str, value: &Text) {
+    match value {
+        Text::Static(value) => list.push((key, Value::Str(Text::Static(value)))),
+        Text::Shared(value) => list.push((key, Value::Str(Text::Shared(Arc::clone(value))))),
+    }
 }
 
 fn count(list: &mut Attributes, key: &'static str, value: Option<u64>) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::attributes::{self, Operation, Outcome, Told, text};
+use super::attributes::{self, Operation, Outcome, Told};
 use super::model::{
     Event, Link, Process, Relation, Span, SpanId, SpanKind, SpanStyle, Status, TraceId, Value,
 };
@@ -63,7 +63,7 @@ pub(crate) fn publish_of(message: &TaskMessage) -> SpanId {
 }
 
 /// The span of a publish that the broker answered, or of which no answer was seen.
-pub(crate) fn publish(facts: PublishFacts, answered: Option<Mono>, config: &Config) -> Span {
+pub(crate) fn publish(facts: PublishFacts, answered: Option<Mono>, config: &Config) -> Box<Span> {
     let message = &facts.message;
     let name = name(config.style, "publish", "apply_async", &message.name);
     let trace_state = trace_state(message);
@@ -93,7 +93,7 @@ pub(crate) fn publish(facts: PublishFacts, answered: Option<Mono>, config: &Conf
             list
         }
     };
-    Span {
+    Box::new(Span {
         kind: SpanKind::Publish,
         trace_id: facts.trace_id,
         span_id: facts.span_id,
@@ -108,7 +108,7 @@ pub(crate) fn publish(facts: PublishFacts, answered: Option<Mono>, config: &Conf
         events: Vec::new(),
         links: facts.links,
         process: facts.process,
-    }
+    })
 }
 
 /// The span of an attempt, with what is known of it. `waiting_since`: published, or due by its ETA, whichever is later.
@@ -118,7 +118,7 @@ pub(crate) fn run(
     waiting_since: Option<Mono>,
     published: Option<(SpanId, Option<TraceId>)>,
     config: &Config,
-) -> Span {
+) -> Box<Span> {
     let attempt = &facts.attempt;
     let message = &attempt.message;
     let (start, end) = interval(&facts);
@@ -162,7 +162,7 @@ pub(crate) fn run(
         SpanStyle::Contrib => attributes::contrib(&facts.attempt.message, "run"),
     };
     outcome.join(&mut attributes);
-    Span {
+    Box::new(Span {
         kind: SpanKind::Run,
         trace_id,
         span_id,
@@ -177,7 +177,7 @@ pub(crate) fn run(
         events,
         links,
         process: facts.process,
-    }
+    })
 }
 
 fn trace_state(message: &TaskMessage) -> Text {
@@ -251,22 +251,13 @@ fn events(attempt: &Attempt, wall: impl Fn(Mono) -> Wall, end: Wall) -> Vec<Even
         push("acked", wall(at), Vec::new());
     }
     if let (Some(State::Failure | State::Lost), Some(exception)) = (attempt.state, &attempt.exception) {
-        let mut attributes = Vec::new();
-        text(
-            &mut attributes,
-            names::EXCEPTION_TYPE,
-            Some(exception.class.clone()),
-        );
-        text(
-            &mut attributes,
-            names::EXCEPTION_MESSAGE,
-            Some(exception.message.clone()),
-        );
-        text(
-            &mut attributes,
-            names::EXCEPTION_STACKTRACE,
-            Some(exception.traceback.clone()),
-        );
+        let told = [
+            (names::EXCEPTION_TYPE, &exception.class),
+            (names::EXCEPTION_MESSAGE, &exception.message),
+            (names::EXCEPTION_STACKTRACE, &exception.traceback),
+        ];
+        let told = told.into_iter().filter(|(_, text)| !text.is_empty());
+        let attributes = told.map(|(key, text)| (key, Value::from(text.clone()))).collect();
         push("exception", end, attributes);
     }
     events.sort_by_key(|event| event.at);

@@ -112,6 +112,7 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
+    #[inline]
     pub(super) fn new(message: TaskMessage, destination: Arc<str>, leader: u32) -> Self {
         Self {
             message,

@@ -34,12 +34,12 @@ impl Engine {
         });
         let Some(id) = early else {
             let task_id = Arc::clone(&message.id);
-            let attempt = Attempt {
+            let attempt = Box::new(Attempt {
                 complete: true,
                 server,
                 delivered: Some(call.exit),
                 ..Attempt::new(*message, destination, leader)
-            };
+            });
             let id = self.begin(attempt, &task_id);
             return self.tag(leader, tag, id);
         };
@@ -311,7 +311,7 @@ impl Engine {
     }
 
     /// A new attempt of `task_id`.
-    pub(super) fn begin(&mut self, mut attempt: Attempt, task_id: &Arc<str>) -> AttemptId {
+    pub(super) fn begin(&mut self, mut attempt: Box<Attempt>, task_id: &Arc<str>) -> AttemptId {
         let id = self.next_id();
         self.stats.attempts += 1;
         attempt.deadline = self.now + self.config.limits.attempt_age;
@@ -320,7 +320,7 @@ impl Engine {
             self.timers.insert(attempt.timer, Due::Attempt(id));
         }
         attempt.weigh(&mut self.message_bytes);
-        if let Some((old, evicted)) = self.attempts.insert(id, Box::new(attempt)) {
+        if let Some((old, evicted)) = self.attempts.insert(id, attempt) {
             self.stats.attempts_evicted += 1;
             self.put_run(old, evicted);
         }

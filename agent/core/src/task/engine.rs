@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use celeryscope_common::Record;
+use smallvec::SmallVec;
 
 use super::attempt::{Attempt, AttemptId};
 use super::names::Names;
@@ -23,22 +24,14 @@ use crate::stats::Stats;
 use crate::time::{ClockPair, Mono};
 
 /// What is remembered of a task id: its publishes and the attempts that are going on.
-#[derive(Debug)]
+///
+/// More than one of each are rare, and there is one of these for each task remembered.
+#[derive(Debug, Default)]
 pub(super) struct Task {
     /// Youngest last; at most [`KEPT_PER_TASK`].
-    pub(super) publishes: VecDeque<Known>,
+    pub(super) publishes: SmallVec<[Known; 1]>,
     /// Attempts that are not put out yet; at most [`KEPT_PER_TASK`].
-    pub(super) attempts: Vec<AttemptId>,
-}
-
-/// Room for one of each: more are rare, and there is one of these for each task remembered.
-impl Default for Task {
-    fn default() -> Self {
-        Self {
-            publishes: VecDeque::with_capacity(1),
-            attempts: Vec::with_capacity(1),
-        }
-    }
+    pub(super) attempts: SmallVec<[AttemptId; 2]>,
 }
 
 /// A publish that was seen.
@@ -346,9 +339,9 @@ impl Engine {
         }
     }
 
-    pub(super) fn put(&mut self, span: Span) {
+    pub(super) fn put(&mut self, span: Box<Span>) {
         self.stats.spans += 1;
-        self.out.push_back(Output::Span(Box::new(span)));
+        self.out.push_back(Output::Span(span));
     }
 
     pub(crate) fn say(&mut self, output: Output) {

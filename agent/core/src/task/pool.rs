@@ -140,14 +140,15 @@ impl Engine {
             self.stats.attempts_undelivered += 1;
             let message = message_of(task);
             let id = Arc::clone(&message.id);
-            return self.begin(Attempt::new(message, Arc::default(), leader), &id);
+            let attempt = Box::new(Attempt::new(message, Arc::default(), leader));
+            return self.begin(attempt, &id);
         };
-        let again = Attempt {
+        let again = Box::new(Attempt {
             complete: true,
             server: first.server.clone(),
             delivered: first.delivered,
             ..Attempt::new(first.message.clone(), Arc::clone(&first.destination), leader)
-        };
+        });
         let tag = (leader, Arc::clone(&first.message.delivery_tag));
         let id = Arc::clone(&first.message.id);
         let id = self.begin(again, &id);

@@ -53,38 +53,38 @@ impl Engine {
         let task = self.task(&message.id);
         let full = task.publishes.len() == KEPT_PER_TASK;
         if full {
-            task.publishes.pop_front();
+            task.publishes.remove(0);
         }
-        task.publishes.push_back(known);
+        task.publishes.push(known);
         self.stats.publishes_forgotten += u64::from(full);
         let weight = message.weight();
-        let facts = PublishFacts {
-            trace_id,
-            span_id,
-            message,
-            destination,
-            server,
-            parent,
-            links,
-            start: self.clock.wall_of(first),
-            first,
-            call,
-            process: self
-                .processes
-                .identity(self.processes.leader_of(call.pid), call.pid),
-        };
+        let leader = self.processes.leader_of(call.pid);
+        let process = self.processes.identity(leader, call.pid);
         let id = self.next_id();
         let due = call.exit + self.config.limits.publish_wait;
         self.timers.insert(due, Due::Publish(id));
         self.tokens.insert(key, id);
-        let publish = Publish {
-            facts,
+        // Put together where it stays.
+        let publish = Box::new(Publish {
+            facts: PublishFacts {
+                trace_id,
+                span_id,
+                message,
+                destination,
+                server,
+                parent,
+                links,
+                start: self.clock.wall_of(first),
+                first,
+                call,
+                process,
+            },
             key,
             due,
             weight,
-        };
+        });
         self.message_bytes = self.message_bytes.saturating_add(weight);
-        if let Some((old, publish)) = self.publishes.insert(id, Box::new(publish)) {
+        if let Some((old, publish)) = self.publishes.insert(id, publish) {
             self.evict_publish(old, *publish);
         }
         self.limit_messages();
@@ -204,7 +204,7 @@ impl Engine {
             let first = self
                 .tasks
                 .get(&*message.id)
-                .and_then(|t| t.publishes.front())
+                .and_then(|t| t.publishes.first())
                 .filter(|p| p.retries == 0);
             let (name, replacements) = first.map_or((&*message.name, message.replacements), |p| {
                 (&*p.name, p.replacements)
