@@ -3,6 +3,7 @@
 //! A message is used up by its span: its texts move to the attributes, since each clone of a shared text, and each drop, is
 //! an atomic operation.
 
+use std::iter;
 use std::sync::Arc;
 
 use super::build::RunFacts;
@@ -66,7 +67,7 @@ impl Told {
         let mut list = self.common(operation);
         list.extend(arguments);
         if let Some(tag) = tag {
-            list.push((names::RABBITMQ_DELIVERY_TAG, Value::Int(tag)));
+            int(&mut list, names::RABBITMQ_DELIVERY_TAG, tag);
         }
         list.extend(old);
         list
@@ -101,16 +102,16 @@ impl Told {
         count(&mut list, names::MESSAGING_BODY_SIZE, message.body_size);
         if let Some((address, port)) = server.as_deref() {
             copy(&mut list, names::SERVER_ADDRESS, address);
-            list.push((names::SERVER_PORT, Value::Int(i64::from(*port))));
+            int(&mut list, names::SERVER_PORT, *port);
             copy(&mut list, names::NETWORK_PEER_ADDRESS, address);
-            list.push((names::NETWORK_PEER_PORT, Value::Int(i64::from(*port))));
+            int(&mut list, names::NETWORK_PEER_PORT, *port);
         }
         shared(&mut list, names::TASK_NAME, Some(message.name));
         shared(&mut list, names::TASK_ID, Some(message.id));
         shared(&mut list, names::ROOT_ID, message.root_id);
         shared(&mut list, names::PARENT_ID, message.parent_id);
         shared(&mut list, names::GROUP_ID, message.group);
-        list.push((names::RETRY_COUNT, Value::Int(i64::from(message.retries))));
+        int(&mut list, names::RETRY_COUNT, message.retries);
         count(&mut list, names::ARGS_COUNT, message.args_count);
         count(&mut list, names::KWARGS_COUNT, message.kwargs_count);
         let (eta, expires, stamps) = match message.rare.map(|rare| *rare) {
@@ -122,13 +123,13 @@ impl Told {
         shared(&mut list, names::ETA, eta);
         shared(&mut list, names::EXPIRES, expires);
         if let Some(priority) = message.priority {
-            list.push((names::PRIORITY, Value::Int(priority)));
+            int(&mut list, names::PRIORITY, priority);
         }
         shared(&mut list, names::ORIGIN, message.origin);
         shared(&mut list, names::REPLY_TO, message.reply_to);
         shared(&mut list, names::STAMPS, stamps);
         if message.ignore_result {
-            list.push((names::IGNORE_RESULT, Value::Bool(true)));
+            flag(&mut list, names::IGNORE_RESULT, true);
         }
         list
     }
@@ -146,7 +147,7 @@ impl Told {
         );
         if let Some((address, port)) = self.server.as_deref() {
             list.push((old::PEER_NAME, Value::Str(address.clone())));
-            list.push((old::PEER_PORT, Value::Int(i64::from(*port))));
+            int(&mut list, old::PEER_PORT, *port);
         }
         list
     }
@@ -167,7 +168,7 @@ pub(super) fn contrib(message: &TaskMessage, action: &'static str) -> Attributes
     text(&mut list, names::EXPIRES, message.rare().expires.as_ref());
     text(&mut list, names::REPLY_TO, message.reply_to.as_ref());
     if let Some(priority) = message.priority {
-        list.push((names::PRIORITY, Value::Int(priority)));
+        int(&mut list, names::PRIORITY, priority);
     }
     if message.retries > 0 {
         list.push((names::contrib::RETRIES, Value::Int(i64::from(message.retries))));
@@ -216,19 +217,19 @@ impl Outcome {
     pub(super) fn join(self, list: &mut Attributes) {
         word(list, names::STATE, self.state.map(State::as_str));
         if !self.ended {
-            list.push((names::END, Value::from("unknown")));
+            word(list, names::END, Some("unknown"));
         }
         if let Some(queue_time) = self.queue_time {
-            list.push((names::QUEUE_TIME, Value::Float(queue_time)));
+            put(list, names::QUEUE_TIME, || Value::Float(queue_time));
         }
         shared(list, names::HOSTNAME, self.worker_name);
         word(list, names::POOL, self.pool);
-        list.push((names::TIMING, Value::Str(self.timing)));
-        list.push((names::REDELIVERED, Value::Bool(self.redelivered)));
+        copy(list, names::TIMING, &self.timing);
+        flag(list, names::REDELIVERED, self.redelivered);
         if let Some((pid, tid)) = self.runner {
-            list.push((names::PROCESS_PID, Value::Int(i64::from(pid))));
+            int(list, names::PROCESS_PID, pid);
             if let Some(tid) = tid {
-                list.push((names::THREAD_ID, Value::Int(i64::from(tid))));
+                int(list, names::THREAD_ID, tid);
             }
         }
         if let Some(error) = self.error {
@@ -282,12 +283,17 @@ fn error_type(attempt: &Attempt) -> Option<Text> {
     }
 }
 
-/// Each way of holding a text has a function of its own, in which a value's parts are written where they stay.
+/// Adds an attribute. There is room for it before it is made: it is written once, where it stays.
+#[inline]
+fn put(list: &mut Attributes, key: &'static str, value: impl FnOnce() -> Value) {
+    list.extend(iter::once_with(|| (key, value())));
+}
+
 fn text(list: &mut Attributes, key: &'static str, value: Option<&Arc<str>>) {
     if let Some(value) = value
         && !value.is_empty()
     {
-        list.push((key, Value::Str(Text::Shared(Arc::clone(value)))));
+        put(list, key, || Value::Str(Text::Shared(Arc::clone(value))));
     }
 }
 
@@ -295,27 +301,34 @@ fn shared(list: &mut Attributes, key: &'static str, value: Option<Arc<str>>) {
     if let Some(value) = value
         && !value.is_empty()
     {
-        list.push((key, Value::Str(Text::Shared(value))));
+        put(list, key, || Value::Str(Text::Shared(value)));
     }
 }
 
 fn word(list: &mut Attributes, key: &'static str, value: Option<&'static str>) {
-    if let Some(value) = value
-        && !value.is_empty()
-    {
-        list.push((key, Value::Str(Text::Static(value))));
+    if let Some(value) = value {
+        put(list, key, || Value::Str(Text::Static(value)));
     }
 }
 
 fn copy(list: &mut Attributes, key: &'static str, value: &Text) {
     match value {
-        Text::Static(value) => list.push((key, Value::Str(Text::Static(value)))),
-        Text::Shared(value) => list.push((key, Value::Str(Text::Shared(Arc::clone(value))))),
+        Text::Static(value) => word(list, key, Some(value)),
+        Text::Shared(value) => put(list, key, || Value::Str(Text::Shared(Arc::clone(value)))),
     }
+}
+
+fn int(list: &mut Attributes, key: &'static str, value: impl Into<i64>) {
+    let value = value.into();
+    put(list, key, || Value::Int(value));
+}
+
+fn flag(list: &mut Attributes, key: &'static str, value: bool) {
+    put(list, key, || Value::Bool(value));
 }
 
 fn count(list: &mut Attributes, key: &'static str, value: Option<u64>) {
     if let Some(value) = value {
-        list.push((key, Value::Int(i64::try_from(value).unwrap_or(i64::MAX))));
+        int(list, key, i64::try_from(value).unwrap_or(i64::MAX));
     }
 }
