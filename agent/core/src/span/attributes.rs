@@ -6,15 +6,12 @@
 use std::iter;
 use std::sync::Arc;
 
-use super::build::RunFacts;
 use super::model::{Attributes, Value};
 use super::semconv as names;
 use crate::broker::Server;
 use crate::celery::{Rare, TaskMessage};
 use crate::pipeline::Config;
-use crate::task::{Attempt, State};
 use crate::text::Text;
-use crate::time::Mono;
 
 /// Longest argument representation on a span, in characters; what is cut ends in `…`.
 const ARGUMENTS_SHOWN: usize = 256;
@@ -176,68 +173,6 @@ pub(super) fn contrib(message: &TaskMessage, action: &'static str) -> Attributes
     list
 }
 
-/// What only a run has.
-pub(super) struct Outcome {
-    state: Option<State>,
-    ended: bool,
-    /// In seconds.
-    queue_time: Option<f64>,
-    worker_name: Option<Arc<str>>,
-    pool: Option<&'static str>,
-    timing: Text,
-    redelivered: bool,
-    /// Process and thread, as far as they are known.
-    runner: Option<(u32, Option<u32>)>,
-    error: Option<Text>,
-}
-
-impl Outcome {
-    pub(super) fn of(facts: &mut RunFacts, waiting_since: Option<Mono>) -> Self {
-        let attempt = &facts.attempt;
-        let waited = |since| {
-            let start = attempt.start.as_ref()?;
-            Some(start.at.since(since).as_secs_f64())
-        };
-        let runner = attempt.runner.map(|(pid, tid)| (pid, Some(tid)));
-        Self {
-            state: attempt.state,
-            ended: attempt.end.is_some(),
-            queue_time: waiting_since.and_then(waited),
-            worker_name: facts.worker_name.take(),
-            pool: facts.pool,
-            timing: timing(attempt),
-            redelivered: attempt.message.redelivered,
-            // Which of the worker's threads is not known.
-            runner: runner.or(attempt.began.map(|_| (attempt.leader, None))),
-            error: error_type(attempt),
-        }
-    }
-
-    /// Adds it to the attributes.
-    pub(super) fn join(self, list: &mut Attributes) {
-        word(list, names::STATE, self.state.map(State::as_str));
-        if !self.ended {
-            word(list, names::END, Some("unknown"));
-        }
-        if let Some(queue_time) = self.queue_time {
-            put(list, names::QUEUE_TIME, || Value::Float(queue_time));
-        }
-        shared(list, names::HOSTNAME, self.worker_name);
-        word(list, names::POOL, self.pool);
-        copy(list, names::TIMING, &self.timing);
-        flag(list, names::REDELIVERED, self.redelivered);
-        if let Some((pid, tid)) = self.runner {
-            int(list, names::PROCESS_PID, pid);
-            if let Some(tid) = tid {
-                int(list, names::THREAD_ID, tid);
-            }
-        }
-        if let Some(error) = self.error {
-            list.push((names::ERROR_TYPE, Value::Str(error)));
-        }
-    }
-}
-
 /// The arguments' own representations, only when the user asked for them, cut and marked.
 fn arguments(message: &TaskMessage, wanted: bool) -> Attributes {
     let Some((args, kwargs)) = message.rare().reprs.as_ref().filter(|_| wanted) else {
@@ -260,32 +195,9 @@ fn rabbitmq_tag(message: &TaskMessage) -> Option<i64> {
     name.rsplit('.').next()?.parse().ok()
 }
 
-/// The evidence for start and end: one word where it is the same, else both.
-fn timing(attempt: &Attempt) -> Text {
-    let start = attempt.start.map(|start| start.timing);
-    let end = attempt.end.map(|end| end.timing);
-    match (start, end) {
-        (Some(start), Some(end)) if start != end => format!("{},{}", start.as_str(), end.as_str()).into(),
-        (Some(one), _) | (None, Some(one)) => one.as_str().into(),
-        (None, None) => "ack".into(),
-    }
-}
-
-fn error_type(attempt: &Attempt) -> Option<Text> {
-    let class = attempt
-        .exception
-        .as_ref()
-        .map(|exception| Text::from(exception.class.clone()));
-    match attempt.state? {
-        State::Failure => Some(class.unwrap_or("_OTHER".into())),
-        State::Lost => Some(class.unwrap_or("billiard.exceptions.WorkerLostError".into())),
-        _ => None,
-    }
-}
-
 /// Adds an attribute. There is room for it before it is made: it is written once, where it stays.
 #[inline]
-fn put(list: &mut Attributes, key: &'static str, value: impl FnOnce() -> Value) {
+pub(super) fn put(list: &mut Attributes, key: &'static str, value: impl FnOnce() -> Value) {
     list.extend(iter::once_with(|| (key, value())));
 }
 
@@ -297,7 +209,7 @@ fn text(list: &mut Attributes, key: &'static str, value: Option<&Arc<str>>) {
     }
 }
 
-fn shared(list: &mut Attributes, key: &'static str, value: Option<Arc<str>>) {
+pub(super) fn shared(list: &mut Attributes, key: &'static str, value: Option<Arc<str>>) {
     if let Some(value) = value
         && !value.is_empty()
     {
@@ -305,25 +217,25 @@ fn shared(list: &mut Attributes, key: &'static str, value: Option<Arc<str>>) {
     }
 }
 
-fn word(list: &mut Attributes, key: &'static str, value: Option<&'static str>) {
+pub(super) fn word(list: &mut Attributes, key: &'static str, value: Option<&'static str>) {
     if let Some(value) = value {
         put(list, key, || Value::Str(Text::Static(value)));
     }
 }
 
-fn copy(list: &mut Attributes, key: &'static str, value: &Text) {
+pub(super) fn copy(list: &mut Attributes, key: &'static str, value: &Text) {
     match value {
         Text::Static(value) => word(list, key, Some(value)),
         Text::Shared(value) => put(list, key, || Value::Str(Text::Shared(Arc::clone(value)))),
     }
 }
 
-fn int(list: &mut Attributes, key: &'static str, value: impl Into<i64>) {
+pub(super) fn int(list: &mut Attributes, key: &'static str, value: impl Into<i64>) {
     let value = value.into();
     put(list, key, || Value::Int(value));
 }
 
-fn flag(list: &mut Attributes, key: &'static str, value: bool) {
+pub(super) fn flag(list: &mut Attributes, key: &'static str, value: bool) {
     put(list, key, || Value::Bool(value));
 }
 

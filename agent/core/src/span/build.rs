@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::attributes::{self, Operation, Outcome, Told};
+use super::attributes::{self, Operation, Told};
 use super::model::{
     Event, Link, Process, Relation, Span, SpanId, SpanKind, SpanStyle, Status, TraceId, Value,
 };
+use super::outcome::Outcome;
 use super::{ids, semconv as names};
 use crate::broker::Server;
 use crate::celery::TaskMessage;

@@ -4,6 +4,7 @@ mod attributes;
 pub(crate) mod build;
 pub(crate) mod ids;
 mod model;
+mod outcome;
 mod semconv;
 
 pub use ids::trace_id_of_root;
