@@ -1,12 +1,16 @@
 //! From what is known of a publish or an attempt to its span (design §7).
 
+mod attributes;
+mod outcome;
+
 use std::sync::Arc;
 
-use super::attributes::{self, Operation, Told};
+use attributes::{Operation, Told};
+use outcome::Outcome;
+
 use super::model::{
     Event, Link, Process, Relation, Span, SpanId, SpanKind, SpanStyle, Status, TraceId, Value,
 };
-use super::outcome::Outcome;
 use super::{ids, semconv as names};
 use crate::broker::Server;
 use crate::celery::TaskMessage;

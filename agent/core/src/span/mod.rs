@@ -1,10 +1,8 @@
 //! The span the core puts out, its ids, and how it is made.
 
-mod attributes;
 pub(crate) mod build;
 pub(crate) mod ids;
 mod model;
-mod outcome;
 mod semconv;
 
 pub use ids::trace_id_of_root;

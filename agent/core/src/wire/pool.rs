@@ -7,8 +7,6 @@
 //! This is no unpickler: nothing is built or called, opcodes are only walked.
 
 mod pickle;
-#[cfg(test)]
-mod tests;
 
 use pickle::{Pickle, Token, Usual};
 
@@ -252,3 +250,6 @@ fn exception<'a>(pickle: &mut Pickle<'a>) -> Option<(&'a str, &'a str)> {
 const TRACER: &[u8] = b"\x8c\x10celery.app.trace\x94\x8c\x0ffast_trace_task\x94\x93\x94(";
 const TRACER_MODULE: &[u8] = b"celery.app.trace";
 const TRACER_NAME: &[u8] = b"fast_trace_task";
+
+#[cfg(test)]
+mod tests;

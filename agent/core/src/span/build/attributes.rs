@@ -6,8 +6,8 @@
 use std::iter;
 use std::sync::Arc;
 
-use super::model::{Attributes, Value};
-use super::semconv as names;
+use super::super::model::{Attributes, Value};
+use super::super::semconv as names;
 use crate::broker::Server;
 use crate::celery::{Rare, TaskMessage};
 use crate::pipeline::Config;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::super::model::{Attributes, Value};
+use super::super::semconv as names;
+use super::RunFacts;
 use super::attributes::{copy, flag, int, put, shared, word};
-use super::build::RunFacts;
-use super::model::{Attributes, Value};
-use super::semconv as names;
 use crate::task::{Attempt, State};
 use crate::text::Text;
 use crate::time::Mono;
