@@ -3,10 +3,11 @@
 //! Hashes are seeded anew for each map, since others choose the keys.
 
 use std::borrow::Borrow;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
-use foldhash::quality::RandomState;
+use foldhash::fast::RandomState;
 
 /// Map with insertion order and a cap. Replacing a key's value makes it the youngest.
 #[derive(Debug)]
@@ -43,13 +44,17 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         make: impl FnOnce() -> V,
     ) -> (&mut V, Option<(K, V)>) {
         let evicted = self.make_room(&key);
-        let number = if self.map.contains_key(&key) {
-            0
-        } else {
-            self.enlist(&key)
+        self.drop_stale();
+        // The key is hashed once: most of the time it is there, and there is room.
+        let value = match self.map.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                self.next += 1;
+                self.order.push_back((self.next, place.key().clone()));
+                place.insert((self.next, make()))
+            }
         };
-        let (_, value) = self.map.entry(key).or_insert_with(|| (number, make()));
-        (value, evicted)
+        (&mut value.1, evicted)
     }
 
     fn make_room(&mut self, key: &K) -> Option<(K, V)> {
@@ -61,15 +66,19 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
 
     /// Puts the key at the young end of the order; gives its number there.
     fn enlist(&mut self, key: &K) -> u64 {
-        // Stale keys are dropped once they outnumber the live ones, so that the cost stays constant per insert.
+        self.drop_stale();
+        self.next += 1;
+        self.order.push_back((self.next, key.clone()));
+        self.next
+    }
+
+    /// Drops stale keys once they outnumber the live ones, so that the cost stays constant per insert.
+    fn drop_stale(&mut self) {
         if self.order.len() > 2 * self.map.len() + 32 {
             let map = &self.map;
             self.order
                 .retain(|(number, key)| map.get(key).is_some_and(|(n, _)| n == number));
         }
-        self.next += 1;
-        self.order.push_back((self.next, key.clone()));
-        self.next
     }
 
     /// Whether the next new key's entry costs another's.
@@ -91,8 +100,11 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
     /// Removes the oldest entry.
     pub(crate) fn pop_oldest(&mut self) -> Option<(K, V)> {
         while let Some((number, key)) = self.order.pop_front() {
-            if self.map.get(&key).is_some_and(|(n, _)| *n == number) {
-                return self.map.remove(&key).map(|(_, value)| (key, value));
+            if let Entry::Occupied(entry) = self.map.entry(key)
+                && entry.get().0 == number
+            {
+                let (key, (_, value)) = entry.remove_entry();
+                return Some((key, value));
             }
         }
         None

@@ -1,30 +1,89 @@
 //! Ids without coordination (design §6): functions of what the message itself says, so that the publisher's agent and
 //! the worker's agent name the same spans with no exchange between them.
 
+use sha2::block_api::compress256;
 use sha2::{Digest, Sha256};
-use smallvec::SmallVec;
 
 use super::model::{SpanId, TraceId};
-use crate::text::digits;
 use crate::time::Wall;
 
-/// What an id is made of. A piece of memory is hashed faster than its parts.
-#[derive(Default)]
-struct Source(SmallVec<[u8; 128]>);
+/// Bytes that SHA-256 takes in at once.
+const BLOCK: usize = 64;
 
-impl Source {
-    fn text(&mut self, text: &str) -> &mut Self {
-        self.0.extend_from_slice(text.as_bytes());
-        self
+/// What SHA-256 begins with (FIPS 180-4, 5.3.3).
+const BEGINNING: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
+
+/// SHA-256 of these one after the other. Few are longer than two blocks, and those are padded where they are put together:
+/// the hasher would copy each part and check for room in between.
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    // 0x80 and the length in bits, in 8 bytes, come after the text.
+    let mut blocks = [0; 2 * BLOCK];
+    let mut length = 0usize;
+    for part in parts {
+        let end = length.saturating_add(part.len());
+        match blocks.get_mut(length..end) {
+            Some(place) if end + 9 <= 2 * BLOCK => place.copy_from_slice(part),
+            _ => return long_digest(parts),
+        }
+        length = end;
+    }
+    let used = if length + 9 <= BLOCK { BLOCK } else { 2 * BLOCK };
+    if let Some(mark) = blocks.get_mut(length) {
+        *mark = 0x80;
+    }
+    let (blocks, _) = blocks.split_at_mut(used);
+    if let Some(bits) = blocks.last_chunk_mut() {
+        *bits = (8 * length as u64).to_be_bytes();
+    }
+    let mut state = BEGINNING;
+    compress256(&mut state, blocks.as_chunks().0);
+    let mut digest = [0; 32];
+    for (bytes, word) in digest.as_chunks_mut().0.iter_mut().zip(state) {
+        *bytes = word.to_be_bytes();
+    }
+    digest
+}
+
+fn long_digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    hasher.finalize().into()
+}
+
+/// A number's decimal digits.
+struct Decimal {
+    /// As many as the largest has, filled from the end.
+    digits: [u8; 20],
+    first: usize,
+}
+
+impl Decimal {
+    fn of(number: u64) -> Self {
+        let mut digits = [b'0'; 20];
+        let (mut rest, mut first) = (number, 0);
+        for (at, digit) in digits.iter_mut().enumerate().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            (rest, first) = (rest / 10, at);
+            if rest == 0 {
+                break;
+            }
+        }
+        Self { digits, first }
     }
 
-    fn number(&mut self, number: u64) -> &mut Self {
-        digits::<10>(number, &mut |digit| self.0.push(digit));
-        self
-    }
-
-    fn digest(&self) -> [u8; 32] {
-        Sha256::digest(&self.0).into()
+    fn bytes(&self) -> &[u8] {
+        self.digits.get(self.first..).unwrap_or_default()
     }
 }
 
@@ -41,43 +100,45 @@ fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
 /// The trace id of every message with this Celery root id that carries no traceparent.
 #[must_use]
 pub fn trace_id_of_root(root_id: &str) -> TraceId {
-    let mut source = Source::default();
-    TraceId(first(&source.text("celeryscope:trace:").text(root_id).digest()))
+    TraceId(first(&digest(&[b"celeryscope:trace:", root_id.as_bytes()])))
 }
 
 /// The span id of the publish of one message. `Task.replace` publishes the same id again, under another name or its own: what
 /// tells those apart is how often the task was replaced before.
 #[must_use]
 pub(crate) fn publish_span_id(task_id: &str, retries: u32, task_name: &str, replacements: u32) -> SpanId {
-    let mut source = Source::default();
-    source
-        .text("celeryscope:publish:")
-        .text(task_id)
-        .text(":")
-        .number(retries.into())
-        .text(":")
-        .text(task_name);
-    if replacements != 0 {
-        source.text(":").number(replacements.into());
-    }
-    SpanId(first(&source.digest()))
+    let (retries, nesting) = (Decimal::of(retries.into()), Decimal::of(replacements.into()));
+    let (mark, number): (&[u8], &[u8]) = match replacements {
+        0 => (b"", b""),
+        _ => (b":", nesting.bytes()),
+    };
+    let digest = digest(&[
+        b"celeryscope:publish:",
+        task_id.as_bytes(),
+        b":",
+        retries.bytes(),
+        b":",
+        task_name.as_bytes(),
+        mark,
+        number,
+    ]);
+    SpanId(first(&digest))
 }
 
 /// The span id of one attempt, unique for each and known only to the worker's agent, and the trace that it starts when runs link to
 /// their publish instead of being its children.
 #[must_use]
 pub(crate) fn run_ids(task_id: &str, retries: u32, host: &str, start: Wall) -> (SpanId, TraceId) {
-    let mut source = Source::default();
-    source
-        .text("celeryscope:run:")
-        .text(task_id)
-        .text(":")
-        .number(retries.into())
-        .text(":")
-        .text(host)
-        .text(":")
-        .number(start.0);
-    let digest = source.digest();
+    let digest = digest(&[
+        b"celeryscope:run:",
+        task_id.as_bytes(),
+        b":",
+        Decimal::of(retries.into()).bytes(),
+        b":",
+        host.as_bytes(),
+        b":",
+        Decimal::of(start.0).bytes(),
+    ]);
     (SpanId(first(&digest)), TraceId(first(&digest[16..])))
 }
 
@@ -104,6 +165,23 @@ mod tests {
     const PINNED_TRACE: &str = "2f2ebf928be04c343852503b0bc693cf";
     const PINNED_PUBLISH: &str = "e23b4d753f6a8973";
     const PINNED_REPLACEMENT: &str = "8400b5049e8b9604";
+
+    /// Scenario: texts of every length up to beyond two blocks, whole and in parts; numbers of any length.
+    /// Guarantees: the digest is SHA-256's; the digits are those that the formatter writes.
+    #[test]
+    fn digests_and_digits() {
+        let text: Vec<u8> = (0..200).collect();
+        for length in 0..=text.len() {
+            let whole = &text[..length];
+            let (one, other) = whole.split_at(length / 3);
+            let expected: [u8; 32] = Sha256::digest(whole).into();
+            assert_eq!(digest(&[whole]), expected, "{length}");
+            assert_eq!(digest(&[one, b"", other]), expected, "{length}");
+        }
+        for number in [0, 9, 10, 255, 1_795_186_876_502_925_200, u64::MAX] {
+            assert_eq!(Decimal::of(number).bytes(), number.to_string().as_bytes());
+        }
+    }
 
     /// Scenario: a digest that begins with zeros.
     /// Guarantees: the id is 1, never the invalid zero.

@@ -112,11 +112,12 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn new(message: TaskMessage, leader: u32) -> Self {
+    #[inline]
+    pub(super) fn new(message: TaskMessage, destination: Arc<str>, leader: u32) -> Self {
         Self {
             message,
             complete: false,
-            destination: Arc::default(),
+            destination,
             server: None,
             leader,
             runner: None,
@@ -137,10 +138,12 @@ impl Attempt {
 }
 
 impl Attempt {
-    /// Bytes of memory behind it, nearly.
-    pub(super) fn measure(&self) -> u64 {
+    /// Counts the bytes of memory behind it, nearly, and mends a sum that they are part of.
+    pub(super) fn weigh(&mut self, sum: &mut u64) {
         let exception = self.exception.as_ref().map_or(0, |exception| exception.weight());
-        self.message.weight().saturating_add(exception)
+        *sum = sum.saturating_sub(self.weight);
+        self.weight = self.message.weight().saturating_add(exception);
+        *sum = sum.saturating_add(self.weight);
     }
 
     /// Takes evidence of its beginning, unless there is better.

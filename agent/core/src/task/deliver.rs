@@ -8,6 +8,7 @@ use super::attempt::{Attempt, AttemptId, State, Timing};
 use super::engine::{Engine, KEPT_PER_TASK};
 use super::process::Pool;
 use super::tags::Tag;
+use super::timers::Due;
 use crate::broker::Server;
 use crate::celery::{ResultMeta, ResultState, TaskMessage, datetime};
 use crate::pipeline::Output;
@@ -18,7 +19,7 @@ impl Engine {
     pub(super) fn delivered(
         &mut self,
         server: Option<Server>,
-        message: TaskMessage,
+        message: Box<TaskMessage>,
         destination: Arc<str>,
         call: Call,
     ) {
@@ -31,21 +32,33 @@ impl Engine {
         let early = self.find(&message.id, |a| {
             a.leader == leader && !a.complete && a.message.retries == message.retries
         });
-        let id = match early {
-            Some(id) => id,
-            None => self.begin(Attempt::new(TaskMessage::default(), leader), &message.id),
+        let Some(id) = early else {
+            let task_id = Arc::clone(&message.id);
+            let attempt = Box::new(Attempt {
+                complete: true,
+                server,
+                delivered: Some(call.exit),
+                ..Attempt::new(*message, destination, leader)
+            });
+            let id = self.begin(attempt, &task_id);
+            return self.tag(leader, tag, id);
         };
         if let Some(attempt) = self.attempts.get_mut(&id) {
-            attempt.message = message;
+            attempt.message = *message;
             attempt.complete = true;
             attempt.destination = destination;
             attempt.server = server;
             attempt.delivered = Some(call.exit);
         }
+        self.tag(leader, tag, id);
+        self.weigh(id);
+    }
+
+    /// An attempt is under way at this worker under this delivery tag.
+    fn tag(&mut self, leader: u32, tag: Arc<str>, id: AttemptId) {
         if !tag.is_empty() {
             self.tags.insert((leader, tag), id);
         }
-        self.weigh(id);
     }
 
     pub(super) fn acked(&mut self, tag: &str, call: Call) {
@@ -165,7 +178,8 @@ impl Engine {
         if by_job.is_none() {
             attempt.stored = Some(state);
         }
-        self.weigh(id);
+        attempt.weigh(&mut self.message_bytes);
+        self.limit_messages();
         if by_job.is_none() {
             self.stored(id, leader, state, call);
         }
@@ -297,10 +311,16 @@ impl Engine {
     }
 
     /// A new attempt of `task_id`.
-    pub(super) fn begin(&mut self, attempt: Attempt, task_id: &Arc<str>) -> AttemptId {
+    pub(super) fn begin(&mut self, mut attempt: Box<Attempt>, task_id: &Arc<str>) -> AttemptId {
         let id = self.next_id();
         self.stats.attempts += 1;
-        if let Some((old, evicted)) = self.attempts.insert(id, Box::new(attempt)) {
+        attempt.deadline = self.now + self.config.limits.attempt_age;
+        if attempt.deadline < attempt.timer {
+            attempt.timer = attempt.deadline;
+            self.timers.insert(attempt.timer, Due::Attempt(id));
+        }
+        attempt.weigh(&mut self.message_bytes);
+        if let Some((old, evicted)) = self.attempts.insert(id, attempt) {
             self.stats.attempts_evicted += 1;
             self.put_run(old, evicted);
         }
@@ -315,8 +335,7 @@ impl Engine {
             self.stats.attempts_evicted += 1;
             self.close(old);
         }
-        self.set_deadline(id, self.now + self.config.limits.attempt_age);
-        self.weigh(id);
+        self.limit_messages();
         id
     }
 

@@ -1,16 +1,18 @@
 //! The tables, and the one place where evidence meets them.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use celeryscope_common::Record;
+use smallvec::SmallVec;
 
 use super::attempt::{Attempt, AttemptId};
 use super::names::Names;
 use super::process::Processes;
 use super::publish::Publish;
 use super::tags::Tag;
+use super::timers::{Due, Timers};
 use crate::bounded::Bounded;
 use crate::broker::{BrokerEvent, Server};
 use crate::celery::TaskMessage;
@@ -22,22 +24,14 @@ use crate::stats::Stats;
 use crate::time::{ClockPair, Mono};
 
 /// What is remembered of a task id: its publishes and the attempts that are going on.
-#[derive(Debug)]
+///
+/// More than one of each are rare, and there is one of these for each task remembered.
+#[derive(Debug, Default)]
 pub(super) struct Task {
     /// Youngest last; at most [`KEPT_PER_TASK`].
-    pub(super) publishes: VecDeque<Known>,
+    pub(super) publishes: SmallVec<[Known; 1]>,
     /// Attempts that are not put out yet; at most [`KEPT_PER_TASK`].
-    pub(super) attempts: Vec<AttemptId>,
-}
-
-/// Room for one of each: more are rare, and there is one of these for each task remembered.
-impl Default for Task {
-    fn default() -> Self {
-        Self {
-            publishes: VecDeque::with_capacity(1),
-            attempts: Vec::with_capacity(1),
-        }
-    }
+    pub(super) attempts: SmallVec<[AttemptId; 2]>,
 }
 
 /// A publish that was seen.
@@ -62,14 +56,6 @@ pub(super) const KEPT_PER_TASK: usize = 64;
 /// Longest task id, task name, delivery tag or group id. Celery's are a few dozen bytes.
 const LONGEST_NAME: usize = 1024;
 
-/// What is due at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Due {
-    Publish(u64),
-    Attempt(AttemptId),
-    Run(AttemptId),
-}
-
 /// The task model.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -93,7 +79,7 @@ pub(crate) struct Engine {
     pub(super) last_id: u64,
     /// Bytes behind the messages of attempts and publishes.
     pub(super) message_bytes: u64,
-    due: BTreeSet<(Mono, Due)>,
+    pub(super) timers: Timers,
     pub(super) stats: Stats,
     out: VecDeque<Output>,
 }
@@ -115,7 +101,7 @@ impl Engine {
             names: RefCell::default(),
             last_id: 0,
             message_bytes: 0,
-            due: BTreeSet::new(),
+            timers: Timers::default(),
             stats: Stats::default(),
             out: VecDeque::new(),
             config,
@@ -142,7 +128,7 @@ impl Engine {
             processes_held: processes as u64,
             processes_limit: limits.processes as u64,
             forks_held: forks as u64,
-            timers_held: self.due.len() as u64,
+            timers_held: self.timers.len() as u64,
             ..Held::default()
         }
     }
@@ -168,7 +154,7 @@ impl Engine {
                 first,
                 call,
             } if self.believable(&message) => {
-                self.published((conn, token), server.cloned(), *message, destination, first, call);
+                self.published((conn, token), server.cloned(), message, destination, first, call);
             }
             BrokerEvent::Answered { token, at } => self.publish_ended((conn, token), Some(at)),
             BrokerEvent::Unanswered { token } => self.publish_ended((conn, token), None),
@@ -177,7 +163,7 @@ impl Engine {
                 destination,
                 call,
             } if self.believable(&message) => {
-                self.delivered(server.cloned(), *message, destination, call);
+                self.delivered(server.cloned(), message, destination, call);
             }
             BrokerEvent::Publish { .. } | BrokerEvent::Delivered { .. } => {}
             BrokerEvent::Acked { tag, call } => self.acked(&tag, call),
@@ -225,11 +211,7 @@ impl Engine {
     /// Lets time pass.
     pub(crate) fn advance(&mut self, now: Mono) {
         self.now = self.now.max(now);
-        while let Some((at, due)) = self.due.first().copied() {
-            if at > self.now {
-                break;
-            }
-            self.due.pop_first();
+        while let Some((at, due)) = self.timers.pop(self.now) {
             match due {
                 Due::Publish(id) => self.publish_due(id),
                 Due::Attempt(id) => self.attempt_due(id, at),
@@ -249,7 +231,7 @@ impl Engine {
         for id in self.runs.keys_by_age() {
             self.run_due(id);
         }
-        self.due.clear();
+        self.timers.clear();
     }
 
     pub(crate) fn poll(&mut self) -> Option<Output> {
@@ -312,9 +294,7 @@ impl Engine {
     /// An attempt's message has changed: weighs it, and makes room where all weigh too much.
     pub(super) fn weigh(&mut self, id: AttemptId) {
         if let Some(attempt) = self.attempts.get_mut(&id) {
-            self.message_bytes = self.message_bytes.saturating_sub(attempt.weight);
-            attempt.weight = attempt.measure();
-            self.message_bytes = self.message_bytes.saturating_add(attempt.weight);
+            attempt.weigh(&mut self.message_bytes);
             self.limit_messages();
         }
     }
@@ -327,7 +307,7 @@ impl Engine {
                 self.evict_run(old, facts);
             } else if self.publishes.len() > 1 {
                 if let Some((old, publish)) = self.publishes.pop_oldest() {
-                    self.evict_publish(old, publish);
+                    self.evict_publish(old, *publish);
                 }
             } else if self.attempts.len() > 1 {
                 if let Some((old, attempt)) = self.attempts.pop_oldest() {
@@ -345,10 +325,6 @@ impl Engine {
         self.last_id
     }
 
-    pub(super) fn remind(&mut self, at: Mono, due: Due) {
-        self.due.insert((at, due));
-    }
-
     /// Sets when an attempt is looked at again.
     pub(super) fn set_deadline(&mut self, id: AttemptId, at: Mono) {
         let Some(attempt) = self.attempts.get_mut(&id) else {
@@ -357,19 +333,15 @@ impl Engine {
         attempt.deadline = at;
         // A timer that goes off too early is set anew then: nearly all attempts are over before.
         if at < attempt.timer {
-            self.due.remove(&(attempt.timer, Due::Attempt(id)));
+            self.timers.remove(attempt.timer, Due::Attempt(id));
             attempt.timer = at;
-            self.due.insert((at, Due::Attempt(id)));
+            self.timers.insert(at, Due::Attempt(id));
         }
     }
 
-    pub(super) fn forget_due(&mut self, at: Mono, due: Due) {
-        self.due.remove(&(at, due));
-    }
-
-    pub(super) fn put(&mut self, span: Span) {
+    pub(super) fn put(&mut self, span: Box<Span>) {
         self.stats.spans += 1;
-        self.out.push_back(Output::Span(Box::new(span)));
+        self.out.push_back(Output::Span(span));
     }
 
     pub(crate) fn say(&mut self, output: Output) {

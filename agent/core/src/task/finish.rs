@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempt::{Attempt, AttemptId, State};
-use super::engine::{Due, Engine, Known};
+use super::engine::{Engine, Known, Task};
 use super::process::Pool;
 use super::tags::Tag;
+use super::timers::Due;
 use crate::celery::{TaskMessage, datetime};
 use crate::span::build::{self, RunFacts};
 use crate::span::{Process, SpanId, TraceId, host_of};
@@ -29,7 +30,7 @@ impl Engine {
         } else {
             attempt.timer = attempt.deadline;
             let deadline = attempt.deadline;
-            self.remind(deadline, Due::Attempt(id));
+            self.timers.insert(deadline, Due::Attempt(id));
         }
     }
 
@@ -42,9 +43,9 @@ impl Engine {
 
     /// Puts out an attempt that is no longer in the table.
     pub(super) fn put_run(&mut self, id: AttemptId, mut attempt: Box<Attempt>) {
-        self.forget_due(attempt.timer, Due::Attempt(id));
+        self.timers.remove(attempt.timer, Due::Attempt(id));
         self.message_bytes = self.message_bytes.saturating_sub(attempt.weight);
-        self.forget(id, &attempt);
+        let published = self.forget(id, &attempt);
         if attempt.state == Some(State::Lost) {
             explain(&mut attempt);
         }
@@ -77,7 +78,6 @@ impl Engine {
         };
         let came = facts.attempt.delivered.or(facts.attempt.began.map(|(at, _)| at));
         let due = came.map_or(self.now, |came| came + PUBLISH_LATE);
-        let published = self.published_at(&facts.attempt.message);
         if published.is_some() || due <= self.now {
             self.put_span(facts, published);
         } else {
@@ -89,7 +89,7 @@ impl Engine {
     fn wait_for_publish(&mut self, id: AttemptId, due: Mono, mut facts: RunFacts) {
         facts.attempt.deadline = due;
         self.message_bytes = self.message_bytes.saturating_add(facts.attempt.weight);
-        self.remind(due, Due::Run(id));
+        self.timers.insert(due, Due::Run(id));
         if let Some((old, evicted)) = self.runs.insert(id, facts) {
             self.evict_run(old, evicted);
         }
@@ -109,9 +109,11 @@ impl Engine {
     }
 
     fn put_waiting(&mut self, id: AttemptId, facts: RunFacts) {
-        self.forget_due(facts.attempt.deadline, Due::Run(id));
+        self.timers.remove(facts.attempt.deadline, Due::Run(id));
         self.message_bytes = self.message_bytes.saturating_sub(facts.attempt.weight);
-        let published = self.published_at(&facts.attempt.message);
+        let message = &facts.attempt.message;
+        let task = self.tasks.get(&*message.id);
+        let published = task.and_then(|task| published_at(task, message));
         self.put_span(facts, published);
     }
 
@@ -125,21 +127,12 @@ impl Engine {
         self.put(span);
     }
 
-    /// When this very message was sent, if that was seen, and the span of that.
-    fn published_at(&self, message: &TaskMessage) -> Option<Published> {
-        let same = |p: &&Known| {
-            p.retries == message.retries && p.name == message.name && p.replacements == message.replacements
-        };
-        let task = self.tasks.get(&*message.id)?;
-        task.publishes.iter().rev().find(same).map(|p| {
-            let trace_id = (p.is_root && build::is_root(message)).then_some(p.trace_id);
-            (p.sent, (p.span_id, trace_id))
-        })
-    }
-
-    fn forget(&mut self, id: AttemptId, attempt: &Attempt) {
+    /// Nothing refers to it any more. Tells of its publish, as long as its task is at hand.
+    fn forget(&mut self, id: AttemptId, attempt: &Attempt) -> Option<Published> {
+        let mut published = None;
         if let Some(task) = self.tasks.get_mut(&*attempt.message.id) {
             task.attempts.retain(|other| *other != id);
+            published = published_at(task, &attempt.message);
         }
         let tag: &dyn Tag = &(attempt.leader, &*attempt.message.delivery_tag);
         if self.tags.get(tag) == Some(&id) {
@@ -151,7 +144,19 @@ impl Engine {
         {
             proc.job = None;
         }
+        published
     }
+}
+
+/// When this very message of a task was sent, if that was seen, and the span of that.
+fn published_at(task: &Task, message: &TaskMessage) -> Option<Published> {
+    let same = |p: &&Known| {
+        p.retries == message.retries && p.name == message.name && p.replacements == message.replacements
+    };
+    task.publishes.iter().rev().find(same).map(|p| {
+        let trace_id = (p.is_root && build::is_root(message)).then_some(p.trace_id);
+        (p.sent, (p.span_id, trace_id))
+    })
 }
 
 /// The worker's name as its command line has it (`-n name@host`).

@@ -14,6 +14,7 @@ mod pool;
 mod process;
 mod publish;
 mod tags;
+mod timers;
 
 pub(crate) use attempt::{Attempt, Start, State};
 pub(crate) use engine::Engine;

@@ -140,15 +140,15 @@ impl Engine {
             self.stats.attempts_undelivered += 1;
             let message = message_of(task);
             let id = Arc::clone(&message.id);
-            return self.begin(Attempt::new(message, leader), &id);
+            let attempt = Box::new(Attempt::new(message, Arc::default(), leader));
+            return self.begin(attempt, &id);
         };
-        let again = Attempt {
+        let again = Box::new(Attempt {
             complete: true,
-            destination: first.destination.clone(),
             server: first.server.clone(),
             delivered: first.delivered,
-            ..Attempt::new(first.message.clone(), leader)
-        };
+            ..Attempt::new(first.message.clone(), Arc::clone(&first.destination), leader)
+        });
         let tag = (leader, Arc::clone(&first.message.delivery_tag));
         let id = Arc::clone(&first.message.id);
         let id = self.begin(again, &id);
@@ -285,183 +285,4 @@ fn message_of(task: &pool::Task<'_>) -> TaskMessage {
 }
 
 #[cfg(test)]
-mod tests {
-    use celeryscope_common::Header;
-
-    use super::*;
-    use crate::celery::{ResultMeta, ResultState, result::Exception};
-    use crate::pipeline::{Config, Output};
-    use crate::span::Span;
-    use crate::stream::Call;
-
-    const MAIN: u32 = 10;
-    /// Children, the second of which takes the place of the first.
-    const CHILDREN: [u32; 2] = [11, 12];
-    /// When the main process looks again after its children, at the latest, and has got around to it.
-    const LOOKS_AGAIN: u64 = 5300;
-
-    fn ms(ms: u64) -> Mono {
-        Mono(ms * 1_000_000)
-    }
-
-    fn call(pid: u32, at: u64) -> Call {
-        Call {
-            enter: ms(at),
-            exit: ms(at),
-            pid,
-            tid: pid,
-        }
-    }
-
-    fn process(engine: &mut Engine, kind: Kind, pid: u32, conn: u32, at: u64) {
-        engine.advance(ms(at));
-        let header = Header {
-            pid,
-            tid: pid,
-            conn: u64::from(conn),
-            enter: ms(at).0,
-            exit: ms(at).0,
-            ..Header::default()
-        };
-        engine.process_record(&Record::new(kind, header, &[]));
-    }
-
-    /// A child reads a job and accepts it.
-    fn taken(engine: &mut Engine, child: u32, at: u64) -> AttemptId {
-        engine.advance(ms(at));
-        let task = pool::Task {
-            job: 1,
-            name: "app.add",
-            id: "id-1",
-            retries: Some(0),
-            replacements: None,
-            root_id: None,
-            parent_id: None,
-            group: None,
-            eta: None,
-            expires: None,
-            traceparent: None,
-        };
-        engine.assigned(child, child, MAIN, &task, ms(at));
-        let id = engine.job(child, 1).unwrap();
-        engine.accepted(id, (child, child), ms(at));
-        id
-    }
-
-    /// The same by a new child, which is killed a second later.
-    fn taken_and_killed(engine: &mut Engine, child: u32, at: u64) {
-        process(engine, Kind::Fork, MAIN, child, at);
-        taken(engine, child, at);
-        process(engine, Kind::Exit, child, 0, at + 1000);
-    }
-
-    fn delivered() -> Engine {
-        let mut engine = Engine::new(Arc::new(Config::default()));
-        engine.advance(ms(1));
-        engine.process(MAIN).pool = Some(Pool::Prefork);
-        let message = TaskMessage {
-            id: Arc::from("id-1"),
-            name: Arc::from("app.add"),
-            delivery_tag: Arc::from("tag"),
-            ..TaskMessage::default()
-        };
-        engine.delivered(None, message, Arc::from("celery"), call(MAIN, 1));
-        engine
-    }
-
-    /// All spans.
-    fn finished(engine: &mut Engine) -> Vec<Span> {
-        engine.finish();
-        let span = |output| match output {
-            Output::Span(span) => Some(*span),
-            _ => None,
-        };
-        std::iter::from_fn(|| engine.poll()).filter_map(span).collect()
-    }
-
-    /// The main process stores that the child was lost; the spans after that.
-    fn explained(engine: &mut Engine, at: u64) -> Vec<Span> {
-        engine.advance(ms(at));
-        let meta = ResultMeta {
-            state: ResultState::Failure,
-            exception: Some(Exception {
-                class: "billiard.exceptions.WorkerLostError".to_owned(),
-                ..Exception::default()
-            }),
-        };
-        engine.result("id-1", meta, ms(at), call(MAIN, at));
-        finished(engine)
-    }
-
-    fn events(span: &Span) -> Vec<&str> {
-        span.events.iter().map(|event| event.name).collect()
-    }
-
-    /// Scenario: a child is killed; its main process looked for it a moment too soon, and stores the failure when it looks again.
-    /// Guarantees: the lost run shows that failure.
-    #[test]
-    fn a_loss_may_be_explained_late() {
-        let mut engine = delivered();
-        taken_and_killed(&mut engine, CHILDREN[0], 10);
-        let spans = explained(&mut engine, 1010 + LOOKS_AGAIN);
-        assert_eq!(spans.len(), 1);
-        assert_eq!(events(&spans[0]), ["delivered", "exception"]);
-    }
-
-    /// Scenario: the same, and the main process gives the job to another child when it looks again, which is killed as well.
-    /// Guarantees: two lost runs of one delivery; the failure is the last one's.
-    #[test]
-    fn a_job_may_be_given_away_late() {
-        let mut engine = delivered();
-        taken_and_killed(&mut engine, CHILDREN[0], 10);
-        taken_and_killed(&mut engine, CHILDREN[1], 1010 + LOOKS_AGAIN);
-        let mut spans = explained(&mut engine, 2100 + LOOKS_AGAIN);
-        spans.sort_by_key(|span| span.start);
-        let told: Vec<_> = spans.iter().map(events).collect();
-        assert_eq!(told, [vec!["delivered"], vec!["delivered", "exception"]]);
-        assert_eq!(engine.stats().attempts_undelivered, 0);
-    }
-
-    /// Scenario: a main process is killed that has written a job into a child's pipe; the child reads it, runs it and ends.
-    /// Guarantees: the run is one of the message that was delivered, and of the worker's service.
-    #[test]
-    fn what_is_in_a_pipe_outlives_the_main_process() {
-        let mut engine = delivered();
-        let name = ["service.name", "shop"]
-            .map(|text| [&(text.len() as u16).to_ne_bytes(), text.as_bytes()].concat());
-        let header = Header {
-            pid: MAIN,
-            conn: u64::from(MAIN),
-            ..Header::default()
-        };
-        engine.process_record(&Record::new(Kind::Process, header, &name.concat()));
-        process(&mut engine, Kind::Fork, MAIN, CHILDREN[0], 2);
-        engine.process(CHILDREN[0]);
-        process(&mut engine, Kind::Exit, MAIN, 0, 10);
-        let id = taken(&mut engine, CHILDREN[0], 20);
-        engine.process(CHILDREN[0]).job = None;
-        engine.ready(id, Outcome::Success, ms(30), ms(30));
-        process(&mut engine, Kind::Exit, CHILDREN[0], 0, 40);
-        engine.advance(ms(60_000));
-        let spans = finished(&mut engine);
-        assert_eq!(spans.len(), 1);
-        assert_eq!(events(&spans[0]), ["delivered"]);
-        assert_eq!(engine.stats().attempts_undelivered, 0);
-        assert_eq!(
-            spans[0].process.resource,
-            [("service.name".to_owned(), "shop".to_owned())]
-        );
-    }
-
-    /// Scenario: a main process is killed that holds a message and has given it to no child.
-    /// Guarantees: no run is made of it.
-    #[test]
-    fn what_is_in_no_pipe_goes_elsewhere() {
-        let mut engine = delivered();
-        process(&mut engine, Kind::Exit, MAIN, 0, 10);
-        engine.advance(ms(10_000));
-        assert_eq!(engine.held().attempts_held, 0);
-        assert_eq!(finished(&mut engine).len(), 0);
-        assert_eq!(engine.stats().attempts_unstarted, 1);
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! The processes that were heard of: who leads whom, and what each runs.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -13,6 +14,10 @@ use crate::time::Mono;
 /// One process.
 #[derive(Debug, Default)]
 pub(super) struct Proc {
+    /// Which; none at a place that is empty.
+    pid: Option<u32>,
+    /// It is among the forks as well: it was known when its parent was told of.
+    forked: bool,
     /// The process that leads its service: the main process for a pool child, else itself.
     pub(super) leader: u32,
     /// The leader's identity, once told.
@@ -93,10 +98,21 @@ impl Pool {
 /// The key under which user space tells a worker's pool; no attribute of the resource.
 const POOL_KEY: &str = "celery.pool";
 
+/// Processes whose place is remembered apart.
+const RECENT: usize = 64;
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Processes {
-    table: Bounded<u32, Proc>,
+    /// Places among `procs`.
+    table: Bounded<u32, usize>,
+    procs: Vec<Proc>,
+    /// Places that are empty.
+    free: Vec<usize>,
+    /// Places of those asked for last, which say nearly everything: a process is there if it says so itself.
+    recent: [Cell<usize>; RECENT],
+    /// At the places that there are not. Nothing refers to one.
+    nobody: Proc,
     /// Parents of forks that have not been heard of yet. Apart, because most never are and would push others out.
     forks: Bounded<u32, u32>,
 }
@@ -105,6 +121,10 @@ impl Processes {
     pub(super) fn new(cap: usize) -> Self {
         Self {
             table: Bounded::new(cap),
+            procs: Vec::new(),
+            free: Vec::new(),
+            recent: [const { Cell::new(0) }; RECENT],
+            nobody: Proc::default(),
             forks: Bounded::new(cap),
         }
     }
@@ -113,23 +133,64 @@ impl Processes {
     ///
     /// A fork without exec is led by whoever leads its parent, until told otherwise.
     pub(super) fn entry(&mut self, pid: u32) -> (&mut Proc, bool) {
-        let parent = self.forks.remove(&pid).and_then(|parent| self.table.get(&parent));
+        let (place, evicted) = match self.place(pid) {
+            Some(place) => (place, false),
+            None => self.add(pid),
+        };
+        let proc = self.procs.get_mut(place).unwrap_or(&mut self.nobody);
+        if std::mem::take(&mut proc.forked) {
+            self.forks.remove(&pid);
+        }
+        (proc, evicted)
+    }
+
+    /// Makes room for a process that is heard of for the first time, and tells whether another had to be forgotten for it.
+    fn add(&mut self, pid: u32) -> (usize, bool) {
+        let parent = self.forks.remove(&pid).and_then(|parent| self.get(parent));
         let (leader, info) = parent.map_or((pid, None), |proc| (proc.leader, proc.info.clone()));
-        let make = || Proc {
+        let new = Proc {
+            pid: Some(pid),
             leader,
             info,
             ..Proc::default()
         };
-        let (proc, evicted) = self.table.get_or_insert_with(pid, make);
-        (proc, evicted.is_some())
+        let place = self.free.pop().unwrap_or(self.procs.len());
+        match self.procs.get_mut(place) {
+            Some(empty) => *empty = new,
+            None => self.procs.push(new),
+        }
+        let evicted = self.table.insert(pid, place);
+        if let Some((_, old)) = evicted {
+            self.clear(old);
+        }
+        (place, evicted.is_some())
+    }
+
+    fn clear(&mut self, place: usize) {
+        if let Some(proc) = self.procs.get_mut(place) {
+            *proc = Proc::default();
+            self.free.push(place);
+        }
+    }
+
+    fn place(&self, pid: u32) -> Option<usize> {
+        let recent = self.recent.get(pid as usize % RECENT)?;
+        let proc = self.procs.get(recent.get());
+        if proc.is_some_and(|proc| proc.pid == Some(pid)) {
+            return Some(recent.get());
+        }
+        let place = *self.table.get(&pid)?;
+        recent.set(place);
+        Some(place)
     }
 
     pub(super) fn get(&self, pid: u32) -> Option<&Proc> {
-        self.table.get(&pid)
+        self.procs.get(self.place(pid)?)
     }
 
     pub(super) fn get_mut(&mut self, pid: u32) -> Option<&mut Proc> {
-        self.table.get_mut(&pid)
+        let place = self.place(pid)?;
+        self.procs.get_mut(place)
     }
 
     /// The pool of a worker, if known.
@@ -186,6 +247,9 @@ impl Processes {
 
     /// Tells whether another had to be forgotten for it.
     pub(super) fn fork(&mut self, parent: u32, child: u32) -> bool {
+        if let Some(proc) = self.get_mut(child) {
+            proc.forked = true;
+        }
         self.forks.insert(child, parent).is_some()
     }
 
@@ -199,6 +263,7 @@ impl Processes {
         self.forks.remove(&pid);
         if let Some(proc) = self.get_mut(pid) {
             *proc = Proc {
+                pid: Some(pid),
                 leader: pid,
                 ..Proc::default()
             };
@@ -206,7 +271,12 @@ impl Processes {
     }
 
     pub(super) fn exit(&mut self, pid: u32) {
-        self.table.remove(&pid);
+        if let Some(place) = self.table.remove(&pid) {
+            self.clear(place);
+        }
         self.forks.remove(&pid);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::attempt::{Attempt, AttemptId};
-use super::engine::{Due, Engine, KEPT_PER_TASK, Known};
+use super::engine::{Engine, KEPT_PER_TASK, Known};
+use super::timers::Due;
 use crate::broker::Server;
 use crate::celery::TaskMessage;
 use crate::span::build::{self, PublishFacts};
@@ -25,7 +26,7 @@ impl Engine {
         &mut self,
         key: (u64, u64),
         server: Option<Server>,
-        message: TaskMessage,
+        message: Box<TaskMessage>,
         destination: Arc<str>,
         first: Mono,
         call: Call,
@@ -52,45 +53,45 @@ impl Engine {
         let task = self.task(&message.id);
         let full = task.publishes.len() == KEPT_PER_TASK;
         if full {
-            task.publishes.pop_front();
+            task.publishes.remove(0);
         }
-        task.publishes.push_back(known);
+        task.publishes.push(known);
         self.stats.publishes_forgotten += u64::from(full);
         let weight = message.weight();
-        let facts = PublishFacts {
-            trace_id,
-            span_id,
-            message,
-            destination,
-            server,
-            parent,
-            links,
-            start: self.clock.wall_of(first),
-            first,
-            call,
-            process: self
-                .processes
-                .identity(self.processes.leader_of(call.pid), call.pid),
-        };
+        let leader = self.processes.leader_of(call.pid);
+        let process = self.processes.identity(leader, call.pid);
         let id = self.next_id();
         let due = call.exit + self.config.limits.publish_wait;
-        self.remind(due, Due::Publish(id));
+        self.timers.insert(due, Due::Publish(id));
         self.tokens.insert(key, id);
-        let publish = Publish {
-            facts,
+        // Put together where it stays.
+        let publish = Box::new(Publish {
+            facts: PublishFacts {
+                trace_id,
+                span_id,
+                message,
+                destination,
+                server,
+                parent,
+                links,
+                start: self.clock.wall_of(first),
+                first,
+                call,
+                process,
+            },
             key,
             due,
             weight,
-        };
+        });
         self.message_bytes = self.message_bytes.saturating_add(weight);
-        if let Some((old, publish)) = self.publishes.insert(id, Box::new(publish)) {
-            self.evict_publish(old, publish);
+        if let Some((old, publish)) = self.publishes.insert(id, publish) {
+            self.evict_publish(old, *publish);
         }
         self.limit_messages();
     }
 
     /// Puts out a publish that had to make room.
-    pub(super) fn evict_publish(&mut self, id: u64, publish: Box<Publish>) {
+    pub(super) fn evict_publish(&mut self, id: u64, publish: Publish) {
         self.stats.publishes_evicted += 1;
         self.tokens.remove(&publish.key);
         self.put_publish(id, publish, None);
@@ -101,19 +102,19 @@ impl Engine {
             return;
         };
         if let Some(publish) = self.publishes.remove(&id) {
-            self.put_publish(id, publish, answered);
+            self.put_publish(id, *publish, answered);
         }
     }
 
     pub(super) fn publish_due(&mut self, id: u64) {
         if let Some(publish) = self.publishes.remove(&id) {
             self.tokens.remove(&publish.key);
-            self.put_publish(id, publish, None);
+            self.put_publish(id, *publish, None);
         }
     }
 
-    fn put_publish(&mut self, id: u64, publish: Box<Publish>, answered: Option<Mono>) {
-        self.forget_due(publish.due, Due::Publish(id));
+    fn put_publish(&mut self, id: u64, publish: Publish, answered: Option<Mono>) {
+        self.timers.remove(publish.due, Due::Publish(id));
         self.message_bytes = self.message_bytes.saturating_sub(publish.weight);
         self.stats.publishes_unanswered += u64::from(answered.is_none());
         let span = build::publish(publish.facts, answered, &self.config);
@@ -203,7 +204,7 @@ impl Engine {
             let first = self
                 .tasks
                 .get(&*message.id)
-                .and_then(|t| t.publishes.front())
+                .and_then(|t| t.publishes.first())
                 .filter(|p| p.retries == 0);
             let (name, replacements) = first.map_or((&*message.name, message.replacements), |p| {
                 (&*p.name, p.replacements)

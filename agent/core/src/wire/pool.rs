@@ -6,7 +6,9 @@
 //!
 //! This is no unpickler: nothing is built or called, opcodes are only walked.
 
-use smallvec::SmallVec;
+mod pickle;
+
+use pickle::{Pickle, Token, Usual};
 
 /// Bytes of a TASK frame before its message type: PROTO, FRAME and the frame's length.
 const PREAMBLE: usize = 11;
@@ -84,13 +86,9 @@ pub fn parse(read: bool, head: &[u8]) -> Option<PoolFrame<'_>> {
     let [0x80, 4 | 5, 0x95, ..] = head else {
         return None;
     };
-    let mut pickle = Pickle {
-        rest: head.get(PREAMBLE..)?,
-        memo: SmallVec::new(),
-    };
-    let kind = match pickle.next()? {
-        Token::Int(kind) => kind,
-        _ => return None,
+    let mut pickle = Pickle::new(head.get(PREAMBLE..)?);
+    let Token::Int(kind) = pickle.next()? else {
+        return None;
     };
     match (read, kind) {
         (true, 2) => task(&mut pickle).map(PoolFrame::Task),
@@ -106,6 +104,18 @@ pub fn parse(read: bool, head: &[u8]) -> Option<PoolFrame<'_>> {
 
 /// `(job, None` at the start of the payload tuple.
 fn job(pickle: &mut Pickle<'_>) -> Option<u32> {
+    // As it is written nearly always.
+    let (job, rest) = match pickle.rest {
+        [b'(', b'K', job, b'N', rest @ ..] => (i32::from(*job), rest),
+        [b'(', b'M', low, high, b'N', rest @ ..] => (i32::from(u16::from_le_bytes([*low, *high])), rest),
+        [b'(', b'J', a, b, c, d, b'N', rest @ ..] => (i32::from_le_bytes([*a, *b, *c, *d]), rest),
+        _ => return any_job(pickle),
+    };
+    pickle.rest = rest;
+    u32::try_from(job).ok()
+}
+
+fn any_job(pickle: &mut Pickle<'_>) -> Option<u32> {
     pickle.expect(&Token::Mark)?;
     let Token::Int(job) = pickle.next()? else {
         return None;
@@ -117,14 +127,9 @@ fn job(pickle: &mut Pickle<'_>) -> Option<u32> {
 /// `(job, None, fast_trace_task, (name, id, {headers…}, …), kwargs)`.
 fn task<'a>(pickle: &mut Pickle<'a>) -> Option<Task<'a>> {
     let job = job(pickle)?;
-    let Token::Str(b"celery.app.trace") = pickle.next()? else {
-        return None;
-    };
-    let Token::Str(_function) = pickle.next()? else {
-        return None;
-    };
-    pickle.expect(&Token::Global)?;
-    pickle.expect(&Token::Mark)?;
+    if !pickle.steps_over(TRACER, &[Some(TRACER_MODULE), Some(TRACER_NAME), None]) {
+        tracer(pickle)?;
+    }
     let (Token::Str(name), Token::Str(id)) = (pickle.next()?, pickle.next()?) else {
         return None;
     };
@@ -134,14 +139,18 @@ fn task<'a>(pickle: &mut Pickle<'a>) -> Option<Task<'a>> {
         id: utf8(id)?,
         ..Task::default()
     };
-    pickle.expect(&Token::Dict)?;
-    pickle.expect(&Token::Mark)?;
+    if !pickle.steps_over(b"}\x94(", &[None]) {
+        pickle.expect(&Token::Dict)?;
+        pickle.expect(&Token::Mark)?;
+    }
     // Keys and values alternate at the dict's own level; nested values are stepped over.
     loop {
-        match pickle.usual() {
-            Some(Usual::Plain) => task.retries = Some(0),
-            Some(Usual::Ordinary) => task.replacements = Some(0),
-            Some(Usual::Names) | None => {}
+        while let Some(usual) = pickle.usual() {
+            match usual {
+                Usual::Plain => task.retries = Some(0),
+                Usual::Ordinary => task.replacements = Some(0),
+                Usual::Names => {}
+            }
         }
         let Some(Token::Str(key)) = pickle.next() else {
             break;
@@ -177,6 +186,15 @@ fn task<'a>(pickle: &mut Pickle<'a>) -> Option<Task<'a>> {
     Some(task)
 }
 
+/// What the job calls: a function of Celery's, whatever its name.
+fn tracer(pickle: &mut Pickle<'_>) -> Option<()> {
+    let (Token::Str(TRACER_MODULE), Token::Str(_)) = (pickle.next()?, pickle.next()?) else {
+        return None;
+    };
+    pickle.expect(&Token::Global)?;
+    pickle.expect(&Token::Mark)
+}
+
 fn utf8(text: &[u8]) -> Option<&str> {
     std::str::from_utf8(text).ok()
 }
@@ -184,6 +202,12 @@ fn utf8(text: &[u8]) -> Option<&str> {
 /// `(job, None, (ok, (0, repr, runtime) | (1, ExceptionInfo, None)), fd)`.
 fn ready<'a>(pickle: &mut Pickle<'a>) -> Option<PoolFrame<'a>> {
     let job = job(pickle)?;
+    if let [0x88, b'K', 0, ..] = pickle.rest {
+        return Some(PoolFrame::Ready {
+            job,
+            outcome: Outcome::Success,
+        });
+    }
     let worked = match pickle.next()? {
         Token::Bool(worked) => worked,
         _ => return None,
@@ -222,254 +246,10 @@ fn exception<'a>(pickle: &mut Pickle<'a>) -> Option<(&'a str, &'a str)> {
     }
 }
 
-/// Headers that follow each other and nearly always say the same.
-#[derive(Clone, Copy)]
-enum Usual {
-    /// `lang` to `id`, which are not read.
-    Names,
-    /// `shadow` to `timelimit`, of a task that is to run at once, by itself, for the first time.
-    Plain,
-    /// `ignore_result` to `stamps`, of one without anything special.
-    Ordinary,
-}
-
-/// How they are written, and how many of the things in them may be referred to later; nobody does.
-const USUAL: [(Usual, &[u8], usize); 3] = [
-    (
-        Usual::Names,
-        b"\x8c\x04lang\x94\x8c\x02py\x94\x8c\x04task\x94h\x03\x8c\x02id\x94h\x04",
-        4,
-    ),
-    (
-        Usual::Plain,
-        b"\x8c\x06shadow\x94N\x8c\x03eta\x94N\x8c\x07expires\x94N\x8c\x05group\x94N\x8c\x0bgroup_index\x94N\
-          \x8c\x07retries\x94K\x00\x8c\ttimelimit\x94]\x94(NNe",
-        8,
-    ),
-    (
-        Usual::Ordinary,
-        b"\x8c\rignore_result\x94\x89\x8c\x15replaced_task_nesting\x94K\x00\x8c\x0fstamped_headers\x94N\
-          \x8c\x06stamps\x94}\x94",
-        5,
-    ),
-];
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Token<'a> {
-    /// Text, not looked at.
-    Str(&'a [u8]),
-    Int(i64),
-    Bool(bool),
-    None,
-    Mark,
-    Dict,
-    List,
-    Global,
-    /// SETITEMS or APPENDS: closes the latest mark.
-    Fill,
-    /// Anything else that stands for a value or builds one.
-    Other,
-}
-
-/// A walk over pickle opcodes (CPython `Lib/pickletools.py`), protocol 4 and 5, remembering memoized strings.
-struct Pickle<'a> {
-    rest: &'a [u8],
-    memo: SmallVec<[Option<&'a [u8]>; 64]>,
-}
-
-impl<'a> Pickle<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(n)?;
-        self.rest = rest;
-        Some(taken)
-    }
-
-    /// Steps over headers that say what they usually say.
-    fn usual(&mut self) -> Option<Usual> {
-        let (usual, written, memoized) = USUAL
-            .iter()
-            .find(|(_, written, _)| self.rest.starts_with(written))?;
-        self.take(written.len())?;
-        let memo = self.memo.len().saturating_add(*memoized);
-        self.memo.resize(memo, None);
-        Some(*usual)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take(1)?.first().copied()
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
-    }
-
-    fn text(&mut self, n: usize) -> Option<Token<'a>> {
-        let text = self.take(n)?;
-        // MEMOIZE follows at once where the string may be referred to again.
-        if self.rest.first() == Some(&0x94) {
-            self.take(1)?;
-            self.memo.push(Some(text));
-        }
-        Some(Token::Str(text))
-    }
-
-    fn recall(&self, index: usize) -> Token<'a> {
-        self.memo
-            .get(index)
-            .copied()
-            .flatten()
-            .map_or(Token::Other, Token::Str)
-    }
-
-    /// The next token; `None` at the end, at an unknown opcode or at one that is cut.
-    fn next(&mut self) -> Option<Token<'a>> {
-        loop {
-            return Some(match self.byte()? {
-                // MEMOIZE of something that is not a string.
-                0x94 => {
-                    self.memo.push(None);
-                    continue;
-                }
-                0x95 => {
-                    self.take(8)?;
-                    continue;
-                }
-                0x8c => {
-                    let n = self.byte()?;
-                    return self.text(usize::from(n));
-                }
-                0x58 => {
-                    let n = self.u32()?;
-                    return self.text(usize::try_from(n).ok()?);
-                }
-                0x68 => {
-                    let index = self.byte()?;
-                    self.recall(usize::from(index))
-                }
-                0x6a => {
-                    let index = self.u32()?;
-                    self.recall(usize::try_from(index).ok()?)
-                }
-                0x4b => Token::Int(i64::from(self.byte()?)),
-                0x4d => Token::Int(i64::from(u16::from_le_bytes(self.take(2)?.try_into().ok()?))),
-                0x4a => Token::Int(i64::from(i32::from_le_bytes(self.take(4)?.try_into().ok()?))),
-                0x4e => Token::None,
-                0x88 => Token::Bool(true),
-                0x89 => Token::Bool(false),
-                0x28 => Token::Mark,
-                0x7d => Token::Dict,
-                0x5d => Token::List,
-                0x93 => Token::Global,
-                0x75 | 0x65 => Token::Fill,
-                0x47 => {
-                    self.take(8)?;
-                    Token::Other
-                }
-                // SHORT_BINBYTES, LONG1
-                0x43 | 0x8a => {
-                    let n = self.byte()?;
-                    self.take(usize::from(n))?;
-                    Token::Other
-                }
-                // EMPTY_TUPLE, TUPLE1..3, TUPLE, NEWOBJ, REDUCE, BUILD, APPEND, SETITEM
-                0x29 | 0x85 | 0x86 | 0x87 | 0x74 | 0x81 | 0x52 | 0x62 | 0x61 | 0x73 => Token::Other,
-                _ => return None,
-            });
-        }
-    }
-
-    fn expect(&mut self, want: &Token<'_>) -> Option<()> {
-        (self.next()? == *want).then_some(())
-    }
-
-    /// Steps over what fills a list or dict that was just opened; an empty one has nothing to step over.
-    fn skip_filling(&mut self) -> Option<()> {
-        if self.rest.first() == Some(&0x94) {
-            self.take(1)?;
-            self.memo.push(None);
-        }
-        if self.rest.first() != Some(&0x28) {
-            return Some(());
-        }
-        let mut open = 0u32;
-        loop {
-            match self.next()? {
-                Token::Mark => open = open.saturating_add(1),
-                Token::Fill if open <= 1 => return Some(()),
-                Token::Fill => open = open.saturating_sub(1),
-                _ => {}
-            }
-        }
-    }
-}
+/// What a job calls, as it is written nearly always; what is told of later may refer to the names.
+const TRACER: &[u8] = b"\x8c\x10celery.app.trace\x94\x8c\x0ffast_trace_task\x94\x93\x94(";
+const TRACER_MODULE: &[u8] = b"celery.app.trace";
+const TRACER_NAME: &[u8] = b"fast_trace_task";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A TASK frame as billiard 4.3 wrote it (Python 3.11), cut at 512 bytes.
-    const TASK: &[u8] = include_bytes!("../../tests/data/pool-task.bin");
-    /// A failed READY frame, cut at 128 bytes.
-    const RAISED: &[u8] = include_bytes!("../../tests/data/pool-ready-raised.bin");
-    const ACK: &[u8] =
-        b"\x80\x04\x95\x18\0\0\0\0\0\0\0\x4b\0\x28\x4b\x07\x4e\x47\x40\x94\x1c\x5d\xb1\xd1\xa7\x5b\x4d\x31\x30\x4e\x74\x94\x86\x94.";
-
-    /// Scenario: recorded frames of each kind.
-    /// Guarantees: job, name, ids, retries and exception class are read.
-    #[test]
-    fn recorded_frames() {
-        let Some(PoolFrame::Task(task)) = parse(true, TASK) else {
-            panic!("no task")
-        };
-        assert_eq!(task.name, "capapp.boom");
-        assert_eq!(task.id.len(), 36);
-        assert_eq!((task.retries, task.parent_id), (Some(0), Some(None)));
-        assert_eq!(task.root_id, Some(Some(task.id)));
-        assert_eq!(parse(false, ACK), Some(PoolFrame::Ack { job: 7 }));
-        let Some(PoolFrame::Ready { outcome, .. }) = parse(false, RAISED) else {
-            panic!("no ready")
-        };
-        assert_eq!(
-            outcome,
-            Outcome::Raised {
-                module: "builtins",
-                class: "ValueError"
-            }
-        );
-    }
-
-    /// Scenario: the same frames cut at every byte, and with every byte changed.
-    /// Guarantees: no panic; what a cut frame tells is a part of what the whole one tells.
-    #[test]
-    fn cut_and_broken_frames() {
-        for (read, whole) in [(true, TASK), (false, RAISED), (false, ACK)] {
-            for cut in 0..whole.len() {
-                let part = parse(read, &whole[..cut]);
-                if let (Some(PoolFrame::Task(part)), Some(PoolFrame::Task(task))) = (part, parse(read, whole))
-                {
-                    assert_eq!((part.id, part.name), (task.id, task.name));
-                    assert!(part.retries.is_none() || part.retries == task.retries);
-                    assert!(part.root_id.is_none() || part.root_id == task.root_id);
-                }
-                let mut broken = whole.to_vec();
-                for value in [0, 0x28, 0x58, 0x8c, 0xff] {
-                    broken[cut] = value;
-                    let _ = parse(read, &broken);
-                }
-            }
-        }
-    }
-
-    /// Scenario: the right bytes in the wrong direction, and text that only looks alike.
-    /// Guarantees: not a frame.
-    #[test]
-    fn not_a_frame() {
-        assert_eq!(parse(false, TASK), None);
-        assert_eq!(parse(true, ACK), None);
-        assert_eq!(parse(true, b""), None);
-        assert_eq!(
-            parse(true, b"\x80\x05\x95........K\x02(K\0Ncelery.app.trace"),
-            None
-        );
-    }
-}
+mod tests;
