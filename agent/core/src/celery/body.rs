@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
+use super::document::Form;
 use super::json::{NotThat, Reader};
 
 /// A message body as it stands in the envelope.
@@ -82,18 +83,81 @@ impl<'a> Body<'a> {
     }
 }
 
-/// What a body ends with where the task is no part of a workflow.
-const NO_WORKFLOW: &[u8] = br#"{"callbacks": null, "errbacks": null, "chain": null, "chord": null}"#;
+/// What a protocol 2 body in JSON ends with where the task is no part of a workflow.
+const NO_WORKFLOW: &[u8; 68] = br#"{"callbacks": null, "errbacks": null, "chain": null, "chord": null}]"#;
+
+/// The same in base64: how many of its bytes are encoded together with those before, and the rest.
+const NO_WORKFLOW_ENCODED: [(usize, &str); 3] = [
+    (
+        2,
+        "Y2FsbGJhY2tzIjogbnVsbCwgImVycmJhY2tzIjogbnVsbCwgImNoYWluIjogbnVsbCwgImNob3JkIjogbnVsbH1d",
+    ),
+    (
+        1,
+        "ImNhbGxiYWNrcyI6IG51bGwsICJlcnJiYWNrcyI6IG51bGwsICJjaGFpbiI6IG51bGwsICJjaG9yZCI6IG51bGx9XQ==",
+    ),
+    (
+        0,
+        "eyJjYWxsYmFja3MiOiBudWxsLCAiZXJyYmFja3MiOiBudWxsLCAiY2hhaW4iOiBudWxsLCAiY2hvcmQiOiBudWxsfV0=",
+    ),
+];
+
+/// Bytes of arguments that are decoded without what follows them.
+const FEW: usize = 96;
+
+impl Body<'_> {
+    /// Positional and keyword arguments of a protocol 2 body.
+    #[must_use]
+    pub fn arguments(&self, form: Form<'_>) -> Option<(u64, u64)> {
+        if self.base64
+            && form.is_json()
+            && let Some(counts) = self.few_arguments()
+        {
+            return Some(counts);
+        }
+        count_arguments(&form.json(&self.decoded()?)?)
+    }
+
+    /// The same where the task is no part of a workflow: most of the body is then known.
+    fn few_arguments(&self) -> Option<(u64, u64)> {
+        let ending = |(shared, encoded): &(usize, &str)| Some((*shared, self.text.strip_suffix(encoded)?));
+        let (shared, before) = NO_WORKFLOW_ENCODED.iter().find_map(ending)?;
+        // Padding stands only at the end of it all.
+        if before.ends_with('=') || self.cut.is_some() {
+            return None;
+        }
+        let mut bytes = [0; FEW];
+        let len = STANDARD.decode_slice(before, &mut bytes).ok()?;
+        before_no_workflow(bytes.get(..len)?.strip_suffix(NO_WORKFLOW.get(..shared)?)?)
+    }
+}
 
 /// Positional and keyword arguments of a protocol 2 body in JSON.
 #[must_use]
 pub fn count_arguments(json: &[u8]) -> Option<(u64, u64)> {
+    json.strip_suffix(NO_WORKFLOW)
+        .and_then(before_no_workflow)
+        .or_else(|| all_arguments(json))
+}
+
+/// The same of what stands before [`NO_WORKFLOW`], as Python writes it.
+fn before_no_workflow(json: &[u8]) -> Option<(u64, u64)> {
+    let mut reader = Reader::of(json.strip_prefix(b"[")?.strip_suffix(b", ")?).ok()?;
+    let args = reader.count().ok()?;
+    if !reader.passes(b", ") {
+        return None;
+    }
+    let kwargs = reader.count().ok()?;
+    reader.end().ok()?;
+    Some((args, kwargs))
+}
+
+fn all_arguments(json: &[u8]) -> Option<(u64, u64)> {
     let mut reader = Reader::of(json).ok()?;
     let mut counts = SmallVec::<[u64; 3]>::new();
     let count = |part: &mut Reader<'_>| {
         counts.push(match counts.len() {
             0 | 1 => part.count()?,
-            2 if part.passes(NO_WORKFLOW) => 0,
             2 => part.skip().map(|()| 0)?,
             _ => return Err(NotThat),
         });

@@ -7,10 +7,9 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
-
 use super::headers::Headers;
-use super::json::{Expected, NotThat, Reader, object};
+pub use super::json::Text;
+use super::json::{Expected, NotThat, Reader};
 
 /// A decoded envelope. Strings borrow from it where JSON allows.
 #[derive(Debug, Default)]
@@ -24,10 +23,6 @@ pub struct Envelope<'a> {
     /// Delivery properties.
     pub properties: Properties<'a>,
 }
-
-/// A JSON string, borrowed where it has no escapes.
-#[derive(Debug, Default, Deserialize, Clone)]
-pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// `properties` of an envelope.
 #[derive(Debug, Default)]
@@ -157,18 +152,46 @@ impl<'a> Envelope<'a> {
 
     fn read(json: &'a [u8]) -> Result<Self, NotThat> {
         let mut envelope = Self::default();
-        object(json, Self::MEMBERS, |member, value| {
+        let mut reader = Reader::of(json)?;
+        let begun = envelope.usual(&mut reader)?;
+        reader.members(begun, Self::MEMBERS, |member, value| {
             match member {
                 Member::Body => envelope.body = value.string()?,
                 Member::ContentEncoding => value.skip()?,
                 Member::ContentType => envelope.content_type = value.text()?,
-                Member::Headers if value.null()? => envelope.headers = None,
-                Member::Headers => Headers::read(value, envelope.headers.insert(Headers::default()))?,
+                Member::Headers => envelope.headers(value)?,
                 Member::Properties => envelope.properties.read(value)?,
             }
             Ok(())
         })?;
+        reader.end()?;
         Ok(envelope)
+    }
+
+    /// Members that are what they nearly always are, as far as that goes; says whether there are any.
+    fn usual(&mut self, json: &mut Reader<'a>) -> Result<bool, NotThat> {
+        let Some(body) = json.after(br#"{"body": ""#) else {
+            return Ok(false);
+        };
+        self.body = body;
+        if json.passes(br#", "content-encoding": "utf-8", "content-type": "application/json""#) {
+            self.content_type = Some(Text::plain("application/json"));
+            if json.passes(br#", "headers": "#) {
+                self.headers(json)?;
+                if json.passes(br#", "properties": "#) {
+                    self.properties.read(json)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn headers(&mut self, json: &mut Reader<'a>) -> Result<(), NotThat> {
+        self.headers = None;
+        if !json.null()? {
+            Headers::read(json, self.headers.insert(Headers::default()))?;
+        }
+        Ok(())
     }
 }
 
@@ -197,7 +220,8 @@ impl<'a> Properties<'a> {
 
     fn read(&mut self, json: &mut Reader<'a>) -> Result<(), NotThat> {
         *self = Self::default();
-        json.members(Self::MEMBERS, |property, value| {
+        let begun = self.usual(json)?;
+        json.members(begun, Self::MEMBERS, |property, value| {
             match property {
                 Property::CorrelationId => self.correlation_id = value.text()?,
                 Property::ReplyTo => self.reply_to = value.text()?,
@@ -210,6 +234,30 @@ impl<'a> Properties<'a> {
             }
             Ok(())
         })
+    }
+
+    /// As [`Envelope::usual`].
+    fn usual(&mut self, json: &mut Reader<'a>) -> Result<bool, NotThat> {
+        let Some(correlation_id) = json.after(br#"{"correlation_id": ""#) else {
+            return Ok(false);
+        };
+        self.correlation_id = Some(correlation_id);
+        let Some(reply_to) = json.after(br#", "reply_to": ""#) else {
+            return Ok(true);
+        };
+        self.reply_to = Some(reply_to);
+        if json.passes(br#", "delivery_mode": 2, "delivery_info": "#) {
+            if !json.null()? {
+                self.delivery_info.read(json)?;
+            }
+            if let Some(tag) = json.after(br#", "priority": 0, "body_encoding": "base64", "delivery_tag": ""#)
+            {
+                self.priority = Some(0);
+                self.body_encoding = Some(Text::plain("base64"));
+                self.delivery_tag = Some(tag);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -230,7 +278,13 @@ impl<'a> DeliveryInfo<'a> {
 
     fn read(&mut self, json: &mut Reader<'a>) -> Result<(), NotThat> {
         *self = Self::default();
-        json.members(Self::MEMBERS, |member, value| {
+        let mut begun = false;
+        if let Some(exchange) = json.after(br#"{"exchange": ""#) {
+            begun = true;
+            self.exchange = Some(exchange);
+            self.routing_key = json.after(br#", "routing_key": ""#);
+        }
+        json.members(begun, Self::MEMBERS, |member, value| {
             match member {
                 Delivery::Exchange => self.exchange = value.text()?,
                 Delivery::RoutingKey => self.routing_key = value.text()?,
@@ -259,14 +313,6 @@ fn closing_quote(text: &[u8]) -> Option<usize> {
     }
 }
 
-impl<'a> Text<'a> {
-    /// The string.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,8 +327,8 @@ mod tests {
         let len = (head.len() + 1000 + TAIL.len()) as u64;
         let joined = Contiguous::with_hole(head, TAIL.as_bytes(), len).unwrap();
         let envelope = joined.envelope().unwrap();
-        assert_eq!(envelope.headers.unwrap().id.unwrap().as_str(), "1");
-        assert_eq!(envelope.properties.delivery_tag.unwrap().as_str(), "d");
+        assert_eq!(envelope.headers.unwrap().id.unwrap().get(), "1");
+        assert_eq!(envelope.properties.delivery_tag.unwrap().get(), "d");
         assert_eq!(joined.cut_body(), Some(8 + 1000 + 4));
     }
 
@@ -310,7 +356,7 @@ mod tests {
         let tail = br#"a\"b\\", "headers": {"id": "2"}}"#;
         let joined = Contiguous::with_hole(br#"{"body": "x"#, tail, 500).unwrap();
         let headers = joined.envelope().unwrap().headers.unwrap();
-        assert_eq!(headers.id.unwrap().as_str(), "2");
+        assert_eq!(headers.id.unwrap().get(), "2");
     }
 
     /// Scenario: JSON that is no envelope, or not JSON.

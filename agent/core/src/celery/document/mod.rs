@@ -54,6 +54,12 @@ impl Serializer {
 }
 
 impl Form<'_> {
+    /// Whether it is JSON as it stands.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.compression.is_none() && matches!(self.content_type, None | Some("" | "application/json"))
+    }
+
     /// The document as JSON; `None` where its form is not known, or it is too large, or not what it is said to be.
     #[must_use]
     pub fn json<'b>(&self, bytes: &'b [u8]) -> Option<Cow<'b, [u8]>> {

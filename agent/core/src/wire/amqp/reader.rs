@@ -34,10 +34,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Steps over what comes next, if it is this.
-    pub(super) fn passes(&mut self, usual: &[u8]) -> bool {
-        let rest = self.rest.strip_prefix(usual);
-        self.rest = rest.unwrap_or(self.rest);
-        rest.is_some()
+    #[inline]
+    pub(super) fn passes<const N: usize>(&mut self, usual: &[u8; N]) -> bool {
+        match self.rest.split_first_chunk() {
+            Some((first, rest)) if first == usual => {
+                self.rest = rest;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Bytes that are left.

@@ -50,14 +50,6 @@ impl<'a> Field<'a> {
     }
 }
 
-/// What stands in a table.
-pub(crate) enum Entry<'a> {
-    /// Fields that are known, the one of this number.
-    Usual(usize),
-    /// Any other: name, value, and the text that it is.
-    Field(&'a str, Field<'a>, Option<&'a str>),
-}
-
 /// A table's fields.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Table<'a> {
@@ -74,45 +66,67 @@ impl<'a> Table<'a> {
 
     /// Names and values in order, up to the first that is broken.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, Field<'a>)> + use<'a> {
-        self.entries(&[]).filter_map(|entry| match entry {
-            Entry::Usual(_) => None,
-            Entry::Field(name, field, _) => Some((name, field)),
-        })
+        self.texts().map(|(name, field, _)| (name, field)).fuse()
     }
 
-    /// The same, and of each value the text that it is. Fields that follow each other as one of `usual` has them are one entry.
-    pub(crate) fn entries(
-        &self,
-        usual: &'static [&'static [u8]],
-    ) -> impl Iterator<Item = Entry<'a>> + use<'a> {
-        let mut reader = Reader::new(self.bytes);
-        // Nearly all tables are UTF-8, the lengths in them too: then none of their texts has to be looked at by itself.
-        let text = std::str::from_utf8(self.bytes).ok();
-        let end = self.bytes.len();
-        let depth = self.depth;
-        std::iter::from_fn(move || {
-            if let Some(known) = usual.iter().position(|usual| reader.passes(usual)) {
-                return Some(Entry::Usual(known));
-            }
-            let name = match text {
-                Some(text) => {
-                    let name = reader.short_bytes()?;
-                    let begin = end.checked_sub(reader.left())?.checked_sub(name.len())?;
-                    text.get(begin..begin.checked_add(name.len())?)?
-                }
-                None => reader.short_string()?,
-            };
-            let field = field(&mut reader, depth)?;
-            let value = match (&field, text) {
-                (Field::Bytes(bytes), Some(text)) => {
-                    let begin = end.checked_sub(reader.left())?.checked_sub(bytes.len())?;
-                    text.get(begin..begin.checked_add(bytes.len())?)
-                }
-                (field, _) => field.text(),
-            };
-            Some(Entry::Field(name, field, value))
-        })
-        .fuse()
+    /// The same, and of each value the text that it is.
+    pub(crate) fn texts(&self) -> Texts<'a> {
+        Texts {
+            reader: Reader::new(self.bytes),
+            text: simdutf8::basic::from_utf8(self.bytes).ok(),
+            depth: self.depth,
+        }
+    }
+}
+
+/// Within a table: gives its fields until one is broken.
+pub(crate) struct Texts<'a> {
+    reader: Reader<'a>,
+    /// The whole table. Nearly all are UTF-8, the lengths in them too: then none of their texts has to be looked at by itself.
+    text: Option<&'a str>,
+    depth: usize,
+}
+
+impl<'a> Texts<'a> {
+    /// Steps over what comes next, if it is this.
+    pub(crate) fn passes<const N: usize>(&mut self, usual: &[u8; N]) -> bool {
+        self.reader.passes(usual)
+    }
+
+    /// Steps over `usual`, which ends with the type of a string, and over that string, if both are there.
+    pub(crate) fn after<const N: usize>(&mut self, usual: &[u8; N]) -> Option<&'a str> {
+        let mut reader = self.reader;
+        if !reader.passes(usual) {
+            return None;
+        }
+        let bytes = reader.long_bytes()?;
+        let text = self.text_of(bytes, &reader)?;
+        self.reader = reader;
+        Some(text)
+    }
+
+    /// These bytes as text; `reader` is behind them.
+    fn text_of(&self, bytes: &'a [u8], reader: &Reader<'a>) -> Option<&'a str> {
+        let Some(text) = self.text else {
+            return std::str::from_utf8(bytes).ok();
+        };
+        let end = text.len().checked_sub(reader.left())?;
+        text.get(end.checked_sub(bytes.len())?..end)
+    }
+}
+
+impl<'a> Iterator for Texts<'a> {
+    type Item = (&'a str, Field<'a>, Option<&'a str>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let name = self.reader.short_bytes()?;
+        let name = self.text_of(name, &self.reader)?;
+        let field = field(&mut self.reader, self.depth)?;
+        let text = match field {
+            Field::Bytes(bytes) => self.text_of(bytes, &self.reader),
+            _ => None,
+        };
+        Some((name, field, text))
     }
 }
 

@@ -1,0 +1,96 @@
+//! What nearly always stands there, byte for byte: passed at once, with the strings between.
+
+use super::{Reader, Text};
+
+/// A string up to this length is looked through without a search's start-up.
+const SHORT: usize = 40;
+/// Bytes of a uuid.
+const UUID: usize = 36;
+
+impl<'a> Reader<'a> {
+    /// Steps over what comes next, if it is this.
+    #[inline]
+    pub(in super::super) fn passes<const N: usize>(&mut self, usual: &[u8; N]) -> bool {
+        let passes = self.rest().first_chunk() == Some(usual);
+        self.at += if passes { N } else { 0 };
+        passes
+    }
+
+    /// Steps over `usual`, of which the last byte opens a string, and over that string, if both are there and it has no escapes.
+    #[inline]
+    pub(in super::super) fn after<const N: usize>(&mut self, usual: &[u8; N]) -> Option<Text<'a>> {
+        let rest = self.rest();
+        if rest.first_chunk() != Some(usual) {
+            return None;
+        }
+        self.plain(self.at + N)
+    }
+
+    /// The same of a member that may be null instead: `usual` has no opening quote.
+    #[inline]
+    pub(in super::super) fn after_or_null<const N: usize>(
+        &mut self,
+        usual: &[u8; N],
+    ) -> Option<Option<Text<'a>>> {
+        let (begin, value) = self.rest().split_first_chunk()?;
+        if begin != usual {
+            return None;
+        }
+        if value.starts_with(b"null") {
+            self.at += N + 4;
+            return Some(None);
+        }
+        if value.first() != Some(&b'"') {
+            return None;
+        }
+        self.plain(self.at + N + 1).map(Some)
+    }
+
+    /// The string without escapes whose first byte is there, with its closing quote.
+    fn plain(&mut self, begin: usize) -> Option<Text<'a>> {
+        let text = self.json.as_bytes().get(begin..)?;
+        let end = begin + if is_uuid_long(text) { UUID } else { stop(text)? };
+        if self.json.as_bytes().get(end) != Some(&b'"') {
+            return None;
+        }
+        self.at = end + 1;
+        Some(Text::plain(self.json.get(begin..end)?))
+    }
+}
+
+/// Whether the first quote or backslash is where it is behind a uuid.
+fn is_uuid_long(text: &[u8]) -> bool {
+    const EDGE: usize = 16;
+    let Some((uuid, [b'"', ..])) = text.split_first_chunk::<UUID>() else {
+        return false;
+    };
+    let stops = |part: Option<&[u8; EDGE]>| {
+        part.is_none_or(|part| {
+            let stop = |byte: &u8| u8::from(*byte == b'"') | u8::from(*byte == b'\\');
+            part.iter().fold(0, |any, byte| any | stop(byte)) != 0
+        })
+    };
+    let middle = uuid.get(EDGE..).and_then(<[u8]>::first_chunk);
+    !(stops(uuid.first_chunk()) | stops(middle) | stops(uuid.last_chunk()))
+}
+
+/// Where the first quote or backslash is.
+pub(super) fn stop(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const QUOTES: u64 = u64::from_le_bytes([b'"'; 8]);
+    const BACKSLASHES: u64 = u64::from_le_bytes([b'\\'; 8]);
+    // A byte that is zero borrows; the lowest that did is one that was.
+    let zeros = |eight: u64| eight.wrapping_sub(ONES) & !eight & (ONES << 7);
+    // Nearly all are short: to start a search would cost more than to find their end.
+    let (eights, _) = text.as_chunks::<8>();
+    let mut at = 0;
+    for eight in eights.iter().take(SHORT / 8) {
+        let eight = u64::from_le_bytes(*eight);
+        let found = zeros(eight ^ QUOTES) | zeros(eight ^ BACKSLASHES);
+        if found != 0 {
+            return Some(at + (found.trailing_zeros() / 8) as usize);
+        }
+        at += 8;
+    }
+    Some(at + memchr::memchr2(b'"', b'\\', text.get(at..)?)?)
+}
