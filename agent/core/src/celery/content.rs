@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use super::body::{Body, count_arguments};
 use super::document::Form;
-use super::envelope::{Contiguous, Properties, Text};
+use super::envelope::{Contiguous, Envelope, Properties, Text};
 use super::event::{self, TaskEvent};
 use super::headers::Headers;
-use super::json::NotThat;
 use super::legacy;
 use super::message::{Rare, TaskMessage};
 use super::result::ResultMeta;
@@ -47,9 +46,10 @@ pub enum Content {
 /// Reads what an envelope of `envelope_size` bytes holds. Argument representations are kept only when `keep_args`.
 #[must_use]
 pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool, share: Share<'_>) -> Content {
-    let Ok(envelope) = captured.envelope() else {
+    let mut envelope = Envelope::default();
+    if captured.read(&mut envelope).is_err() {
         return Content::Malformed;
-    };
+    }
     let Some(headers) = &envelope.headers else {
         return Content::Other;
     };
@@ -102,11 +102,12 @@ pub fn read_amqp(
     keep_args: bool,
     share: Share<'_>,
 ) -> Content {
-    let headers = match header.headers.map(|table| Headers::of_table(&table)) {
-        Some(Ok(headers)) => headers,
-        Some(Err(NotThat)) => return Content::Malformed,
-        None => Headers::default(),
-    };
+    let mut headers = Headers::default();
+    if let Some(table) = header.headers
+        && Headers::read_table(&table, &mut headers).is_err()
+    {
+        return Content::Malformed;
+    }
     let compression = headers.compression.map(Text::get);
     let form = Form {
         content_type: header.content_type,
@@ -230,20 +231,23 @@ fn protocol_2(
 }
 
 fn rare(headers: &Headers<'_>, name: &str, keep_args: bool) -> Option<Box<Rare>> {
+    let stamps = (headers.stamps.as_deref()).filter(|json| json.len() > 2 && json.len() <= LONGEST_STAMPS);
+    let unlocks = name == "celery.chord_unlock";
+    let texts = [headers.eta, headers.expires, headers.tracestate];
+    if !keep_args && !unlocks && stamps.is_none() && texts.iter().all(Option::is_none) {
+        return None;
+    }
     let repr = |text: Option<Text<'_>>| text.map_or_else(String::new, |text| text.get().into_owned());
     let reprs = keep_args.then(|| (repr(headers.argsrepr), repr(headers.kwargsrepr)));
     let unlocks = (headers.argsrepr)
-        .filter(|_| name == "celery.chord_unlock")
+        .filter(|_| unlocks)
         .and_then(|repr| first_text(&repr.get()));
-    let stamps = (headers.stamps.as_deref())
-        .filter(|json| json.len() > 2 && json.len() <= LONGEST_STAMPS)
-        .map(Arc::from);
     let rare = Rare {
         unlocks,
         eta: owned(headers.eta),
         expires: owned(headers.expires),
         tracestate: owned(headers.tracestate),
-        stamps,
+        stamps: stamps.map(Arc::from),
         reprs,
     };
     rare.kept()

@@ -121,7 +121,16 @@ impl<'a> Contiguous<'a> {
     /// # Errors
     /// [`EnvelopeError::Malformed`] when it is not one.
     pub fn envelope(&self) -> Result<Envelope<'_>, EnvelopeError> {
-        Envelope::read(&self.json).map_err(|NotThat| EnvelopeError::Malformed)
+        let mut envelope = Envelope::default();
+        self.read(&mut envelope)?;
+        Ok(envelope)
+    }
+
+    /// The same into an empty one: it is large to be moved.
+    pub(super) fn read<'b>(&'b self, envelope: &mut Envelope<'b>) -> Result<(), EnvelopeError> {
+        envelope
+            .read(&self.json)
+            .map_err(|NotThat| EnvelopeError::Malformed)
     }
 
     /// Length of the body string, where the body itself was not captured whole.
@@ -150,27 +159,25 @@ impl<'a> Envelope<'a> {
         (r#""properties": "#, Member::Properties),
     ]);
 
-    fn read(json: &'a [u8]) -> Result<Self, NotThat> {
-        let mut envelope = Self::default();
+    fn read(&mut self, json: &'a [u8]) -> Result<(), NotThat> {
         let mut reader = Reader::of(json)?;
-        let begun = envelope.usual(&mut reader)?;
+        let begun = self.usual(&mut reader)?;
         reader.members(begun, Self::MEMBERS, |member, value| {
             match member {
-                Member::Body => envelope.body = value.string()?,
+                Member::Body => self.body = value.string()?,
                 Member::ContentEncoding => value.skip()?,
-                Member::ContentType => envelope.content_type = value.text()?,
-                Member::Headers => envelope.headers(value)?,
-                Member::Properties => envelope.properties.read(value)?,
+                Member::ContentType => self.content_type = value.text()?,
+                Member::Headers => self.headers(value)?,
+                Member::Properties => self.properties.read(value)?,
             }
             Ok(())
         })?;
-        reader.end()?;
-        Ok(envelope)
+        reader.end()
     }
 
     /// Members that are what they nearly always are, as far as that goes; says whether there are any.
     fn usual(&mut self, json: &mut Reader<'a>) -> Result<bool, NotThat> {
-        let Some(body) = json.after(br#"{"body": ""#) else {
+        let Some(body) = json.after_long(br#"{"body": ""#) else {
             return Ok(false);
         };
         self.body = body;

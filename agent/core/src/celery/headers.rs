@@ -122,8 +122,7 @@ impl<'a> Headers<'a> {
     }
 
     /// The same headers from an AMQP table, in whatever order: a broker that dead-letters a message sorts them.
-    pub(super) fn of_table(table: &Table<'a>) -> Result<Self, NotThat> {
-        let mut headers = Self::default();
+    pub(super) fn read_table(table: &Table<'a>, headers: &mut Self) -> Result<(), NotThat> {
         let mut fields = table.texts();
         headers.usual_fields(&mut fields);
         let mut names = NAMES;
@@ -155,7 +154,7 @@ impl<'a> Headers<'a> {
                 }
             }
         }
-        Ok(headers)
+        Ok(())
     }
 
     /// Where the header of this name is kept, if it is a text that is.

@@ -62,10 +62,13 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn of(json: &'a [u8]) -> Result<Self, NotThat> {
-        Ok(Self {
-            json: simdutf8::basic::from_utf8(json).map_err(|_| NotThat)?,
-            at: 0,
-        })
+        simdutf8::basic::from_utf8(json)
+            .map(Self::of_text)
+            .map_err(|_| NotThat)
+    }
+
+    pub(super) fn of_text(json: &'a str) -> Self {
+        Self { json, at: 0 }
     }
 
     /// Nothing comes any more.
@@ -233,6 +236,10 @@ impl<'a> Reader<'a> {
         match self.peek()? {
             b'"' => self.quoted().map(|_| ()),
             b'{' | b'[' => self.nested(),
+            b'0'..=b'9' => {
+                self.at += digits(self.rest());
+                Ok(())
+            }
             _ if self.null()? => Ok(()),
             _ => self.scalar().map(|_| ()),
         }
@@ -292,8 +299,7 @@ impl<'a> Reader<'a> {
             _ => false,
         };
         let len = if is_number {
-            let number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-            rest.iter().take_while(|byte| number(byte)).count()
+            digits(rest)
         } else {
             let word = WORDS.into_iter().find(|word| rest.starts_with(word));
             word.ok_or(NotThat)?.len()
@@ -336,6 +342,12 @@ impl<'a> Reader<'a> {
             self.at += 1;
         }
     }
+}
+
+/// Bytes of the number that is there.
+fn digits(json: &[u8]) -> usize {
+    let number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    json.iter().take_while(|byte| number(byte)).count()
 }
 
 #[cfg(test)]

@@ -63,6 +63,9 @@ impl Form<'_> {
     /// The document as JSON; `None` where its form is not known, or it is too large, or not what it is said to be.
     #[must_use]
     pub fn json<'b>(&self, bytes: &'b [u8]) -> Option<Cow<'b, [u8]>> {
+        if self.is_json() {
+            return Some(Cow::Borrowed(bytes));
+        }
         let Some(compression) = self.compression else {
             return self.plain(bytes);
         };

@@ -1,6 +1,6 @@
 //! Content headers of class basic (§4.2.6.1): the properties that go before a message's body.
 
-use super::reader::Reader;
+use super::reader::{Reader, TextReader};
 use super::table::Table;
 
 /// Property flags, from the highest bit down, in the order in which the values stand.
@@ -52,26 +52,28 @@ impl<'a> ContentHeader<'a> {
             body_size,
             ..Self::default()
         };
+        let mut at = TextReader::new(reader);
         if flags & CONTENT_TYPE != 0 {
-            header.content_type = Some(reader.short_string()?);
+            header.content_type = Some(at.short_string()?);
         }
         if flags & CONTENT_ENCODING != 0 {
-            reader.short_bytes()?;
+            at.reader.short_bytes()?;
         }
         if flags & HEADERS != 0 {
-            header.headers = Some(Table::new(reader.long_bytes()?));
+            let table = at.reader.long_bytes()?;
+            header.headers = Some(Table::known(table, at.text_of(table)));
         }
         if flags & DELIVERY_MODE != 0 {
-            reader.u8()?;
+            at.reader.u8()?;
         }
         if flags & PRIORITY != 0 {
-            header.priority = Some(reader.u8()?);
+            header.priority = Some(at.reader.u8()?);
         }
         if flags & CORRELATION_ID != 0 {
-            header.correlation_id = Some(reader.short_string()?);
+            header.correlation_id = Some(at.short_string()?);
         }
         if flags & REPLY_TO != 0 {
-            header.reply_to = Some(reader.short_string()?);
+            header.reply_to = Some(at.short_string()?);
         }
         Some(header)
     }

@@ -4,7 +4,7 @@
 //! mean (<https://www.rabbitmq.com/amqp-0-9-1-errata>, section 3): `s` is an integer, not a short string, `l` is signed,
 //! `x` are bytes. The letters that only the specification has (`U`, `L`) collide with none of these.
 
-use super::reader::Reader;
+use super::reader::{Reader, TextReader};
 
 /// Tables and arrays within each other that are followed; deeper ones are stepped over.
 const DEPTH: usize = 8;
@@ -54,6 +54,8 @@ impl<'a> Field<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Table<'a> {
     bytes: &'a [u8],
+    /// All of it, where that is known to be text.
+    text: Option<&'a str>,
     depth: usize,
 }
 
@@ -61,7 +63,16 @@ impl<'a> Table<'a> {
     /// A table's content, without its length.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, depth: 0 }
+        Self::known(bytes, None)
+    }
+
+    /// The same, and the text that it is, if it is.
+    pub(super) fn known(bytes: &'a [u8], text: Option<&'a str>) -> Self {
+        Self {
+            bytes,
+            text,
+            depth: 0,
+        }
     }
 
     /// Names and values in order, up to the first that is broken.
@@ -72,8 +83,7 @@ impl<'a> Table<'a> {
     /// The same, and of each value the text that it is.
     pub(crate) fn texts(&self) -> Texts<'a> {
         Texts {
-            reader: Reader::new(self.bytes),
-            text: simdutf8::basic::from_utf8(self.bytes).ok(),
+            at: TextReader::known(self.bytes, self.text),
             depth: self.depth,
         }
     }
@@ -81,37 +91,26 @@ impl<'a> Table<'a> {
 
 /// Within a table: gives its fields until one is broken.
 pub(crate) struct Texts<'a> {
-    reader: Reader<'a>,
-    /// The whole table. Nearly all are UTF-8, the lengths in them too: then none of their texts has to be looked at by itself.
-    text: Option<&'a str>,
+    at: TextReader<'a>,
     depth: usize,
 }
 
 impl<'a> Texts<'a> {
     /// Steps over what comes next, if it is this.
     pub(crate) fn passes<const N: usize>(&mut self, usual: &[u8; N]) -> bool {
-        self.reader.passes(usual)
+        self.at.reader.passes(usual)
     }
 
     /// Steps over `usual`, which ends with the type of a string, and over that string, if both are there.
     pub(crate) fn after<const N: usize>(&mut self, usual: &[u8; N]) -> Option<&'a str> {
-        let mut reader = self.reader;
-        if !reader.passes(usual) {
+        let mut at = self.at;
+        if !at.reader.passes(usual) {
             return None;
         }
-        let bytes = reader.long_bytes()?;
-        let text = self.text_of(bytes, &reader)?;
-        self.reader = reader;
+        let bytes = at.reader.long_bytes()?;
+        let text = at.text_of(bytes)?;
+        self.at = at;
         Some(text)
-    }
-
-    /// These bytes as text; `reader` is behind them.
-    fn text_of(&self, bytes: &'a [u8], reader: &Reader<'a>) -> Option<&'a str> {
-        let Some(text) = self.text else {
-            return std::str::from_utf8(bytes).ok();
-        };
-        let end = text.len().checked_sub(reader.left())?;
-        text.get(end.checked_sub(bytes.len())?..end)
     }
 }
 
@@ -119,11 +118,10 @@ impl<'a> Iterator for Texts<'a> {
     type Item = (&'a str, Field<'a>, Option<&'a str>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let name = self.reader.short_bytes()?;
-        let name = self.text_of(name, &self.reader)?;
-        let field = field(&mut self.reader, self.depth)?;
+        let name = self.at.short_string()?;
+        let field = field(&mut self.at.reader, self.depth)?;
         let text = match field {
-            Field::Bytes(bytes) => self.text_of(bytes, &self.reader),
+            Field::Bytes(bytes) => self.at.text_of(bytes),
             _ => None,
         };
         Some((name, field, text))
@@ -170,7 +168,11 @@ fn field<'a>(reader: &mut Reader<'a>, depth: usize) -> Option<Field<'a>> {
             let depth = depth.saturating_add(1);
             match kind {
                 _ if depth >= DEPTH => Field::TooDeep,
-                b'F' => Field::Table(Table { bytes, depth }),
+                b'F' => Field::Table(Table {
+                    bytes,
+                    text: None,
+                    depth,
+                }),
                 _ => Field::Array(Array { bytes, depth }),
             }
         }
