@@ -243,19 +243,4 @@ impl<'de> Deserialize<'de> for Count {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Scenario: a protocol 2 body with two positional and one keyword argument, nested ones included.
-    /// Guarantees: top-level arguments are counted; size is that of the decoded bytes.
-    #[test]
-    fn counts() {
-        let json = r#"[[1, [2, 3]], {"k": {"a": 1}}, {"chain": null}]"#;
-        let text = STANDARD.encode(json);
-        let body = Body::new(&text, true, None);
-        assert_eq!(count_arguments(&body.decoded().unwrap()), Some((2, 1)));
-        assert_eq!(body.size(), json.len() as u64);
-        assert_eq!(Body::new("", true, Some(1 << 20)).decoded(), None);
-        assert_eq!(Body::new("!!", true, None).decoded(), None);
-    }
-}
+mod tests;

@@ -145,6 +145,7 @@ fn events(hostname: Text<'_>, json: Option<&[u8]>) -> Content {
     }
 }
 
+#[inline]
 fn owned(text: Option<Text<'_>>) -> Option<Arc<str>> {
     text.map(|text| Arc::from(text.get()))
 }
@@ -284,46 +285,4 @@ fn without_headers(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn task(headers: &str) -> TaskMessage {
-        let json = format!(r#"{{"headers": {{"task": "t", "id": "1", {headers}}}}}"#);
-        match read(&Contiguous::whole(json.as_bytes()), 0, false, &|text| text.into()) {
-            Content::Task(message) => *message,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Scenario: each carrier of trace context, and two at once.
-    /// Guarantees: the context is found; W3C's comes before B3's.
-    #[test]
-    fn carriers_of_context() {
-        const TRACE: &str = "80f198ee56343ba864fe8b2a57d3eff7";
-        let w3c = format!(r#""traceparent": "00-{TRACE}-e457b5a2e4d86bd1-01""#);
-        let single = format!(r#""b3": "{TRACE}-e457b5a2e4d86bd1-1""#);
-        let several =
-            format!(r#""x-b3-traceid": "{TRACE}", "x-b3-spanid": "e457b5a2e4d86bd1", "x-b3-sampled": "1""#);
-        for headers in [&w3c, &single, &several] {
-            let context = task(headers).traceparent.expect("a context");
-            assert_eq!(
-                (context.trace_id.to_string().as_str(), context.sampled),
-                (TRACE, true)
-            );
-        }
-        let both = task(&format!(
-            r#"{w3c}, "b3": "00000000000000000000000000000001-0000000000000001-0""#
-        ));
-        assert_eq!(both.traceparent, task(&w3c).traceparent);
-        assert_eq!(task(r#""traceparent": "00-0-0-0""#).traceparent, None);
-    }
-
-    /// Scenario: stamps, none, and an empty object as Celery sends it by default.
-    /// Guarantees: kept as sent where there are any.
-    #[test]
-    fn stamps() {
-        let stamped = task(r#""stamped_headers": ["tenant"], "stamps": {"tenant": "acme"}"#);
-        assert_eq!(stamped.rare().stamps.as_deref(), Some(r#"{"tenant": "acme"}"#));
-        assert_eq!(task(r#""stamps": {}"#).rare, None);
-    }
-}
+mod tests;

@@ -351,4 +351,4 @@ fn digits(json: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

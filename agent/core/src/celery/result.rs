@@ -192,7 +192,7 @@ impl<'a> Seen<'a> {
         let Some(status) = json.after(br#"{"status": ""#) else {
             return Ok(false);
         };
-        self.status = Some(status);
+        self.status = Some(Text::plain(status));
         if json.passes(br#", "result": "#) {
             self.result = Some(json.raw()?);
             if json.passes(br#", "traceback": null, "children": []"#)
@@ -242,46 +242,4 @@ fn message(args: &serde_json::Value) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Scenario: results as Celery 5.7 stores them.
-    /// Guarantees: state, class, message and traceback are read.
-    #[test]
-    fn states() {
-        let failed = br#"{"status": "FAILURE", "result": {"exc_type": "ValueError", "exc_message": ["bad 0"], "exc_module": "builtins"}, "traceback": "Traceback", "children": [], "task_id": "x"}"#;
-        let meta = ResultMeta::parse(failed).unwrap();
-        assert_eq!(meta.state, ResultState::Failure);
-        let exception = meta.exception.unwrap();
-        assert_eq!(
-            (exception.class.as_str(), exception.message.as_str()),
-            ("ValueError", "bad 0")
-        );
-        assert_eq!(exception.traceback, "Traceback");
-        let good = ResultMeta::parse(br#"{"status": "SUCCESS", "result": {"exc_type": "x"}}"#).unwrap();
-        assert_eq!((good.state, good.exception), (ResultState::Success, None));
-    }
-
-    /// Scenario: a failure as the pickle serializer stores it: the exception is an object.
-    /// Guarantees: state and exception are read as from JSON.
-    #[test]
-    fn pickled() {
-        let stored = b"\x80\x02}q\x00(X\x06\x00\x00\x00statusq\x01X\x07\x00\x00\x00FAILUREq\x02X\x06\x00\x00\x00resultq\x03cexceptions\nValueError\nq\x04X\x05\x00\x00\x00bad 0q\x05\x85q\x06Rq\x07u.";
-        let meta = ResultMeta::parse(stored).unwrap();
-        let exception = meta.exception.unwrap();
-        assert_eq!(
-            (meta.state, exception.class.as_str(), exception.message.as_str()),
-            (ResultState::Failure, "ValueError", "bad 0")
-        );
-    }
-
-    /// Scenario: a large result of which only the beginning was captured.
-    /// Guarantees: its state is known; anything else is refused.
-    #[test]
-    fn cut() {
-        let meta = ResultMeta::parse(br#"{"status": "SUCCESS", "result": "aaaaaaaa"#).unwrap();
-        assert_eq!(meta.state, ResultState::Success);
-        assert_eq!(ResultMeta::parse(br#"{"result": "aaaaaa"#), None);
-        assert_eq!(ResultMeta::parse(b"\x80\x04"), None);
-    }
-}
+mod tests;

@@ -16,6 +16,23 @@ fn object<'a>(
     reader.end()
 }
 
+/// The same JSON with another blank behind each colon, as nobody writes it.
+pub(in super::super) fn spaced(json: &[u8]) -> Vec<u8> {
+    let mut spaced = Vec::new();
+    let (mut quoted, mut escaped) = (false, false);
+    for byte in json {
+        spaced.push(*byte);
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b':' if !quoted => spaced.push(b' '),
+            _ => {}
+        }
+    }
+    spaced
+}
+
 fn read(json: &[u8]) -> Option<Vec<(String, String)>> {
     let mut all = Vec::new();
     object(json, |name, value| {
@@ -188,4 +205,81 @@ fn types() {
         value.skip()
     })
     .unwrap();
+}
+
+proptest! {
+    /// Scenario: any bytes, many of them quotes and backslashes, of any length.
+    /// Guarantees: the first quote or backslash is found where it is.
+    #[test]
+    fn stops(text in prop::collection::vec(prop_oneof![8 => any::<u8>(), 1 => Just(b'"'), 1 => Just(b'\\')], 0..100)) {
+        let first = text.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+        prop_assert_eq!(usual::stop(&text), first);
+    }
+}
+
+/// Scenario: strings of a uuid's length, each byte in each place being any character; shorter and longer ones.
+/// Guarantees: what has a quote or a backslash is not taken for one string; everything else is read as it stands.
+#[test]
+fn strings_as_long_as_a_uuid() {
+    const UUID: &str = "d5706acd-ab86-4109-931d-a5e9e871cd92";
+    for at in 0..UUID.len() {
+        for byte in 1..0x80_u8 {
+            let mut text = UUID.to_owned();
+            text.replace_range(at..=at, char::from(byte).encode_utf8(&mut [0; 4]));
+            let json = format!(r#"{{"id": "{text}", "#);
+            let mut reader = Reader::of_text(&json);
+            let want = match byte {
+                b'"' => Some(&text[..at]),
+                b'\\' => None,
+                _ => Some(&text[..]),
+            };
+            assert_eq!(reader.after(br#"{"id": ""#), want, "{json}");
+        }
+    }
+    for text in [
+        "",
+        "a",
+        &UUID[1..],
+        &format!("{UUID}0"),
+        &UUID.repeat(3),
+        &"é".repeat(18),
+    ] {
+        let json = format!(r#"{{"id": "{text}", "#);
+        for long in [false, true] {
+            let mut reader = Reader::of_text(&json);
+            let begin = br#"{"id": ""#;
+            let read = if long {
+                reader.after_long(begin)
+            } else {
+                reader.after(begin)
+            };
+            assert_eq!(read, Some(text));
+            assert!(reader.passes(b", ") && reader.end().is_ok());
+        }
+    }
+}
+
+/// Scenario: what usually comes, something else, a value of another kind, and a string without an end.
+/// Guarantees: either all of it is stepped over, or nothing.
+#[test]
+fn all_or_nothing() {
+    for json in [
+        r#", "a": 1"#,
+        r#", "b": "x"#,
+        r#", "b": "x\""#,
+        r#", "b":"x""#,
+        r#", "b": nul"#,
+    ] {
+        let mut reader = Reader::of_text(json);
+        assert_eq!(reader.after(br#", "b": ""#), None, "{json}");
+        assert_eq!(reader.after_long(br#", "b": ""#), None, "{json}");
+        assert_eq!(reader.after_or_null(br#", "b": "#), None, "{json}");
+        assert_eq!((reader.passes(b"null"), reader.at), (false, 0), "{json}");
+    }
+    let given = |json| {
+        let mut reader = Reader::of_text(json);
+        (reader.after_or_null(br#", "b": "#), reader.at)
+    };
+    assert_eq!(given(r#", "b": null}"#), (Some(None), 11));
+    assert_eq!(given(r#", "b": "x"}"#), (Some(Some("x")), 10));
 }

@@ -33,6 +33,7 @@ impl<'a> Text<'a> {
 
     /// The string.
     #[must_use]
+    #[inline]
     pub fn get(self) -> Cow<'a, str> {
         if self.escaped {
             // It was read before.

@@ -1,6 +1,6 @@
 //! What nearly always stands there, byte for byte: passed at once, with the strings between.
 
-use super::{Reader, Text};
+use super::Reader;
 
 /// A string up to this length is looked through without a search's start-up.
 const SHORT: usize = 40;
@@ -18,7 +18,7 @@ impl<'a> Reader<'a> {
 
     /// Steps over `usual`, of which the last byte opens a string, and over that string, if both are there and it has no escapes.
     #[inline]
-    pub(in super::super) fn after<const N: usize>(&mut self, usual: &[u8; N]) -> Option<Text<'a>> {
+    pub(in super::super) fn after<const N: usize>(&mut self, usual: &[u8; N]) -> Option<&'a str> {
         let rest = self.rest();
         if rest.first_chunk() != Some(usual) {
             return None;
@@ -31,7 +31,7 @@ impl<'a> Reader<'a> {
     pub(in super::super) fn after_or_null<const N: usize>(
         &mut self,
         usual: &[u8; N],
-    ) -> Option<Option<Text<'a>>> {
+    ) -> Option<Option<&'a str>> {
         let (begin, value) = self.rest().split_first_chunk()?;
         if begin != usual {
             return None;
@@ -47,7 +47,7 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Self::after`], of a string that is long as a rule.
-    pub(in super::super) fn after_long<const N: usize>(&mut self, usual: &[u8; N]) -> Option<Text<'a>> {
+    pub(in super::super) fn after_long<const N: usize>(&mut self, usual: &[u8; N]) -> Option<&'a str> {
         let (begin, text) = self.rest().split_first_chunk()?;
         if begin != usual {
             return None;
@@ -56,20 +56,21 @@ impl<'a> Reader<'a> {
     }
 
     /// The string without escapes whose first byte is there, with its closing quote.
-    fn plain(&mut self, begin: usize) -> Option<Text<'a>> {
+    fn plain(&mut self, begin: usize) -> Option<&'a str> {
         let text = self.json.as_bytes().get(begin..)?;
         self.until(begin, if is_uuid_long(text) { UUID } else { stop(text)? })
     }
 
     /// The string of this length, if it ends there.
     #[inline]
-    fn until(&mut self, begin: usize, len: usize) -> Option<Text<'a>> {
+    fn until(&mut self, begin: usize, len: usize) -> Option<&'a str> {
         let end = begin + len;
         if self.json.as_bytes().get(end) != Some(&b'"') {
             return None;
         }
+        let text = self.json.get(begin..end)?;
         self.at = end + 1;
-        self.json.get(begin..end).map(Text::plain)
+        Some(text)
     }
 }
 
@@ -79,17 +80,14 @@ fn is_uuid_long(text: &[u8]) -> bool {
     let Some((uuid, [b'"', ..])) = text.split_first_chunk::<UUID>() else {
         return false;
     };
-    let (eights, _) = uuid.as_chunks::<8>();
     // Digits, small letters up to f and the dash have bit 5, and one of bits 3, 4 and 6; a quote and a backslash don't.
     let fits = |eight: &[u8; 8]| {
         let bits = u64::from_le_bytes(*eight);
         (bits | bits >> 1 | bits >> 3) & bits >> 2
     };
-    let all = eights
-        .iter()
-        .chain(uuid.last_chunk())
-        .fold(BIT_3, |all, eight| all & fits(eight));
-    all == BIT_3
+    let (eights, _) = uuid.as_chunks::<8>();
+    let last = uuid.last_chunk().map_or(0, fits);
+    eights.iter().fold(last, |all, eight| all & fits(eight)) & BIT_3 == BIT_3
 }
 
 /// Where the first quote or backslash is.

@@ -94,3 +94,46 @@ fn start(reader: &mut Reader<'_>) -> Option<(u64, u16)> {
     }
     Some((body_size, flags))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a header that is UTF-8 from its first property on, lengths included, and one that is not because of a number
+    /// among them; both cut anywhere.
+    /// Guarantees: the same texts are read of both, and of what is cut nothing.
+    #[test]
+    fn texts() {
+        let header = |priority: u8| {
+            let mut bytes = b"\0\x3c\0\0\0\0\0\0\0\0\0\x51\xfe\0\x10application/json\x05utf-8".to_vec();
+            bytes.extend_from_slice(b"\0\0\0\x0d\x04taskS\0\0\0\x03\xc3\xa9a\x02");
+            bytes.push(priority);
+            bytes.extend_from_slice(b"\x0496dc\x03rep");
+            bytes
+        };
+        for priority in [0, 0xff] {
+            let bytes = header(priority);
+            let read = ContentHeader::parse(&bytes).unwrap();
+            assert_eq!(read.content_type, Some("application/json"));
+            assert_eq!(read.priority, Some(priority));
+            assert_eq!((read.correlation_id, read.reply_to), (Some("96dc"), Some("rep")));
+            let fields: Vec<_> = read
+                .headers
+                .unwrap()
+                .texts()
+                .map(|(name, _, text)| (name, text))
+                .collect();
+            assert_eq!(fields, [("task", Some("\u{e9}a"))]);
+            for end in 0..bytes.len() {
+                assert_eq!(ContentHeader::parse(&bytes[..end]), None);
+            }
+        }
+        let mut broken = header(0);
+        broken[15] = 0xff;
+        assert_eq!(
+            ContentHeader::parse(&broken),
+            None,
+            "a content type that is no text"
+        );
+    }
+}

@@ -67,7 +67,7 @@ impl<'a> Table<'a> {
     }
 
     /// The same, and the text that it is, if it is.
-    pub(super) fn known(bytes: &'a [u8], text: Option<&'a str>) -> Self {
+    pub(crate) fn known(bytes: &'a [u8], text: Option<&'a str>) -> Self {
         Self {
             bytes,
             text,
