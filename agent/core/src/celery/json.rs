@@ -107,19 +107,21 @@ impl<'a> Reader<'a> {
 
     /// How many values there are in an array, or members in an object; none for null.
     pub(super) fn count(&mut self) -> Result<u64, NotThat> {
-        let mut count = 0;
-        match self.peek()? {
-            b'[' => self.separated(b'[', b']', |value| {
-                count += 1;
-                value.skip()
-            })?,
-            b'{' => self.separated(b'{', b'}', |value| {
-                count += 1;
-                value.name()?;
-                value.skip()
-            })?,
-            _ if self.null()? => {}
+        let (open, close) = match self.peek()? {
+            b'[' => (b'[', b']'),
+            b'{' => (b'{', b'}'),
+            _ if self.null()? => return Ok(0),
             _ => return Err(NotThat),
+        };
+        let mut count = 0;
+        let mut more = self.open(open, close)?;
+        while more {
+            count += 1;
+            if open == b'{' {
+                self.name()?;
+            }
+            self.skip()?;
+            more = self.another(close)?;
         }
         Ok(count)
     }
@@ -250,6 +252,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next byte that is no blank.
+    #[inline]
     fn peek(&mut self) -> Result<u8, NotThat> {
         loop {
             match self.json.as_bytes().get(self.at) {
