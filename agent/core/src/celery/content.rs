@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use super::body::{Body, count_arguments};
 use super::document::Form;
-use super::envelope::{Contiguous, Envelope, Text};
+use super::envelope::{Contiguous, Envelope, Properties, Text};
 use super::event::{self, TaskEvent};
 use super::headers::Headers;
-use super::json::NotThat;
 use super::legacy;
 use super::message::{Rare, TaskMessage};
 use super::result::ResultMeta;
@@ -47,40 +46,37 @@ pub enum Content {
 /// Reads what an envelope of `envelope_size` bytes holds. Argument representations are kept only when `keep_args`.
 #[must_use]
 pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool, share: Share<'_>) -> Content {
-    let Ok(envelope) = captured.envelope() else {
+    let mut envelope = Envelope::default();
+    if captured.read(&mut envelope).is_err() {
         return Content::Malformed;
-    };
+    }
     let Some(headers) = &envelope.headers else {
         return Content::Other;
     };
-    let base64 = envelope
-        .properties
-        .body_encoding
-        .as_ref()
-        .is_none_or(|e| e.as_str() == "base64");
+    let properties = &envelope.properties;
+    let base64 = properties.body_encoding.is_none_or(|e| e.get() == "base64");
+    let text = envelope.body.get();
+    let body = Body::new(&text, base64, captured.cut_body());
+    let content_type = envelope.content_type.map(Text::get);
+    let compression = headers.compression.map(Text::get);
     let form = Form {
-        content_type: envelope.content_type.as_ref().map(Text::as_str),
-        compression: headers.compression.as_ref().map(Text::as_str),
+        content_type: content_type.as_deref(),
+        compression: compression.as_deref(),
     };
-    let body = Body::new(envelope.body.as_str(), base64, captured.cut_body());
-    let decoded = body.decoded();
-    let json = decoded.as_deref().and_then(|bytes| form.json(bytes));
     let mut message = match (&headers.task, &headers.id) {
         (Some(_), Some(_)) => {
-            let counts = json.as_deref().and_then(count_arguments);
-            protocol_2(headers, counts, keep_args, share)
+            let place = Place::of(properties, share);
+            protocol_2(headers, body.arguments(form), keep_args, share, place)
         }
         (None, None) => {
-            if let Some(name) = &headers.hostname {
-                let events = json.as_deref().map_or_else(Vec::new, event::parse);
-                return Content::Events {
-                    hostname: name.as_str().to_owned(),
-                    events,
-                };
+            let decoded = body.decoded();
+            let json = decoded.as_deref().and_then(|bytes| form.json(bytes));
+            if let Some(name) = headers.hostname {
+                return events(name, json.as_deref());
             }
-            let correlation_id = envelope.properties.correlation_id.as_ref().map(Text::as_str);
-            match without_headers(json.as_deref(), correlation_id, share) {
-                Ok(message) => message,
+            let correlation_id = properties.correlation_id.map(Text::get);
+            match without_headers(json.as_deref(), correlation_id.as_deref(), share) {
+                Ok(message) => Place::of(properties, share).given(message),
                 Err(content) => return content,
             }
         }
@@ -89,7 +85,10 @@ pub fn read(captured: &Contiguous<'_>, envelope_size: u64, keep_args: bool, shar
     message.system = Some("redis");
     message.envelope_size = envelope_size;
     message.body_size = Some(body.size());
-    address(&mut message, &envelope, share);
+    message.priority = properties.priority.filter(|p| *p != 0);
+    message.reply_to = shared(properties.reply_to, share);
+    message.correlation_id = owned_or(&message.id, properties.correlation_id);
+    message.redelivered = properties.delivery_info.redelivered.unwrap_or(false);
     Content::Task(Box::new(message))
 }
 
@@ -103,28 +102,26 @@ pub fn read_amqp(
     keep_args: bool,
     share: Share<'_>,
 ) -> Content {
-    let headers = match header.headers.map(|table| Headers::of_table(&table)) {
-        Some(Ok(headers)) => headers,
-        Some(Err(NotThat)) => return Content::Malformed,
-        None => Headers::default(),
-    };
+    let mut headers = Headers::default();
+    if let Some(table) = header.headers
+        && Headers::read_table(&table, &mut headers).is_err()
+    {
+        return Content::Malformed;
+    }
+    let compression = headers.compression.map(Text::get);
     let form = Form {
         content_type: header.content_type,
-        compression: headers.compression.as_ref().map(Text::as_str),
+        compression: compression.as_deref(),
     };
     let json = body.and_then(|bytes| form.json(bytes));
     let mut message = match (&headers.task, &headers.id) {
         (Some(_), Some(_)) => {
             let counts = json.as_deref().and_then(count_arguments);
-            protocol_2(&headers, counts, keep_args, share)
+            protocol_2(&headers, counts, keep_args, share, Place::default())
         }
         (None, None) => {
-            if let Some(name) = &headers.hostname {
-                let events = json.as_deref().map_or_else(Vec::new, event::parse);
-                return Content::Events {
-                    hostname: name.as_str().to_owned(),
-                    events,
-                };
+            if let Some(name) = headers.hostname {
+                return events(name, json.as_deref());
             }
             match without_headers(json.as_deref(), header.correlation_id, share) {
                 Ok(message) => message,
@@ -141,17 +138,25 @@ pub fn read_amqp(
     Content::Task(Box::new(message))
 }
 
-fn owned(text: &Option<Text<'_>>) -> Option<Arc<str>> {
-    text.as_ref().map(|text| Arc::from(text.as_str()))
+fn events(hostname: Text<'_>, json: Option<&[u8]>) -> Content {
+    Content::Events {
+        hostname: hostname.get().into_owned(),
+        events: json.map_or_else(Vec::new, event::parse),
+    }
 }
 
-fn shared(text: &Option<Text<'_>>, share: Share<'_>) -> Option<Arc<str>> {
-    text.as_ref().map(|text| share(text.as_str()))
+#[inline]
+fn owned(text: Option<Text<'_>>) -> Option<Arc<str>> {
+    text.map(|text| Arc::from(text.get()))
+}
+
+fn shared(text: Option<Text<'_>>, share: Share<'_>) -> Option<Arc<str>> {
+    text.map(|text| share(&text.get()))
 }
 
 /// The same, shared with the task's id where it is that: a first task is its own root and, nearly always, its own conversation.
-fn owned_or(id: &Arc<str>, text: &Option<Text<'_>>) -> Option<Arc<str>> {
-    text.as_ref().map(|text| shared_or(id, text.as_str()))
+fn owned_or(id: &Arc<str>, text: Option<Text<'_>>) -> Option<Arc<str>> {
+    text.map(|text| shared_or(id, &text.get()))
 }
 
 fn shared_or(id: &Arc<str>, text: &str) -> Arc<str> {
@@ -162,51 +167,91 @@ fn shared_or(id: &Arc<str>, text: &str) -> Arc<str> {
     }
 }
 
+/// Where an envelope goes.
+#[derive(Default)]
+struct Place {
+    exchange: Arc<str>,
+    routing_key: Arc<str>,
+    delivery_tag: Arc<str>,
+}
+
+impl Place {
+    fn of(properties: &Properties<'_>, share: Share<'_>) -> Self {
+        let info = &properties.delivery_info;
+        Self {
+            exchange: shared(info.exchange, share).unwrap_or_default(),
+            routing_key: shared(info.routing_key, share).unwrap_or_default(),
+            delivery_tag: owned(properties.delivery_tag).unwrap_or_default(),
+        }
+    }
+
+    fn given(self, message: TaskMessage) -> TaskMessage {
+        TaskMessage {
+            exchange: self.exchange,
+            routing_key: self.routing_key,
+            delivery_tag: self.delivery_tag,
+            ..message
+        }
+    }
+}
+
 fn protocol_2(
     headers: &Headers<'_>,
     counts: Option<(u64, u64)>,
     keep_args: bool,
     share: Share<'_>,
+    place: Place,
 ) -> TaskMessage {
-    let repr = |text: &Option<Text<'_>>| {
-        text.as_ref()
-            .map_or_else(String::new, |text| text.as_str().to_owned())
-    };
-    let reprs = keep_args.then(|| (repr(&headers.argsrepr), repr(&headers.kwargsrepr)));
-    let name = shared(&headers.task, share).unwrap_or_default();
-    let id = owned(&headers.id).unwrap_or_default();
-    let unlocks = (headers.argsrepr.as_ref())
-        .filter(|_| *name == *"celery.chord_unlock")
-        .and_then(|repr| first_text(repr.as_str()));
-    let rare = Rare {
-        unlocks,
-        eta: owned(&headers.eta),
-        expires: owned(&headers.expires),
-        tracestate: owned(&headers.tracestate),
-        stamps: headers
-            .stamps
-            .as_ref()
-            .map(|json| json.as_ref())
-            .filter(|json| json.len() > 2 && json.len() <= LONGEST_STAMPS)
-            .map(Arc::from),
-        reprs,
-    };
+    let name = shared(headers.task, share).unwrap_or_default();
+    let id = owned(headers.id).unwrap_or_default();
     TaskMessage {
-        root_id: owned_or(&id, &headers.root_id),
+        system: None,
+        root_id: owned_or(&id, headers.root_id),
+        rare: rare(headers, &name, keep_args),
         id,
         name,
-        parent_id: owned(&headers.parent_id),
-        group: owned(&headers.group),
+        parent_id: owned(headers.parent_id),
+        group: owned(headers.group),
         retries: headers.retries.unwrap_or(0),
         replacements: headers.replaced_task_nesting.unwrap_or(0),
-        origin: shared(&headers.origin, share),
+        priority: None,
+        origin: shared(headers.origin, share),
+        reply_to: None,
+        correlation_id: None,
         ignore_result: headers.ignore_result.unwrap_or(false),
         traceparent: headers.context(),
+        exchange: place.exchange,
+        routing_key: place.routing_key,
+        delivery_tag: place.delivery_tag,
+        redelivered: false,
+        envelope_size: 0,
+        body_size: None,
         args_count: counts.map(|c| c.0),
         kwargs_count: counts.map(|c| c.1),
-        rare: rare.kept(),
-        ..TaskMessage::default()
     }
+}
+
+fn rare(headers: &Headers<'_>, name: &str, keep_args: bool) -> Option<Box<Rare>> {
+    let stamps = (headers.stamps.as_deref()).filter(|json| json.len() > 2 && json.len() <= LONGEST_STAMPS);
+    let unlocks = name == "celery.chord_unlock";
+    let texts = [headers.eta, headers.expires, headers.tracestate];
+    if !keep_args && !unlocks && stamps.is_none() && texts.iter().all(Option::is_none) {
+        return None;
+    }
+    let repr = |text: Option<Text<'_>>| text.map_or_else(String::new, |text| text.get().into_owned());
+    let reprs = keep_args.then(|| (repr(headers.argsrepr), repr(headers.kwargsrepr)));
+    let unlocks = (headers.argsrepr)
+        .filter(|_| unlocks)
+        .and_then(|repr| first_text(&repr.get()));
+    let rare = Rare {
+        unlocks,
+        eta: owned(headers.eta),
+        expires: owned(headers.expires),
+        tracestate: owned(headers.tracestate),
+        stamps: stamps.map(Arc::from),
+        reprs,
+    };
+    rare.kept()
 }
 
 /// The first of some arguments, where it is a string, from their `repr`: `('…', …)`, in a list when it is a retry's.
@@ -239,59 +284,5 @@ fn without_headers(
     Err(correlation_id.zip(meta).map_or(Content::Other, reply))
 }
 
-fn address(message: &mut TaskMessage, envelope: &Envelope<'_>, share: Share<'_>) {
-    let properties = &envelope.properties;
-    message.priority = properties.priority.filter(|p| *p != 0);
-    message.reply_to = shared(&properties.reply_to, share);
-    message.correlation_id = owned_or(&message.id, &properties.correlation_id);
-    message.delivery_tag = owned(&properties.delivery_tag).unwrap_or_default();
-    let info = &properties.delivery_info;
-    message.exchange = shared(&info.exchange, share).unwrap_or_default();
-    message.routing_key = shared(&info.routing_key, share).unwrap_or_default();
-    message.redelivered = info.redelivered.unwrap_or(false);
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn task(headers: &str) -> TaskMessage {
-        let json = format!(r#"{{"headers": {{"task": "t", "id": "1", {headers}}}}}"#);
-        match read(&Contiguous::whole(json.as_bytes()), 0, false, &|text| text.into()) {
-            Content::Task(message) => *message,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Scenario: each carrier of trace context, and two at once.
-    /// Guarantees: the context is found; W3C's comes before B3's.
-    #[test]
-    fn carriers_of_context() {
-        const TRACE: &str = "80f198ee56343ba864fe8b2a57d3eff7";
-        let w3c = format!(r#""traceparent": "00-{TRACE}-e457b5a2e4d86bd1-01""#);
-        let single = format!(r#""b3": "{TRACE}-e457b5a2e4d86bd1-1""#);
-        let several =
-            format!(r#""x-b3-traceid": "{TRACE}", "x-b3-spanid": "e457b5a2e4d86bd1", "x-b3-sampled": "1""#);
-        for headers in [&w3c, &single, &several] {
-            let context = task(headers).traceparent.expect("a context");
-            assert_eq!(
-                (context.trace_id.to_string().as_str(), context.sampled),
-                (TRACE, true)
-            );
-        }
-        let both = task(&format!(
-            r#"{w3c}, "b3": "00000000000000000000000000000001-0000000000000001-0""#
-        ));
-        assert_eq!(both.traceparent, task(&w3c).traceparent);
-        assert_eq!(task(r#""traceparent": "00-0-0-0""#).traceparent, None);
-    }
-
-    /// Scenario: stamps, none, and an empty object as Celery sends it by default.
-    /// Guarantees: kept as sent where there are any.
-    #[test]
-    fn stamps() {
-        let stamped = task(r#""stamped_headers": ["tenant"], "stamps": {"tenant": "acme"}"#);
-        assert_eq!(stamped.rare().stamps.as_deref(), Some(r#"{"tenant": "acme"}"#));
-        assert_eq!(task(r#""stamps": {}"#).rare, None);
-    }
-}
+mod tests;

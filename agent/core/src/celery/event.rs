@@ -2,9 +2,10 @@
 //!
 //! Workers with an event loop buffer them and send lists (`task.multi`); the others send each by itself.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 
-use super::envelope::Text;
 use crate::time::Wall;
 
 /// Events taken of one message; a worker buffers up to 24.
@@ -42,6 +43,10 @@ pub struct TaskEvent {
     pub class: Option<String>,
 }
 
+/// Borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 #[derive(Deserialize)]
 struct Event<'a> {
     #[serde(borrow, rename = "type")]
@@ -74,7 +79,7 @@ pub fn parse(json: &[u8]) -> Vec<TaskEvent> {
 }
 
 fn task_event(event: &Event<'_>) -> Option<TaskEvent> {
-    let kind = match event.kind.as_str() {
+    let kind = match &*event.kind.0 {
         "task-started" => EventKind::Started,
         "task-succeeded" => EventKind::Succeeded,
         "task-failed" => EventKind::Failed,
@@ -89,9 +94,9 @@ fn task_event(event: &Event<'_>) -> Option<TaskEvent> {
     let at = Wall((whole as u64).saturating_mul(1_000_000_000) + ((seconds - whole) * 1e9) as u64);
     Some(TaskEvent {
         kind,
-        task_id: event.uuid.as_ref()?.as_str().to_owned(),
+        task_id: event.uuid.as_ref()?.0.clone().into_owned(),
         at,
-        class: event.exception.as_ref().and_then(|repr| class_of(repr.as_str())),
+        class: event.exception.as_ref().and_then(|repr| class_of(&repr.0)),
     })
 }
 

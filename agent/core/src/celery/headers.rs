@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::envelope::Text;
-use super::json::{Expected, NotThat, Reader};
+use super::json::{Expected, NotThat, Reader, Text};
 use super::traceparent::TraceParent;
-use crate::wire::amqp::{Entry, Field, Table};
+use crate::wire::amqp::{Field, Table};
+
+mod usual;
 
 /// The headers that are read. A text that is null is none.
 #[derive(Debug, Default)]
@@ -60,10 +61,6 @@ enum Name {
     Hostname,
     Argsrepr,
     Kwargsrepr,
-    /// From shadow to timelimit, of a task that is to run at once, by itself, for the first time.
-    Plain,
-    /// From ignore_result to stamps, of one without anything special.
-    Ordinary,
     Unused,
 }
 
@@ -72,13 +69,6 @@ const NAMES: Expected<Name> = Expected::new(&[
     (r#""lang": "#, Name::Unused),
     (r#""task": "#, Name::Task),
     (r#""id": "#, Name::Id),
-    (
-        concat!(
-            r#"{"shadow": null, "eta": null, "expires": null, "group": null, "group_index": null, "#,
-            r#""retries": 0, "timelimit": [null, null]"#
-        ),
-        Name::Plain,
-    ),
     (r#""shadow": "#, Name::Unused),
     (r#""eta": "#, Name::Eta),
     (r#""expires": "#, Name::Expires),
@@ -91,13 +81,6 @@ const NAMES: Expected<Name> = Expected::new(&[
     (r#""argsrepr": "#, Name::Argsrepr),
     (r#""kwargsrepr": "#, Name::Kwargsrepr),
     (r#""origin": "#, Name::Origin),
-    (
-        concat!(
-            r#"{"ignore_result": false, "replaced_task_nesting": 0, "#,
-            r#""stamped_headers": null, "stamps": {}"#
-        ),
-        Name::Ordinary,
-    ),
     (r#""ignore_result": "#, Name::IgnoreResult),
     (r#""replaced_task_nesting": "#, Name::ReplacedTaskNesting),
     (r#""stamped_headers": "#, Name::Unused),
@@ -115,20 +98,13 @@ const NAMES: Expected<Name> = Expected::new(&[
     (r#""X-B3-Sampled": "#, Name::B3Sampled),
 ]);
 
-/// [`Name::Plain`] and [`Name::Ordinary`] in a table.
-const USUAL: [&[u8]; 2] = [
-    b"\x06shadowV\x03etaV\x07expiresV\x05groupV\x0bgroup_indexV\x07retriesI\0\0\0\0\ttimelimitA\0\0\0\x02VV",
-    b"\rignore_resultt\0\x15replaced_task_nestingI\0\0\0\0\x0fstamped_headersV\x06stampsF\0\0\0\0",
-];
-
 impl<'a> Headers<'a> {
     /// From JSON.
     pub(super) fn read(json: &mut Reader<'a>, headers: &mut Self) -> Result<(), NotThat> {
-        json.members(NAMES, |name, value| {
+        let begun = headers.usual(json);
+        json.members(begun, NAMES, |name, value| {
             match name {
                 Name::Unused => value.skip()?,
-                Name::Plain => headers.plain(),
-                Name::Ordinary => headers.ordinary(),
                 Name::Retries => headers.retries = value.number()?,
                 Name::ReplacedTaskNesting => headers.replaced_task_nesting = value.number()?,
                 Name::IgnoreResult => headers.ignore_result = value.bool()?,
@@ -146,24 +122,14 @@ impl<'a> Headers<'a> {
     }
 
     /// The same headers from an AMQP table, in whatever order: a broker that dead-letters a message sorts them.
-    pub(super) fn of_table(table: &Table<'a>) -> Result<Self, NotThat> {
-        let mut headers = Self::default();
+    pub(super) fn read_table(table: &Table<'a>, headers: &mut Self) -> Result<(), NotThat> {
+        let mut fields = table.texts();
+        headers.usual_fields(&mut fields);
         let mut names = NAMES;
-        for entry in table.entries(&USUAL) {
-            let (name, field, text) = match entry {
-                Entry::Usual(0) => {
-                    headers.plain();
-                    continue;
-                }
-                Entry::Usual(_) => {
-                    headers.ordinary();
-                    continue;
-                }
-                Entry::Field(name, field, text) => (name, field, text),
-            };
+        for (name, field, text) in fields {
             let Some(name) = names.find(name) else { continue };
             match name {
-                Name::Unused | Name::Plain | Name::Ordinary => {}
+                Name::Unused => {}
                 Name::Retries => headers.retries = number(field)?,
                 Name::ReplacedTaskNesting => headers.replaced_task_nesting = number(field)?,
                 Name::IgnoreResult => {
@@ -182,26 +148,13 @@ impl<'a> Headers<'a> {
                     if let Some(slot) = headers.text(name) {
                         *slot = match field {
                             Field::Void => None,
-                            _ => Some(Text(Cow::Borrowed(text.ok_or(NotThat)?))),
+                            _ => Some(Text::plain(text.ok_or(NotThat)?)),
                         };
                     }
                 }
             }
         }
-        Ok(headers)
-    }
-
-    /// What [`Name::Plain`] says.
-    fn plain(&mut self) {
-        (self.eta, self.expires, self.group) = (None, None, None);
-        self.retries = Some(0);
-    }
-
-    /// What [`Name::Ordinary`] says.
-    fn ordinary(&mut self) {
-        self.ignore_result = Some(false);
-        self.replaced_task_nesting = Some(0);
-        self.stamps = Some(Cow::Borrowed("{}"));
+        Ok(())
     }
 
     /// Where the header of this name is kept, if it is a text that is.
@@ -225,13 +178,9 @@ impl<'a> Headers<'a> {
             Name::Hostname => &mut self.hostname,
             Name::Argsrepr => &mut self.argsrepr,
             Name::Kwargsrepr => &mut self.kwargsrepr,
-            Name::Retries
-            | Name::ReplacedTaskNesting
-            | Name::IgnoreResult
-            | Name::Stamps
-            | Name::Plain
-            | Name::Ordinary
-            | Name::Unused => return None,
+            Name::Retries | Name::ReplacedTaskNesting | Name::IgnoreResult | Name::Stamps | Name::Unused => {
+                return None;
+            }
         })
     }
 }
@@ -239,13 +188,13 @@ impl<'a> Headers<'a> {
 impl Headers<'_> {
     /// The sender's trace context: W3C's before B3's.
     pub(super) fn context(&self) -> Option<TraceParent> {
-        let w3c = || TraceParent::parse(self.traceparent.as_ref()?.as_str());
-        let single = || TraceParent::parse_b3(self.b3.as_ref()?.as_str());
+        let w3c = || TraceParent::parse(&self.traceparent?.get());
+        let single = || TraceParent::parse_b3(&self.b3?.get());
         let several = || {
             TraceParent::parse_b3_fields(
-                self.b3_trace_id.as_ref()?.as_str(),
-                self.b3_span_id.as_ref()?.as_str(),
-                self.b3_sampled.as_ref().map(Text::as_str),
+                &self.b3_trace_id?.get(),
+                &self.b3_span_id?.get(),
+                self.b3_sampled.map(Text::get).as_deref(),
             )
         };
         w3c().or_else(single).or_else(several)

@@ -4,15 +4,13 @@
 //! stepped over the structure is checked (quotes, brackets) and not the spelling of numbers. Of members that are there twice the last
 //! counts, as for the `json` of Python that reads them in the worker. No recursion but that of the callers, who know what they look for.
 
-use std::borrow::Cow;
+mod text;
+mod usual;
 
-use super::envelope::Text;
+pub use text::Text;
 
 /// Deepest nesting that is stepped over; one bit each tells objects from arrays.
 const DEPTH: u32 = 128;
-
-/// A string up to this length, an id for instance, is looked through without a search's start-up.
-const SHORT: usize = 40;
 
 /// It is not JSON, or not of the type that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +18,6 @@ pub(super) struct NotThat;
 
 /// Names that are looked for, in the order in which they come as a rule: each as JSON's usual writers write it before a value
 /// (`"name": `), and what stands for it. The next one is tried first.
-///
-/// Where the members that follow nearly always say the same, an entry before theirs may be all of them, values too; it is
-/// written with an open brace in front.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected<F: 'static> {
     names: &'static [(&'static str, F)],
@@ -36,14 +31,7 @@ impl<F: Copy> Expected<F> {
 
     /// The next name, if `json` goes on with it, and how many bytes it takes.
     fn at_once(&mut self, json: &[u8]) -> Option<(F, usize)> {
-        let (mut written, mut field) = *self.names.get(self.next)?;
-        if let Some(usual) = written.strip_prefix('{') {
-            self.next += 1;
-            if json.starts_with(usual.as_bytes()) {
-                return Some((field, usual.len()));
-            }
-            (written, field) = *self.names.get(self.next)?;
-        }
+        let (written, field) = *self.names.get(self.next)?;
         if !json.starts_with(written.as_bytes()) {
             return None;
         }
@@ -57,16 +45,8 @@ impl<F: Copy> Expected<F> {
             let quoted = written.strip_prefix('"').and_then(|rest| rest.strip_prefix(name));
             quoted.is_some_and(|rest| rest.starts_with('"'))
         };
-        let mut next = self.next;
-        if self
-            .names
-            .get(next)
-            .is_some_and(|(written, _)| written.starts_with('{'))
-        {
-            next += 1;
-        }
-        let at = match self.names.get(next) {
-            Some(name) if fits(name) => next,
+        let at = match self.names.get(self.next) {
+            Some(name) if fits(name) => self.next,
             _ => self.names.iter().position(fits)?,
         };
         self.next = at + 1;
@@ -74,42 +54,21 @@ impl<F: Copy> Expected<F> {
     }
 }
 
-/// Gives `take` each expected member of the object that `json` is, for it to read the value.
-///
-/// # Errors
-/// It is no object, or `take` says so.
-pub(super) fn object<'a, F: Copy>(
-    json: &'a [u8],
-    expected: Expected<F>,
-    take: impl FnMut(F, &mut Reader<'a>) -> Result<(), NotThat>,
-) -> Result<(), NotThat> {
-    let mut reader = Reader::of(json)?;
-    reader.members(expected, take)?;
-    reader.end()
-}
-
 /// At a value; each method reads it and leaves what follows.
 pub(super) struct Reader<'a> {
     json: &'a str,
     at: usize,
-    /// There is no backslash in it: a string ends with the next quote.
-    plain: bool,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn of(json: &'a [u8]) -> Result<Self, NotThat> {
-        Ok(Self {
-            json: simdutf8::basic::from_utf8(json).map_err(|_| NotThat)?,
-            at: 0,
-            plain: memchr::memchr(b'\\', json).is_none(),
-        })
+        simdutf8::basic::from_utf8(json)
+            .map(Self::of_text)
+            .map_err(|_| NotThat)
     }
 
-    /// Steps over what comes next, if it is this.
-    pub(super) fn passes(&mut self, usual: &[u8]) -> bool {
-        let passes = self.rest().starts_with(usual);
-        self.at += if passes { usual.len() } else { 0 };
-        passes
+    pub(super) fn of_text(json: &'a str) -> Self {
+        Self { json, at: 0 }
     }
 
     /// Nothing comes any more.
@@ -117,41 +76,52 @@ impl<'a> Reader<'a> {
         if self.peek().is_ok() { Err(NotThat) } else { Ok(()) }
     }
 
-    /// An object: gives `take` each expected member, for it to read the value. Others are stepped over.
+    /// An object, or what is left of it where its first members were read already: gives `take` each expected member, for it to
+    /// read the value. Others are stepped over.
     pub(super) fn members<F: Copy>(
         &mut self,
+        begun: bool,
         mut expected: Expected<F>,
         mut take: impl FnMut(F, &mut Self) -> Result<(), NotThat>,
     ) -> Result<(), NotThat> {
-        self.separated(b'{', b'}', |value| {
-            let field = if let Some((field, len)) = expected.at_once(value.rest()) {
-                value.at += len;
+        let mut more = if begun {
+            self.another(b'}')?
+        } else {
+            self.open(b'{', b'}')?
+        };
+        while more {
+            let field = if let Some((field, len)) = expected.at_once(self.rest()) {
+                self.at += len;
                 Some(field)
             } else {
-                expected.find(value.name()?.as_str())
+                expected.find(&self.name()?.get())
             };
             match field {
-                Some(field) => take(field, value),
-                None => value.skip(),
+                Some(field) => take(field, self)?,
+                None => self.skip()?,
             }
-        })
+            more = self.another(b'}')?;
+        }
+        Ok(())
     }
 
     /// How many values there are in an array, or members in an object; none for null.
     pub(super) fn count(&mut self) -> Result<u64, NotThat> {
-        let mut count = 0;
-        match self.peek()? {
-            b'[' => self.separated(b'[', b']', |value| {
-                count += 1;
-                value.skip()
-            })?,
-            b'{' => self.separated(b'{', b'}', |value| {
-                count += 1;
-                value.name()?;
-                value.skip()
-            })?,
-            _ if self.null()? => {}
+        let (open, close) = match self.peek()? {
+            b'[' => (b'[', b']'),
+            b'{' => (b'{', b'}'),
+            _ if self.null()? => return Ok(0),
             _ => return Err(NotThat),
+        };
+        let mut count = 0;
+        let mut more = self.open(open, close)?;
+        while more {
+            count += 1;
+            if open == b'{' {
+                self.name()?;
+            }
+            self.skip()?;
+            more = self.another(close)?;
         }
         Ok(count)
     }
@@ -170,49 +140,48 @@ impl<'a> Reader<'a> {
         close: u8,
         mut take: impl FnMut(&mut Self) -> Result<(), NotThat>,
     ) -> Result<(), NotThat> {
-        self.expect(open)?;
-        if self.peek()? == close {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
+        let mut more = self.open(open, close)?;
+        while more {
             take(self)?;
-            match *self.rest() {
-                // As Python writes it.
-                [b',', b' ', ..] => self.at += 2,
-                _ => match self.peek()? {
-                    b',' => self.at += 1,
-                    end if end == close => {
-                        self.at += 1;
-                        return Ok(());
-                    }
-                    _ => return Err(NotThat),
-                },
-            }
+            more = self.another(close)?;
         }
+        Ok(())
+    }
+
+    /// Steps over the opening bracket, and over the closing one if nothing stands between; says whether something does.
+    fn open(&mut self, open: u8, close: u8) -> Result<bool, NotThat> {
+        self.expect(open)?;
+        let empty = self.peek()? == close;
+        self.at += usize::from(empty);
+        Ok(!empty)
+    }
+
+    /// Steps over what stands behind a value: a comma, or the bracket that closes; says whether another value comes.
+    fn another(&mut self, close: u8) -> Result<bool, NotThat> {
+        // As Python writes it.
+        if let [b',', b' ', ..] = *self.rest() {
+            self.at += 2;
+            return Ok(true);
+        }
+        let more = match self.peek()? {
+            b',' => true,
+            end if end == close => false,
+            _ => return Err(NotThat),
+        };
+        self.at += 1;
+        Ok(more)
     }
 
     /// A string.
     pub(super) fn string(&mut self) -> Result<Text<'a>, NotThat> {
-        if self.plain
-            && let [b'"', text @ ..] = self.rest()
-        {
-            let begin = self.at + 1;
-            let end = begin + quote(text).ok_or(NotThat)?;
-            self.at = end + 1;
-            return Ok(Text(Cow::Borrowed(self.json.get(begin..end).ok_or(NotThat)?)));
-        }
         let begin = self.begin()?;
         let escaped = self.quoted()?;
-        let text = if escaped {
-            let quoted = self.json.get(begin..self.at).ok_or(NotThat)?;
-            serde_json::from_str(quoted)
-                .map(Cow::Owned)
-                .map_err(|_| NotThat)?
-        } else {
-            Cow::Borrowed(self.json.get(begin + 1..self.at - 1).ok_or(NotThat)?)
-        };
-        Ok(Text(text))
+        if !escaped {
+            let text = self.json.get(begin + 1..self.at - 1).ok_or(NotThat)?;
+            return Ok(Text::plain(text));
+        }
+        let written = self.json.get(begin..self.at).ok_or(NotThat)?;
+        Text::escaped(written)
     }
 
     /// A string, or `None` for null.
@@ -269,6 +238,10 @@ impl<'a> Reader<'a> {
         match self.peek()? {
             b'"' => self.quoted().map(|_| ()),
             b'{' | b'[' => self.nested(),
+            b'0'..=b'9' => {
+                self.at += digits(self.rest());
+                Ok(())
+            }
             _ if self.null()? => Ok(()),
             _ => self.scalar().map(|_| ()),
         }
@@ -279,6 +252,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next byte that is no blank.
+    #[inline]
     fn peek(&mut self) -> Result<u8, NotThat> {
         loop {
             match self.json.as_bytes().get(self.at) {
@@ -307,13 +281,8 @@ impl<'a> Reader<'a> {
         self.expect(b'"')?;
         let mut escaped = false;
         loop {
-            let found = if self.plain {
-                quote(self.rest())
-            } else {
-                memchr::memchr2(b'"', b'\\', self.rest())
-            };
-            self.at += found.ok_or(NotThat)? + 1;
-            if self.plain || self.json.as_bytes().get(self.at - 1) == Some(&b'"') {
+            self.at += usual::stop(self.rest()).ok_or(NotThat)? + 1;
+            if self.json.as_bytes().get(self.at - 1) == Some(&b'"') {
                 return Ok(escaped);
             }
             escaped = true;
@@ -333,8 +302,7 @@ impl<'a> Reader<'a> {
             _ => false,
         };
         let len = if is_number {
-            let number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-            rest.iter().take_while(|byte| number(byte)).count()
+            digits(rest)
         } else {
             let word = WORDS.into_iter().find(|word| rest.starts_with(word));
             word.ok_or(NotThat)?.len()
@@ -379,24 +347,11 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Where the first quote is.
-fn quote(text: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const QUOTES: u64 = u64::from_le_bytes([b'"'; 8]);
-    // Nearly all are short: to start a search would cost more than to find their end.
-    let (eights, _) = text.as_chunks::<8>();
-    let mut at = 0;
-    for eight in eights.iter().take(SHORT / 8) {
-        let others = u64::from_le_bytes(*eight) ^ QUOTES;
-        // A byte that is zero borrows; the lowest that did is one that was.
-        let found = others.wrapping_sub(ONES) & !others & (ONES << 7);
-        if found != 0 {
-            return Some(at + (found.trailing_zeros() / 8) as usize);
-        }
-        at += 8;
-    }
-    Some(at + memchr::memchr(b'"', text.get(at..)?)?)
+/// Bytes of the number that is there.
+fn digits(json: &[u8]) -> usize {
+    let number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    json.iter().take_while(|byte| number(byte)).count()
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -54,9 +54,25 @@ impl Serializer {
 }
 
 impl Form<'_> {
+    /// Whether it is JSON as it stands.
+    #[must_use]
+    #[inline]
+    pub fn is_json(&self) -> bool {
+        self.compression.is_none() && matches!(self.content_type, None | Some("" | "application/json"))
+    }
+
     /// The document as JSON; `None` where its form is not known, or it is too large, or not what it is said to be.
     #[must_use]
+    #[inline]
     pub fn json<'b>(&self, bytes: &'b [u8]) -> Option<Cow<'b, [u8]>> {
+        if self.is_json() {
+            return Some(Cow::Borrowed(bytes));
+        }
+        self.other(bytes)
+    }
+
+    /// Where it is something else than JSON as it stands.
+    fn other<'b>(&self, bytes: &'b [u8]) -> Option<Cow<'b, [u8]>> {
         let Some(compression) = self.compression else {
             return self.plain(bytes);
         };

@@ -1,6 +1,6 @@
 //! Content headers of class basic (§4.2.6.1): the properties that go before a message's body.
 
-use super::reader::Reader;
+use super::reader::{Reader, TextReader};
 use super::table::Table;
 
 /// Property flags, from the highest bit down, in the order in which the values stand.
@@ -58,26 +58,28 @@ impl<'a> ContentHeader<'a> {
             body_size,
             ..Self::default()
         };
+        let mut at = TextReader::new(reader);
         if flags & CONTENT_TYPE != 0 {
-            header.content_type = Some(reader.short_string()?);
+            header.content_type = Some(at.short_string()?);
         }
         if flags & CONTENT_ENCODING != 0 {
-            reader.short_bytes()?;
+            at.reader.short_bytes()?;
         }
         if flags & HEADERS != 0 {
-            header.headers = Some(Table::new(reader.long_bytes()?));
+            let table = at.reader.long_bytes()?;
+            header.headers = Some(Table::known(table, at.text_of(table)));
         }
         if flags & DELIVERY_MODE != 0 {
-            reader.u8()?;
+            at.reader.u8()?;
         }
         if flags & PRIORITY != 0 {
-            header.priority = Some(reader.u8()?);
+            header.priority = Some(at.reader.u8()?);
         }
         if flags & CORRELATION_ID != 0 {
-            header.correlation_id = Some(reader.short_string()?);
+            header.correlation_id = Some(at.short_string()?);
         }
         if flags & REPLY_TO != 0 {
-            header.reply_to = Some(reader.short_string()?);
+            header.reply_to = Some(at.short_string()?);
         }
         Some(header)
     }
@@ -97,4 +99,47 @@ fn start(reader: &mut Reader<'_>) -> Option<(u64, u16)> {
         more = reader.u16()?;
     }
     Some((body_size, flags))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a header that is UTF-8 from its first property on, lengths included, and one that is not because of a number
+    /// among them; both cut anywhere.
+    /// Guarantees: the same texts are read of both, and of what is cut nothing.
+    #[test]
+    fn texts() {
+        let header = |priority: u8| {
+            let mut bytes = b"\0\x3c\0\0\0\0\0\0\0\0\0\x51\xfe\0\x10application/json\x05utf-8".to_vec();
+            bytes.extend_from_slice(b"\0\0\0\x0d\x04taskS\0\0\0\x03\xc3\xa9a\x02");
+            bytes.push(priority);
+            bytes.extend_from_slice(b"\x0496dc\x03rep");
+            bytes
+        };
+        for priority in [0, 0xff] {
+            let bytes = header(priority);
+            let read = ContentHeader::parse(&bytes).unwrap();
+            assert_eq!(read.content_type, Some("application/json"));
+            assert_eq!(read.priority, Some(priority));
+            assert_eq!((read.correlation_id, read.reply_to), (Some("96dc"), Some("rep")));
+            let fields: Vec<_> = read
+                .headers
+                .unwrap()
+                .texts()
+                .map(|(name, _, text)| (name, text))
+                .collect();
+            assert_eq!(fields, [("task", Some("\u{e9}a"))]);
+            for end in 0..bytes.len() {
+                assert_eq!(ContentHeader::parse(&bytes[..end]), None);
+            }
+        }
+        let mut broken = header(0);
+        broken[15] = 0xff;
+        assert_eq!(
+            ContentHeader::parse(&broken),
+            None,
+            "a content type that is no text"
+        );
+    }
 }

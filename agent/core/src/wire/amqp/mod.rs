@@ -19,5 +19,5 @@ mod table;
 pub use frame::{Frame, FrameDecoder, FrameKind, FrameStats, Tuning};
 pub use header::ContentHeader;
 pub use method::Method;
-pub(crate) use table::Entry;
+pub(crate) use table::Texts;
 pub use table::{Array, Field, Table};

@@ -34,10 +34,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Steps over what comes next, if it is this.
-    pub(super) fn passes(&mut self, usual: &[u8]) -> bool {
-        let rest = self.rest.strip_prefix(usual);
-        self.rest = rest.unwrap_or(self.rest);
-        rest.is_some()
+    #[inline]
+    pub(super) fn passes<const N: usize>(&mut self, usual: &[u8; N]) -> bool {
+        match self.rest.split_first_chunk() {
+            Some((first, rest)) if first == usual => {
+                self.rest = rest;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Bytes that are left.
@@ -60,5 +65,47 @@ impl<'a> Reader<'a> {
     pub(super) fn long_bytes(&mut self) -> Option<&'a [u8]> {
         let len = self.u32()?;
         self.take(usize::try_from(len).ok()?)
+    }
+}
+
+/// A cursor over bytes that are nearly always UTF-8, the lengths among them too: then none of the texts has to be looked at by
+/// itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TextReader<'a> {
+    pub(super) reader: Reader<'a>,
+    /// All of it, what was read included.
+    text: Option<&'a str>,
+}
+
+impl<'a> TextReader<'a> {
+    /// Of what is left there.
+    pub(super) fn new(reader: Reader<'a>) -> Self {
+        Self {
+            text: simdutf8::basic::from_utf8(reader.rest).ok(),
+            reader,
+        }
+    }
+
+    /// Of bytes of which it is known whether they are text.
+    pub(super) fn known(bytes: &'a [u8], text: Option<&'a str>) -> Self {
+        Self {
+            reader: Reader::new(bytes),
+            text,
+        }
+    }
+
+    /// As text, the bytes that were read last.
+    pub(super) fn text_of(&self, read: &'a [u8]) -> Option<&'a str> {
+        let Some(text) = self.text else {
+            return simdutf8::basic::from_utf8(read).ok();
+        };
+        let end = text.len().checked_sub(self.reader.left())?;
+        text.get(end.checked_sub(read.len())?..end)
+    }
+
+    /// A string of up to 255 bytes.
+    pub(super) fn short_string(&mut self) -> Option<&'a str> {
+        let bytes = self.reader.short_bytes()?;
+        self.text_of(bytes)
     }
 }

@@ -4,7 +4,7 @@
 //! mean (<https://www.rabbitmq.com/amqp-0-9-1-errata>, section 3): `s` is an integer, not a short string, `l` is signed,
 //! `x` are bytes. The letters that only the specification has (`U`, `L`) collide with none of these.
 
-use super::reader::Reader;
+use super::reader::{Reader, TextReader};
 
 /// Tables and arrays within each other that are followed; deeper ones are stepped over.
 const DEPTH: usize = 8;
@@ -50,18 +50,12 @@ impl<'a> Field<'a> {
     }
 }
 
-/// What stands in a table.
-pub(crate) enum Entry<'a> {
-    /// Fields that are known, the one of this number.
-    Usual(usize),
-    /// Any other: name, value, and the text that it is.
-    Field(&'a str, Field<'a>, Option<&'a str>),
-}
-
 /// A table's fields.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Table<'a> {
     bytes: &'a [u8],
+    /// All of it, where that is known to be text.
+    text: Option<&'a str>,
     depth: usize,
 }
 
@@ -69,50 +63,68 @@ impl<'a> Table<'a> {
     /// A table's content, without its length.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, depth: 0 }
+        Self::known(bytes, None)
+    }
+
+    /// The same, and the text that it is, if it is.
+    pub(crate) fn known(bytes: &'a [u8], text: Option<&'a str>) -> Self {
+        Self {
+            bytes,
+            text,
+            depth: 0,
+        }
     }
 
     /// Names and values in order, up to the first that is broken.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, Field<'a>)> + use<'a> {
-        self.entries(&[]).filter_map(|entry| match entry {
-            Entry::Usual(_) => None,
-            Entry::Field(name, field, _) => Some((name, field)),
-        })
+        self.texts().map(|(name, field, _)| (name, field)).fuse()
     }
 
-    /// The same, and of each value the text that it is. Fields that follow each other as one of `usual` has them are one entry.
-    pub(crate) fn entries(
-        &self,
-        usual: &'static [&'static [u8]],
-    ) -> impl Iterator<Item = Entry<'a>> + use<'a> {
-        let mut reader = Reader::new(self.bytes);
-        // Nearly all tables are UTF-8, the lengths in them too: then none of their texts has to be looked at by itself.
-        let text = std::str::from_utf8(self.bytes).ok();
-        let end = self.bytes.len();
-        let depth = self.depth;
-        std::iter::from_fn(move || {
-            if let Some(known) = usual.iter().position(|usual| reader.passes(usual)) {
-                return Some(Entry::Usual(known));
-            }
-            let name = match text {
-                Some(text) => {
-                    let name = reader.short_bytes()?;
-                    let begin = end.checked_sub(reader.left())?.checked_sub(name.len())?;
-                    text.get(begin..begin.checked_add(name.len())?)?
-                }
-                None => reader.short_string()?,
-            };
-            let field = field(&mut reader, depth)?;
-            let value = match (&field, text) {
-                (Field::Bytes(bytes), Some(text)) => {
-                    let begin = end.checked_sub(reader.left())?.checked_sub(bytes.len())?;
-                    text.get(begin..begin.checked_add(bytes.len())?)
-                }
-                (field, _) => field.text(),
-            };
-            Some(Entry::Field(name, field, value))
-        })
-        .fuse()
+    /// The same, and of each value the text that it is.
+    pub(crate) fn texts(&self) -> Texts<'a> {
+        Texts {
+            at: TextReader::known(self.bytes, self.text),
+            depth: self.depth,
+        }
+    }
+}
+
+/// Within a table: gives its fields until one is broken.
+pub(crate) struct Texts<'a> {
+    at: TextReader<'a>,
+    depth: usize,
+}
+
+impl<'a> Texts<'a> {
+    /// Steps over what comes next, if it is this.
+    pub(crate) fn passes<const N: usize>(&mut self, usual: &[u8; N]) -> bool {
+        self.at.reader.passes(usual)
+    }
+
+    /// Steps over `usual`, which ends with the type of a string, and over that string, if both are there.
+    pub(crate) fn after<const N: usize>(&mut self, usual: &[u8; N]) -> Option<&'a str> {
+        let mut at = self.at;
+        if !at.reader.passes(usual) {
+            return None;
+        }
+        let bytes = at.reader.long_bytes()?;
+        let text = at.text_of(bytes)?;
+        self.at = at;
+        Some(text)
+    }
+}
+
+impl<'a> Iterator for Texts<'a> {
+    type Item = (&'a str, Field<'a>, Option<&'a str>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let name = self.at.short_string()?;
+        let field = field(&mut self.at.reader, self.depth)?;
+        let text = match field {
+            Field::Bytes(bytes) => self.at.text_of(bytes),
+            _ => None,
+        };
+        Some((name, field, text))
     }
 }
 
@@ -156,7 +168,11 @@ fn field<'a>(reader: &mut Reader<'a>, depth: usize) -> Option<Field<'a>> {
             let depth = depth.saturating_add(1);
             match kind {
                 _ if depth >= DEPTH => Field::TooDeep,
-                b'F' => Field::Table(Table { bytes, depth }),
+                b'F' => Field::Table(Table {
+                    bytes,
+                    text: None,
+                    depth,
+                }),
                 _ => Field::Array(Array { bytes, depth }),
             }
         }
