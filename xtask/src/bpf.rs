@@ -137,6 +137,8 @@ impl Toolchain {
         cargo
             .current_dir(workspace)
             .env("CARGO_ENCODED_RUSTFLAGS", flags)
+            // The linker puts everything together; what the agent's profile says of that is of no use here.
+            .env("CARGO_PROFILE_RELEASE_LTO", "thin")
             .args([
                 "build",
                 "--package",
