@@ -3,8 +3,9 @@
 
 use rustix::thread::disable_transparent_huge_pages;
 
-/// What is freed is given back after so many ms, unless it is wanted again; the allocator's own value is ten times that.
-const KEPT_FOR: i64 = 100;
+/// What is freed is given back after so many ms, unless it is wanted again. That is longer than the next batch of spans takes to come:
+/// to fault in again what was just given back costs an eighth of all that the agent does.
+const KEPT_FOR: i64 = 1000;
 /// `mi_option_purge_delay`, mimalloc.h; the bindings have no name for it.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
