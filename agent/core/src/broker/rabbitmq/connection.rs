@@ -505,7 +505,7 @@ fn unanswered(tokens: Vec<u64>, out: &mut Vec<BrokerEvent>) {
 
 /// A delivery's name for the worker: tags count per channel.
 fn name(connection: u64, channel: u16, tag: u64) -> Arc<str> {
-    let mut name = SmallVec::<[u8; 40]>::new();
+    let mut name = SmallVec::<[u8; 64]>::new();
     let mut put = |digit| name.push(digit);
     digits::<16>(connection, &mut put);
     put(b'.');
