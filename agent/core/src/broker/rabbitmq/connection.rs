@@ -1,4 +1,7 @@
-//! One connection: frames of both directions, channels, messages.
+//! One connection: the frames of both directions, and the messages that they are put together to.
+
+mod messages;
+mod methods;
 
 use std::sync::Arc;
 
@@ -6,20 +9,14 @@ use celeryscope_common::{Idle, Kind, Record};
 use smallvec::SmallVec;
 
 use super::RabbitStats;
-use super::channel::{Announced, Channel, Channels, Content, Message};
-use super::delay::undelayed;
+use super::channel::{Channel, Channels};
+use super::content::{Announced, Content, Message};
 use crate::broker::{BrokerEvent, Context, Verdict};
-use crate::celery::content::{self, Content as Held, Share};
-use crate::celery::{TaskMessage, pidbox};
 use crate::limits::Limits;
 use crate::stream::{self, Call, Chunk, Half, Segment};
 use crate::text::digits;
-use crate::wire::amqp::{ContentHeader, Frame, FrameDecoder, FrameKind, Method, Tuning};
+use crate::wire::amqp::{Frame, FrameDecoder, FrameKind};
 use crate::wire::resp::Item;
-
-/// Exchanges of kombu's and Celery's own traffic (`celery/events`, `kombu/pidbox.py`).
-const EVENTS: &str = "celeryev";
-const CONTROL: &str = "celery.pidbox";
 
 /// A client's connection to RabbitMQ.
 #[derive(Debug)]
@@ -230,263 +227,6 @@ impl RabbitConnection {
             self.channels.content = true;
         }
     }
-
-    fn complete(
-        &mut self,
-        sending: bool,
-        number: u16,
-        message: Message<'_>,
-        call: Call,
-        context: &Context<'_>,
-        out: &mut Vec<BrokerEvent>,
-    ) {
-        if sending {
-            self.published(number, message, call, context, out);
-        } else {
-            self.delivered(number, message, call, context, out);
-        }
-    }
-
-    /// Takes a method; gives what it announces.
-    fn method<'i>(
-        &mut self,
-        sending: bool,
-        item: &'i Item<Frame<'_>>,
-        out: &mut Vec<BrokerEvent>,
-    ) -> Option<Announced<'i>> {
-        let number = item.value.channel;
-        let call = call_of(item);
-        let method = item.value.whole().and_then(Method::parse);
-        self.stats.methods += u64::from(method.is_some());
-        // A method where content should be: its frames were lost.
-        let channel = known(&mut self.channels, number, out);
-        let open = channel.content(sending).take();
-        self.stats.messages_cut += u64::from(open.is_some());
-        let Some(method) = method else {
-            // It may have been a publish.
-            if sending {
-                unanswered(channel.lose_count(), out);
-            }
-            return None;
-        };
-        match method {
-            Method::TuneOk {
-                channel_max,
-                frame_max,
-            } if sending => {
-                let tuning = Tuning::new(frame_max, channel_max);
-                self.outgoing.tune(tuning);
-                self.incoming.tune(tuning);
-            }
-            Method::ChannelOpen | Method::ChannelClose => {
-                if let Some(mut closed) = self.channels.remove(number) {
-                    unanswered(closed.unconfirmed(), out);
-                    let unacked = closed.recovered().into_iter().map(|tag| (number, tag));
-                    self.give_back(unacked.collect(), out);
-                }
-            }
-            Method::ConnectionClose => {
-                self.finish(out);
-                self.channels.forget();
-            }
-            Method::ConfirmSelect if sending => channel.select_confirms(),
-            Method::Consume { queue, consumer_tag } if sending => {
-                self.channels.consumes(number, consumer_tag, queue);
-                let name = pidbox::owner(queue).map(str::to_owned);
-                out.extend(name.map(|name| BrokerEvent::WorkerName { name, call }));
-            }
-            Method::ConsumeOk { consumer_tag } if !sending => self.channels.named(number, consumer_tag),
-            Method::Get { queue } if sending => channel.getting = Some(queue.to_owned()),
-            Method::Publish {
-                exchange,
-                routing_key,
-            } if sending => {
-                return Some(Announced {
-                    exchange: exchange.into(),
-                    routing_key: routing_key.into(),
-                    confirm: channel.next_confirm(),
-                    delivery: None,
-                    first: item.first,
-                });
-            }
-            Method::Deliver {
-                consumer_tag,
-                delivery_tag,
-                redelivered,
-                exchange,
-                routing_key,
-            } if !sending => {
-                return Some(Announced {
-                    exchange: exchange.into(),
-                    routing_key: routing_key.into(),
-                    confirm: None,
-                    delivery: Some((delivery_tag, redelivered, consumer_tag.into())),
-                    first: item.first,
-                });
-            }
-            Method::Ack {
-                delivery_tag,
-                multiple,
-            } if sending => {
-                for tag in channel.acked(delivery_tag, multiple) {
-                    out.push(BrokerEvent::Acked {
-                        tag: name(self.id, number, tag),
-                        call,
-                    });
-                }
-            }
-            Method::Reject {
-                delivery_tag,
-                multiple,
-                requeue,
-            } if sending => {
-                for tag in channel.acked(delivery_tag, multiple) {
-                    let tag = name(self.id, number, tag);
-                    out.push(if requeue {
-                        BrokerEvent::Requeued { tag, call }
-                    } else {
-                        BrokerEvent::Acked { tag, call }
-                    });
-                }
-            }
-            Method::Recover if sending => {
-                for tag in channel.recovered() {
-                    out.push(BrokerEvent::Requeued {
-                        tag: name(self.id, number, tag),
-                        call,
-                    });
-                }
-            }
-            // Its content is passed over.
-            Method::Return => self.stats.messages_returned += 1,
-            // From the broker: confirms, good or bad.
-            Method::Ack {
-                delivery_tag,
-                multiple,
-            }
-            | Method::Reject {
-                delivery_tag,
-                multiple,
-                ..
-            } => {
-                let answered = channel.confirmed(delivery_tag, multiple);
-                out.extend(
-                    answered
-                        .into_iter()
-                        .map(|token| BrokerEvent::Answered { token, at: call.exit }),
-                );
-            }
-            _ => {}
-        }
-        None
-    }
-
-    fn published(
-        &mut self,
-        number: u16,
-        message: Message<'_>,
-        call: Call,
-        context: &Context<'_>,
-        out: &mut Vec<BrokerEvent>,
-    ) {
-        let announced = message.announced;
-        if announced.exchange == CONTROL {
-            return;
-        }
-        match self.read(message, context) {
-            Held::Task(task) => {
-                self.verdict = Verdict::Celery;
-                self.last_token += 1;
-                let token = self.last_token;
-                let destination = destination(announced, None, context.share);
-                out.push(BrokerEvent::Publish {
-                    token,
-                    message: addressed(task, announced, context.share),
-                    destination,
-                    first: announced.first,
-                    call,
-                });
-                match announced.confirm {
-                    Some(confirm) => {
-                        if let Some(lost) =
-                            known(&mut self.channels, number, out).await_confirm(confirm, token)
-                        {
-                            out.push(BrokerEvent::Unanswered { token: lost });
-                        }
-                    }
-                    // Nothing will answer: it ends with its last byte.
-                    None => out.push(BrokerEvent::Answered { token, at: call.exit }),
-                }
-            }
-            Held::Reply { task_id, meta } => {
-                self.verdict = Verdict::Celery;
-                out.push(BrokerEvent::Result {
-                    task_id,
-                    meta,
-                    first: announced.first,
-                    call,
-                });
-            }
-            Held::Events { hostname, events } if announced.exchange == EVENTS => {
-                self.verdict = Verdict::Celery;
-                if announced.routing_key != "task.sent" {
-                    out.push(BrokerEvent::WorkerName { name: hostname, call });
-                    if !events.is_empty() {
-                        out.push(BrokerEvent::Told { events, call });
-                    }
-                }
-            }
-            Held::Events { .. } | Held::Other | Held::Malformed => {}
-        }
-    }
-
-    fn delivered(
-        &mut self,
-        number: u16,
-        message: Message<'_>,
-        call: Call,
-        context: &Context<'_>,
-        out: &mut Vec<BrokerEvent>,
-    ) {
-        let announced = message.announced;
-        let Some((tag, redelivered, consumer)) = &announced.delivery else {
-            return;
-        };
-        if announced.exchange == EVENTS || announced.exchange == CONTROL {
-            return;
-        }
-        if let Held::Task(task) = self.read(message, context) {
-            self.verdict = Verdict::Celery;
-            let evicted = known(&mut self.channels, number, out).await_ack(*tag);
-            self.stats.unacked_evicted += u64::from(evicted);
-            let queue = self.channels.queue_of(number, consumer);
-            let mut task = addressed(task, announced, context.share);
-            task.delivery_tag = name(self.id, number, *tag);
-            task.redelivered = *redelivered;
-            self.consuming = Some(call);
-            out.push(BrokerEvent::Consumer { call });
-            out.push(BrokerEvent::Delivered {
-                message: task,
-                destination: destination(announced, queue, context.share),
-                call,
-            });
-        }
-    }
-
-    fn read(&mut self, message: Message<'_>, context: &Context<'_>) -> Held {
-        let Some(header) = ContentHeader::parse(message.header) else {
-            self.stats.messages_malformed += 1;
-            return Held::Malformed;
-        };
-        let size = header.body_size.saturating_add(message.header.len() as u64);
-        let held = content::read_amqp(&header, message.body, size, context.capture_args, context.share);
-        match held {
-            Held::Malformed => self.stats.messages_malformed += 1,
-            Held::Other | Held::Events { .. } => self.stats.messages_other += 1,
-            Held::Task(_) | Held::Reply { .. } => {}
-        }
-        held
-    }
 }
 
 /// The channel; for a new one the oldest may have to go.
@@ -513,33 +253,6 @@ fn name(connection: u64, channel: u16, tag: u64) -> Arc<str> {
     put(b'.');
     digits::<10>(tag, &mut put);
     Arc::from(std::str::from_utf8(&name).unwrap_or_default())
-}
-
-fn addressed(mut message: Box<TaskMessage>, announced: &Announced<'_>, share: Share<'_>) -> Box<TaskMessage> {
-    message.system = Some("rabbitmq");
-    message.exchange = share(&announced.exchange);
-    message.routing_key = share(&announced.routing_key);
-    message
-}
-
-/// `messaging.destination.name` by the RabbitMQ conventions: exchange, routing key and (consumers) queue with colons
-/// between, each only once and only where there is one. A delay is none: there would be as many names as there are delays.
-fn destination(announced: &Announced<'_>, queue: Option<&str>, share: Share<'_>) -> Arc<str> {
-    let mut parts = SmallVec::<[&str; 3]>::new();
-    for part in [
-        &*announced.exchange,
-        undelayed(&announced.routing_key),
-        queue.unwrap_or_default(),
-    ] {
-        if !part.is_empty() && parts.last() != Some(&part) {
-            parts.push(part);
-        }
-    }
-    match parts[..] {
-        [] => share("amq.default"),
-        [only] => share(only),
-        _ => share(&parts.join(":")),
-    }
 }
 
 fn call_of(item: &Item<Frame<'_>>) -> Call {

@@ -15,6 +15,7 @@
 
 mod channel;
 mod connection;
+mod content;
 mod delay;
 #[cfg(test)]
 mod tests;
