@@ -418,3 +418,55 @@ fn memory_is_bounded() {
         }
     }
 }
+
+/// Scenario: replies that say no more than that there is one, each with another behind it and cut anywhere, and replies that say more.
+/// Guarantees: the former are passed over, whole or not at all, and count as they do when they are read; of the latter nothing is taken.
+#[test]
+fn replies_are_passed_over() {
+    let decoder = || ReplyDecoder::new(&Limits::default());
+    fn segment(data: &[u8]) -> Segment<'_> {
+        Segment {
+            data,
+            begins: true,
+            call: call(1),
+        }
+    }
+    let plain = [
+        "+OK\r\n",
+        "+QUEUED\r\n",
+        ":0\r\n",
+        ":1795186876\r\n",
+        "_\r\n",
+        "$-1\r\n",
+        "*1\r\n:1\r\n",
+        "*3\r\n+OK\r\n_\r\n:12\r\n",
+    ];
+    for reply in plain {
+        let both = format!("{reply}:7\r\n");
+        let (mut passing, mut rest) = (decoder(), segment(both.as_bytes()));
+        assert!(passing.pass(&mut rest), "{reply:?}");
+        assert_eq!((rest.data, rest.begins), (&b":7\r\n"[..], false), "{reply:?}");
+        let mut reading = decoder();
+        assert_eq!(replies(&mut reading, &[reply.as_bytes()]).len(), 1);
+        assert_eq!(passing.stats(), reading.stats(), "{reply:?}");
+        for end in 0..reply.len() {
+            assert!(
+                !decoder().pass(&mut segment(&reply.as_bytes()[..end])),
+                "{reply:?} {end}"
+            );
+        }
+    }
+    for reply in [
+        "$2\r\nab\r\n",
+        "-ERR\r\n",
+        "*0\r\n",
+        "*2\r\n:1\r\n$1\r\na\r\n",
+        ">1\r\n:1\r\n",
+        "#t\r\n",
+        "+a long text that is no acknowledgment\r\n",
+    ] {
+        let mut rest = segment(reply.as_bytes());
+        assert!(!decoder().pass(&mut rest), "{reply:?}");
+        assert_eq!(rest.data, reply.as_bytes());
+    }
+}
