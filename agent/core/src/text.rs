@@ -63,15 +63,37 @@ impl From<String> for Text {
     }
 }
 
-/// Gives `put` the digits of a number, to a base of at most 16: the formatter takes several times as long.
-pub(crate) fn digits<const BASE: u64>(number: u64, put: &mut impl FnMut(u8)) {
-    if number >= BASE {
-        digits::<BASE>(number / BASE, put);
+/// A number's digits: the formatter takes several times as long.
+pub(crate) struct Digits {
+    /// As many as the largest number has in base 10, filled from the end.
+    digits: [u8; 20],
+    first: usize,
+}
+
+impl Digits {
+    /// To a base from 10 to 16.
+    pub(crate) fn of<const BASE: u64>(number: u64) -> Self {
+        const { assert!(10 <= BASE && BASE <= 16) };
+        let mut digits = [b'0'; 20];
+        let (mut rest, mut first) = (number, 0);
+        for (at, place) in digits.iter_mut().enumerate().rev() {
+            let digit = (rest % BASE) as u8;
+            *place = if digit < 10 {
+                b'0' + digit
+            } else {
+                b'a' + digit - 10
+            };
+            (rest, first) = (rest / BASE, at);
+            if rest == 0 {
+                break;
+            }
+        }
+        Self { digits, first }
     }
-    let digit = usize::try_from(number % BASE).ok();
-    put(*digit
-        .and_then(|digit| b"0123456789abcdef".get(digit))
-        .unwrap_or(&b'0'));
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.digits.get(self.first..).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -83,11 +105,9 @@ mod tests {
     #[test]
     fn numbers() {
         for number in [0, 9, 10, 255, 1_795_186_876_502_925_200, u64::MAX] {
-            let (mut decimal, mut hex) = (Vec::new(), Vec::new());
-            digits::<10>(number, &mut |digit| decimal.push(digit));
-            digits::<16>(number, &mut |digit| hex.push(digit));
-            assert_eq!(decimal, number.to_string().as_bytes());
-            assert_eq!(hex, format!("{number:x}").as_bytes());
+            let (decimal, hex) = (Digits::of::<10>(number), Digits::of::<16>(number));
+            assert_eq!(decimal.bytes(), number.to_string().as_bytes());
+            assert_eq!(hex.bytes(), format!("{number:x}").as_bytes());
         }
     }
 }

@@ -4,6 +4,7 @@
 use sha2::{Digest, Sha256};
 
 use super::model::{SpanId, TraceId};
+use crate::text::Digits;
 use crate::time::Wall;
 
 /// Bytes of a text that needs no memory of its own.
@@ -21,32 +22,6 @@ fn digest(parts: &[&[u8]]) -> [u8; 32] {
         length = end;
     }
     Sha256::digest(text.get(..length).unwrap_or_default()).into()
-}
-
-/// A number's decimal digits.
-struct Decimal {
-    /// As many as the largest has, filled from the end.
-    digits: [u8; 20],
-    first: usize,
-}
-
-impl Decimal {
-    fn of(number: u64) -> Self {
-        let mut digits = [b'0'; 20];
-        let (mut rest, mut first) = (number, 0);
-        for (at, digit) in digits.iter_mut().enumerate().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            (rest, first) = (rest / 10, at);
-            if rest == 0 {
-                break;
-            }
-        }
-        Self { digits, first }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.digits.get(self.first..).unwrap_or_default()
-    }
 }
 
 /// An all-zero id is invalid in OpenTelemetry: it becomes 1.
@@ -69,7 +44,10 @@ pub fn trace_id_of_root(root_id: &str) -> TraceId {
 /// tells those apart is how often the task was replaced before.
 #[must_use]
 pub(crate) fn publish_span_id(task_id: &str, retries: u32, task_name: &str, replacements: u32) -> SpanId {
-    let (retries, nesting) = (Decimal::of(retries.into()), Decimal::of(replacements.into()));
+    let (retries, nesting) = (
+        Digits::of::<10>(retries.into()),
+        Digits::of::<10>(replacements.into()),
+    );
     let (mark, number): (&[u8], &[u8]) = match replacements {
         0 => (b"", b""),
         _ => (b":", nesting.bytes()),
@@ -95,11 +73,11 @@ pub(crate) fn run_ids(task_id: &str, retries: u32, host: &str, start: Wall) -> (
         b"celeryscope:run:",
         task_id.as_bytes(),
         b":",
-        Decimal::of(retries.into()).bytes(),
+        Digits::of::<10>(retries.into()).bytes(),
         b":",
         host.as_bytes(),
         b":",
-        Decimal::of(start.0).bytes(),
+        Digits::of::<10>(start.0).bytes(),
     ]);
     (SpanId(first(&digest)), TraceId(first(&digest[16..])))
 }
@@ -141,7 +119,7 @@ mod tests {
             assert_eq!(digest(&[one, b"", other]), expected, "{length}");
         }
         for number in [0, 9, 10, 255, 1_795_186_876_502_925_200, u64::MAX] {
-            assert_eq!(Decimal::of(number).bytes(), number.to_string().as_bytes());
+            assert_eq!(Digits::of::<10>(number).bytes(), number.to_string().as_bytes());
         }
     }
 

@@ -14,7 +14,7 @@ use super::content::{Announced, Content, Message};
 use crate::broker::{BrokerEvent, Context, Verdict};
 use crate::limits::Limits;
 use crate::stream::{self, Call, Chunk, Half, Segment};
-use crate::text::digits;
+use crate::text::Digits;
 use crate::wire::amqp::{Frame, FrameDecoder, FrameKind};
 use crate::wire::resp::Item;
 
@@ -245,13 +245,12 @@ fn unanswered(tokens: Vec<u64>, out: &mut Vec<BrokerEvent>) {
 
 /// A delivery's name for the worker: tags count per channel.
 fn name(connection: u64, channel: u16, tag: u64) -> Arc<str> {
+    let connection = Digits::of::<16>(connection);
+    let (channel, tag) = (Digits::of::<10>(channel.into()), Digits::of::<10>(tag));
     let mut name = SmallVec::<[u8; 64]>::new();
-    let mut put = |digit| name.push(digit);
-    digits::<16>(connection, &mut put);
-    put(b'.');
-    digits::<10>(channel.into(), &mut put);
-    put(b'.');
-    digits::<10>(tag, &mut put);
+    for part in [connection.bytes(), b".", channel.bytes(), b".", tag.bytes()] {
+        name.extend_from_slice(part);
+    }
     Arc::from(std::str::from_utf8(&name).unwrap_or_default())
 }
 
