@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::tuning::{LARGEST, Tuning};
 use crate::limits::Limits;
 use crate::stream::{Call, Segment};
 use crate::wire::resp::Item;
@@ -10,10 +11,6 @@ const HEAD: usize = 7;
 const END: u8 = 0xce;
 /// `AMQP`, 0, and the version: what a client sends first (§4.2.2). One byte longer than a frame's head.
 const PROTOCOL_HEADER: &[u8] = b"AMQP";
-/// Bytes of a frame that are not payload.
-const OVERHEAD: u32 = 8;
-/// No broker sends larger frames; what claims to be one is not a frame.
-const LARGEST: u32 = 1 << 30;
 /// Classes of the methods that a client and RabbitMQ exchange on channels (§1.2; `confirm` is RabbitMQ's).
 const CHANNEL_CLASSES: [[u8; 2]; 7] = [[0, 20], [0, 30], [0, 40], [0, 50], [0, 60], [0, 85], [0, 90]];
 /// Class `connection`: channel 0 only.
@@ -61,50 +58,6 @@ impl Frame<'_> {
             payload: Cow::Owned(self.payload.into_owned()),
             ..self
         }
-    }
-}
-
-/// What the two ends have agreed on (`connection.tune-ok`), and what is taken for granted where that was not seen: the
-/// numbers of RabbitMQ and py-amqp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tuning {
-    /// Largest frame, head and end included.
-    frame_max: u32,
-    /// Highest channel.
-    channel_max: u16,
-    /// Seen, not assumed: what goes beyond is no frame.
-    seen: bool,
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        Self {
-            frame_max: 131_072,
-            channel_max: 2047,
-            seen: false,
-        }
-    }
-}
-
-impl Tuning {
-    /// The smallest `frame_max` that the protocol allows (`frame-min-size`).
-    const FRAME_MIN: u32 = 4096;
-
-    /// From the numbers of a tune-ok, 0 for no limit each.
-    #[must_use]
-    pub fn new(frame_max: u32, channel_max: u16) -> Self {
-        Self {
-            frame_max: match frame_max {
-                0 => LARGEST,
-                agreed => agreed.clamp(Self::FRAME_MIN, LARGEST),
-            },
-            channel_max: if channel_max == 0 { u16::MAX } else { channel_max },
-            seen: true,
-        }
-    }
-
-    fn allows(&self, channel: u16, len: u32) -> bool {
-        len.saturating_add(OVERHEAD) <= self.frame_max && channel <= self.channel_max
     }
 }
 

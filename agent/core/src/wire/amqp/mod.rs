@@ -15,9 +15,11 @@ mod header;
 mod method;
 mod reader;
 mod table;
+mod tuning;
 
-pub use frame::{Frame, FrameDecoder, FrameKind, FrameStats, Tuning};
+pub use frame::{Frame, FrameDecoder, FrameKind, FrameStats};
 pub use header::ContentHeader;
 pub use method::Method;
 pub(crate) use table::Texts;
 pub use table::{Array, Field, Table};
+pub use tuning::Tuning;
