@@ -247,10 +247,9 @@ fn unanswered(tokens: Vec<u64>, out: &mut Vec<BrokerEvent>) {
 fn name(connection: u64, channel: u16, tag: u64) -> Arc<str> {
     let connection = Digits::of::<16>(connection);
     let (channel, tag) = (Digits::of::<10>(channel.into()), Digits::of::<10>(tag));
-    let mut name = SmallVec::<[u8; 64]>::new();
-    for part in [connection.bytes(), b".", channel.bytes(), b".", tag.bytes()] {
-        name.extend_from_slice(part);
-    }
+    let parts = [connection.bytes(), b".", channel.bytes(), b".", tag.bytes()];
+    // Byte by byte, as they were written just now: to read several of them at once would have to wait for that.
+    let name: SmallVec<[u8; 64]> = parts.into_iter().flatten().copied().collect();
     Arc::from(std::str::from_utf8(&name).unwrap_or_default())
 }
 
