@@ -1,7 +1,9 @@
 //! A collector in this process: gRPC or HTTP, under TLS or not.
 
 use std::collections::VecDeque;
+use std::io::Read as _;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,8 @@ pub(crate) struct Collector {
     pub(crate) retry_info: Option<Duration>,
     /// What the first requests by HTTP get; then they are taken.
     pub(crate) answers: Arc<Mutex<VecDeque<Answer>>>,
+    /// How many requests by HTTP came compressed.
+    pub(crate) gzipped: Arc<AtomicUsize>,
     /// When each request came.
     pub(crate) asked: Arc<Mutex<Vec<Instant>>>,
 }
@@ -198,12 +202,15 @@ async fn answer(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), collector: &
     }
     assert!(head.starts_with("post /v1/traces http/1.1"), "{head}");
     assert!(head.contains("content-type: application/x-protobuf"), "{head}");
-    let body = &bytes[head.len() + 4..];
+    let body = decoded(&head, &bytes[head.len() + 4..]);
+    collector
+        .gzipped
+        .fetch_add(usize::from(head.contains(GZIPPED)), Relaxed);
     collector.asked.lock().unwrap().push(Instant::now());
     let next = collector.answers.lock().unwrap().pop_front();
     let next = next.unwrap_or_else(|| Answer::of(200));
     if next.status == 200 {
-        let request = ExportTraceServiceRequest::decode(body).unwrap();
+        let request = ExportTraceServiceRequest::decode(&*body).unwrap();
         collector.got.lock().unwrap().push(request);
     }
     tokio::time::sleep(next.after).await;
@@ -218,4 +225,17 @@ async fn answer(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), collector: &
     // Who has given up waiting is not there any more.
     let _ = socket.write_all(answer.as_bytes()).await;
     let _ = socket.flush().await;
+}
+
+const GZIPPED: &str = "content-encoding: gzip";
+
+fn decoded(head: &str, body: &[u8]) -> Vec<u8> {
+    if !head.contains(GZIPPED) {
+        return body.to_vec();
+    }
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(body)
+        .read_to_end(&mut plain)
+        .unwrap();
+    plain
 }

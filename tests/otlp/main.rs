@@ -7,7 +7,9 @@ mod spans;
 mod tls;
 
 use std::collections::HashMap;
+use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use celeryscope::config::OutputArgs;
@@ -78,6 +80,44 @@ async fn http_delivers_everything() {
     let counters = close(exporters, Duration::from_secs(4));
     assert_pair(&collector.got.lock().unwrap());
     assert_eq!(counters["otlp_exported"], 2);
+}
+
+/// Scenario: the same in a process whose environment asks for compression, which the exporter reads by itself.
+/// Guarantees: they arrive compressed, and the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn http_compressed() {
+    const COMPRESSION: &str = "OTEL_EXPORTER_OTLP_COMPRESSION";
+    if std::env::var_os(COMPRESSION).is_none() {
+        let mut own = Command::new(std::env::current_exe().unwrap());
+        let output = own
+            .args(["--exact", "http_compressed"])
+            .env(COMPRESSION, "gzip")
+            .output();
+        let output = output.unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+        return;
+    }
+    let collector = Collector::default();
+    let at = collector.serve_http(None).await;
+    let mut exporters = start(
+        "otlp",
+        Some(format!("http://{at}/v1/traces")),
+        &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")],
+    );
+    for span in &pair_of_spans() {
+        exporters.send(span);
+    }
+    close(exporters, Duration::from_secs(4));
+    assert_pair(&collector.got.lock().unwrap());
+    assert_eq!(
+        collector.gzipped.load(Relaxed),
+        2,
+        "requests, one for each process"
+    );
 }
 
 /// Scenario: the same into a file.

@@ -1,4 +1,4 @@
-//! Our span as the SDK's: the one place where the two meet. OTLP and OTLP/JSON both start here.
+//! Our span as the SDK's, for OTLP/gRPC and OTLP/JSON. (For OTLP/HTTP it is encoded without: `otlp/encode.rs`.)
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,11 +16,18 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 /// The spans of one observed process: one OpenTelemetry Resource.
 #[derive(Debug)]
 pub(super) struct Group<'a> {
-    pub(super) resource: Resource,
-    spans: Vec<&'a Span>,
+    pub(super) process: &'a Process,
+    pub(super) spans: Vec<&'a Span>,
 }
 
 impl Group<'_> {
+    pub(super) fn resource(&self) -> Resource {
+        let pairs = resource_attributes(self.process);
+        Resource::builder_empty()
+            .with_attributes(pairs.map(|(key, value)| KeyValue::new(key.to_owned(), sdk_value(&value))))
+            .build()
+    }
+
     /// The spans, for one try at telling them: exporters keep what they are given.
     pub(super) fn data(&self) -> Vec<SpanData> {
         let scope = scope();
@@ -34,45 +41,51 @@ impl Group<'_> {
 
 /// Sorts a batch by process; order within a process stays.
 pub(super) fn group(batch: &[Arc<Span>]) -> Vec<Group<'_>> {
-    let mut groups: Vec<(&Arc<Process>, Group<'_>)> = Vec::new();
+    let mut groups: Vec<Group<'_>> = Vec::new();
     for span in batch {
         // A host has a handful of services; the last one is the likeliest.
         let known = groups
             .iter_mut()
             .rev()
-            .find(|(process, _)| Arc::ptr_eq(process, &span.process) || **process == span.process);
+            .find(|group| std::ptr::eq(group.process, &*span.process) || *group.process == *span.process);
         match known {
-            Some((_, group)) => group.spans.push(span),
-            None => groups.push((
-                &span.process,
-                Group {
-                    resource: resource(&span.process),
-                    spans: vec![span],
-                },
-            )),
+            Some(group) => group.spans.push(span),
+            None => groups.push(Group {
+                process: &span.process,
+                spans: vec![span],
+            }),
         }
     }
-    groups.into_iter().map(|(_, group)| group).collect()
+    groups
 }
 
+/// Name of the instrumentation scope.
+pub(super) const SCOPE: &str = "celeryscope";
+
 fn scope() -> InstrumentationScope {
-    InstrumentationScope::builder("celeryscope")
+    InstrumentationScope::builder(SCOPE)
         .with_version(env!("CARGO_PKG_VERSION"))
         .build()
 }
 
-fn resource(process: &Process) -> Resource {
-    let pairs = process.resource.iter().map(|(key, value)| {
+/// What the process is known by, a Resource's attributes.
+pub(super) fn resource_attributes(process: &Process) -> impl Iterator<Item = (&str, Value)> {
+    process.resource.iter().map(|(key, value)| {
         // The conventions type these as integers; /proc gives everything as text.
-        match key.as_str() {
-            "process.pid" | "process.parent_pid" => match value.parse::<i64>() {
-                Ok(number) => KeyValue::new(key.clone(), number),
-                Err(_) => KeyValue::new(key.clone(), value.clone()),
-            },
-            _ => KeyValue::new(key.clone(), value.clone()),
-        }
-    });
-    Resource::builder_empty().with_attributes(pairs).build()
+        let number = match key.as_str() {
+            "process.pid" | "process.parent_pid" => value.parse::<i64>().ok(),
+            _ => None,
+        };
+        (
+            key.as_str(),
+            number.map_or_else(|| value.clone().into(), Value::Int),
+        )
+    })
+}
+
+/// A run's parent is a publish, elsewhere as a rule; a publish's is a span of the same process.
+pub(super) fn has_remote_parent(span: &Span) -> bool {
+    span.kind == SpanKind::Run && span.parent.is_some()
 }
 
 fn span_data(span: &Span, scope: &InstrumentationScope) -> SpanData {
@@ -90,8 +103,7 @@ fn span_data(span: &Span, scope: &InstrumentationScope) -> SpanData {
             span.trace_state.parse::<TraceState>().unwrap_or_default(),
         ),
         parent_span_id: span.parent.map_or(SpanId::INVALID, |id| SpanId::from_bytes(id.0)),
-        // A run's parent is a publish, elsewhere as a rule; a publish's is a span of the same process.
-        parent_span_is_remote: span.kind == SpanKind::Run && span.parent.is_some(),
+        parent_span_is_remote: has_remote_parent(span),
         span_kind: match span.kind {
             SpanKind::Publish => trace::SpanKind::Producer,
             SpanKind::Run => trace::SpanKind::Consumer,
@@ -135,12 +147,16 @@ fn link(link: &Link) -> trace::Link {
 }
 
 fn attributes(pairs: &[(&'static str, Value)]) -> Vec<KeyValue> {
-    let convert = |(key, value): &(&'static str, Value)| match value {
-        Value::Str(Text::Static(word)) => KeyValue::new(*key, *word),
-        Value::Str(Text::Shared(text)) => KeyValue::new(*key, Arc::clone(text)),
-        Value::Int(number) => KeyValue::new(*key, *number),
-        Value::Float(number) => KeyValue::new(*key, *number),
-        Value::Bool(yes) => KeyValue::new(*key, *yes),
-    };
+    let convert = |(key, value): &(&'static str, Value)| KeyValue::new(*key, sdk_value(value));
     pairs.iter().map(convert).collect()
+}
+
+fn sdk_value(value: &Value) -> opentelemetry::Value {
+    match value {
+        Value::Str(Text::Static(word)) => (*word).into(),
+        Value::Str(Text::Shared(text)) => Arc::clone(text).into(),
+        Value::Int(number) => (*number).into(),
+        Value::Float(number) => (*number).into(),
+        Value::Bool(yes) => (*yes).into(),
+    }
 }

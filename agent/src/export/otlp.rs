@@ -4,6 +4,8 @@
 //! tried again until it succeeds or the program ends, while the bounded queue behind it fills; what the collector
 //! refuses for good is dropped and counted. The log says once that the collector went away, and once that it is back.
 
+mod client;
+mod encode;
 mod hints;
 mod settings;
 mod telemetry;
@@ -21,6 +23,7 @@ use tokio::time::Instant;
 use super::convert::{Group, group};
 use super::intake::Intake;
 use super::settings::Batching;
+use client::Body;
 use hints::Hints;
 
 pub(super) use settings::{Settings, Signal};
@@ -34,6 +37,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 pub(super) struct Otlp<E = SpanExporter> {
     exporter: E,
     hints: Arc<Hints>,
+    /// What the exporter sends, where that is encoded here and not by itself.
+    body: Option<Arc<Body>>,
     batching: Batching,
     shown: String,
     give_up: Option<Duration>,
@@ -50,8 +55,10 @@ impl Otlp {
         give_up: Option<Duration>,
     ) -> anyhow::Result<Self> {
         let hints = Arc::default();
-        let exporter = settings.span_exporter(&hints)?;
-        Ok(Self::with(exporter, hints, batching, settings.shown(), give_up))
+        let body = settings.takes_a_body().then(Arc::default);
+        let exporter = settings.span_exporter(&hints, body.as_ref())?;
+        let otlp = Self::with(exporter, hints, batching, settings.shown(), give_up);
+        Ok(Self { body, ..otlp })
     }
 }
 
@@ -66,6 +73,7 @@ impl<E: Export> Otlp<E> {
         Self {
             exporter,
             hints,
+            body: None,
             batching,
             shown: shown.to_owned(),
             give_up,
@@ -87,10 +95,18 @@ impl<E: Export> Otlp<E> {
     async fn deliver(&mut self, group: Group<'_>, intake: &mut Intake) -> anyhow::Result<()> {
         let count = group.len();
         let mut pause = FIRST_PAUSE;
-        self.exporter.set_resource(&group.resource);
+        match &self.body {
+            Some(body) => body.set(encode::request(&group)),
+            None => self.exporter.set_resource(&group.resource()),
+        }
         loop {
             self.hints.clear();
-            let error = match self.exporter.export(group.data()).await {
+            let spans = if self.body.is_some() {
+                Vec::new()
+            } else {
+                group.data()
+            };
+            let error = match self.exporter.export(spans).await {
                 Ok(()) => {
                     self.arrived();
                     intake.counts.exported(count);

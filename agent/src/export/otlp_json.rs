@@ -60,7 +60,7 @@ fn line(groups: Vec<Group<'_>>) -> anyhow::Result<Vec<u8>> {
     let resource_spans = groups
         .into_iter()
         .flat_map(|group| {
-            let mut resource = ResourceAttributesWithSchema::from(&group.resource);
+            let mut resource = ResourceAttributesWithSchema::from(&group.resource());
             resource
                 .attributes
                 .0

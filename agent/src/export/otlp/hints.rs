@@ -1,10 +1,11 @@
-//! What a collector says of when to come again. The exporter's errors are text without it, so it is noted on the way.
+//! What a collector says of when to come again. The exporter's errors are text without it, so it is noted on the way: by gRPC here, by
+//! HTTP in the [client](super::client).
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_http::{Bytes, Response};
 use tonic::Status;
 
 /// Longest wait that is granted: a collector that wants more gets less peace.
@@ -42,40 +43,20 @@ impl Hints {
     {
         let hints = Arc::clone(hints);
         move |request| {
-            hints.attempts.fetch_add(1, Relaxed);
+            hints.count();
             Ok(request)
         }
     }
 
-    fn note(&self, response: &Response<Bytes>) {
+    /// An attempt begins.
+    pub(super) fn count(&self) {
+        self.attempts.fetch_add(1, Relaxed);
+    }
+
+    /// Its answer.
+    pub(super) fn note(&self, response: &Response<Bytes>) {
         let seconds = response.headers().get("retry-after");
         let seconds = seconds.and_then(|value| value.to_str().ok()?.trim().parse().ok());
         *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = seconds.map(Duration::from_secs);
-    }
-}
-
-/// A client that notes `Retry-After`.
-#[derive(Debug)]
-pub(super) struct Listening {
-    client: reqwest::Client,
-    hints: Arc<Hints>,
-}
-
-impl Listening {
-    pub(super) fn new(client: reqwest::Client, hints: &Arc<Hints>) -> Self {
-        Self {
-            client,
-            hints: Arc::clone(hints),
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl HttpClient for Listening {
-    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        self.hints.attempts.fetch_add(1, Relaxed);
-        let response = self.client.send_bytes(request).await?;
-        self.hints.note(&response);
-        Ok(response)
     }
 }

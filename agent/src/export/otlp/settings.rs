@@ -10,7 +10,8 @@ use opentelemetry_otlp::{
     WithHttpConfig, WithTonicConfig,
 };
 
-use super::hints::{Hints, Listening};
+use super::client::{Body, Client};
+use super::hints::Hints;
 use crate::config::UsageError;
 
 /// What is sent: each kind has variables and a path of its own.
@@ -136,17 +137,29 @@ impl Settings {
         self.configured
     }
 
+    /// Can what the exporter sends be put in its place ([`Body`])?
+    pub(super) fn takes_a_body(&self) -> bool {
+        self.protocol == Protocol::HttpBinary
+    }
+
     /// Endpoint as it may be shown: without credentials.
     pub(super) fn shown(&self) -> &str {
         &self.shown
     }
 
     /// Makes an exporter of spans; must run inside the runtime that will drive it. What is not here it reads from the
-    /// environment itself: headers, compression, endpoint where there is no flag. `hints` learn what its errors don't tell.
-    pub(super) fn span_exporter(&self, hints: &Arc<Hints>) -> anyhow::Result<SpanExporter> {
+    /// environment itself: headers, compression, endpoint where there is no flag. `hints` learn what its errors don't tell. Where
+    /// there is a `body`, that is sent, whatever is exported; by HTTP only.
+    pub(super) fn span_exporter(
+        &self,
+        hints: &Arc<Hints>,
+        body: Option<&Arc<Body>>,
+    ) -> anyhow::Result<SpanExporter> {
         let build = || -> anyhow::Result<SpanExporter> {
             Ok(match self.protocol {
-                Protocol::HttpBinary => self.http(SpanExporter::builder().with_http(), hints)?.build()?,
+                Protocol::HttpBinary => self
+                    .http(SpanExporter::builder().with_http(), hints, body)?
+                    .build()?,
                 _ => {
                     let counting = Hints::counting(hints);
                     let builder = self.grpc(SpanExporter::builder().with_tonic());
@@ -162,7 +175,7 @@ impl Settings {
         let build = || -> anyhow::Result<MetricExporter> {
             Ok(match self.protocol {
                 Protocol::HttpBinary => self
-                    .http(MetricExporter::builder().with_http(), &Arc::default())?
+                    .http(MetricExporter::builder().with_http(), &Arc::default(), None)?
                     .build()?,
                 _ => self.grpc(MetricExporter::builder().with_tonic()).build()?,
             })
@@ -199,6 +212,7 @@ impl Settings {
         &self,
         builder: B,
         hints: &Arc<Hints>,
+        body: Option<&Arc<Body>>,
     ) -> anyhow::Result<B> {
         let mut client = reqwest::Client::builder().timeout(self.timeout);
         if let Some(pem) = &self.authority {
@@ -212,7 +226,7 @@ impl Settings {
         let mut builder = builder
             .with_protocol(Protocol::HttpBinary)
             .with_timeout(self.timeout)
-            .with_http_client(Listening::new(client.build()?, hints));
+            .with_http_client(Client::new(client.build()?, hints, body));
         if let Some(url) = &self.endpoint {
             builder = builder.with_endpoint(url);
         }
