@@ -2,6 +2,7 @@
 
 use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::patience::patient;
@@ -36,10 +37,21 @@ impl Family {
     }
 }
 
-/// A port that nobody listened on a moment ago.
+/// Where ports of servers come from: below those that the kernel gives to clients, one of which would else be gone before its server
+/// listens.
+const SERVERS: std::ops::Range<u32> = 20_000..32_768;
+
+/// A port that nobody listened on a moment ago. Each is given once, and test processes beside each other begin at different places.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("the port of a listener").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(7919);
+    let tries = SERVERS.len();
+    let mut ports = std::iter::repeat_with(|| {
+        let at = begin.wrapping_add(NEXT.fetch_add(1, Relaxed)) as usize % tries;
+        u16::try_from(SERVERS.start as usize + at).expect("a port's number")
+    });
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    ports.by_ref().take(tries).find(free).expect("a free port")
 }
 
 /// Asks the server on 127.0.0.1 and `port`, over TLS where it has an identity, and compares the beginning of its answer.
