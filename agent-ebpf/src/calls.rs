@@ -12,8 +12,9 @@ use crate::maps::{add, count};
 #[map]
 pub(crate) static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, 0);
 
-/// How many calls of threads that share an element are under way, an element for some of a thread id's bits. An array,
-/// asked before [`CALLS`]: nearly every return on the host is of a call that nobody noted, and this says so at a tenth of the cost.
+/// How many calls of threads that share an element are under way, an element for some of a thread id's bits: system calls in the lower
+/// half, calls of TLS libraries (see `sessions`) in the upper. An array, asked before the maps of either: nearly every return on the host is
+/// of a call that nobody noted, and this says so at a tenth of the cost. One for both, for what it costs is to fetch the word.
 #[map]
 static UNDER_WAY: Array<u64> = Array::with_max_entries(UNDER_WAY_SIZE, 0);
 
@@ -83,7 +84,9 @@ pub(crate) struct Call {
     pub(crate) op: u32,
     /// Transfers: see [`shape`].
     pub(crate) shape: u32,
-    /// When the call began.
+    /// Whose it is, as `pid_tgid`.
+    pub(crate) thread: u64,
+    /// When it began.
     pub(crate) enter: u64,
     /// Transfers: the connection's key in `CONNS`, or 0 when it may be a pool's pipe. Dup: the same.
     pub(crate) conn: u64,
@@ -116,6 +119,7 @@ impl Call {
     pub(crate) const IDLE: Self = Self {
         op: op::IDLE,
         shape: 0,
+        thread: 0,
         enter: 0,
         conn: 0,
         ptr: 0,
@@ -153,12 +157,20 @@ pub(crate) fn call_of(pid_tgid: u64) -> Option<&'static mut Call> {
         // SAFETY: an element of this thread is used by this thread alone.
         return Some(unsafe { &mut *call });
     }
-    if CALLS.insert(pid_tgid, Call::IDLE, 0).is_err() {
-        count(Counter::CallsFull, 1);
-        return None;
-    }
+    add_call(pid_tgid);
     // SAFETY: as above.
     CALLS.get_ptr_mut(pid_tgid).map(|call| unsafe { &mut *call })
+}
+
+/// Inserted as it lies: as a value it would be put together on the stack, in as many instructions as all the rest of an entry takes.
+static IDLE: Call = Call::IDLE;
+
+/// The thread's first call.
+#[inline(always)]
+fn add_call(pid_tgid: u64) {
+    if CALLS.insert(pid_tgid, &IDLE, 0).is_err() {
+        count(Counter::CallsFull, 1);
+    }
 }
 
 /// Notes that the thread is in a call. Counted before it is noted, and taken back after: too much only costs a look.
@@ -167,7 +179,7 @@ pub(crate) fn begin(pid_tgid: u64, call: &mut Call, op: u32) {
     if call.op == op::IDLE {
         count_under_way(pid_tgid, 1);
     }
-    call.op = op;
+    (call.op, call.thread) = (op, pid_tgid);
 }
 
 /// The call is over; what it was.
@@ -181,15 +193,24 @@ pub(crate) fn end(pid_tgid: u64, call: &mut Call) -> u32 {
 }
 
 #[inline(always)]
-fn count_under_way(pid_tgid: u64, by: u64) {
+pub(crate) fn count_under_way(pid_tgid: u64, by: u64) {
     add(&UNDER_WAY, pid_tgid as u32 & (UNDER_WAY_SIZE - 1), by);
+}
+
+/// The thread's element of [`UNDER_WAY`].
+#[inline(always)]
+pub(crate) fn under_way(pid_tgid: u64) -> u64 {
+    // SAFETY: one aligned word.
+    match UNDER_WAY.get(pid_tgid as u32 & (UNDER_WAY_SIZE - 1)) {
+        Some(word) => *word,
+        None => 0,
+    }
 }
 
 /// The call under way, if it is one of ours, which it stays.
 #[inline(always)]
 pub(crate) fn noted_call(pid_tgid: u64) -> Option<&'static mut Call> {
-    // SAFETY: one aligned word.
-    if UNDER_WAY.get(pid_tgid as u32 & (UNDER_WAY_SIZE - 1)) == Some(&0) {
+    if under_way(pid_tgid) as u32 == 0 {
         return None;
     }
     let call = CALLS.get_ptr_mut(pid_tgid)?;

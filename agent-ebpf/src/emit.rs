@@ -41,7 +41,12 @@ struct Slot<const N: usize> {
 /// A record's header with everything but the payload's place; ids are the current thread's.
 #[inline(always)]
 pub(crate) fn header(kind: Kind, conn: u64) -> Header {
-    let pid_tgid = bpf_get_current_pid_tgid();
+    header_of(bpf_get_current_pid_tgid(), kind, conn)
+}
+
+/// The same where the current thread is known.
+#[inline(always)]
+pub(crate) fn header_of(pid_tgid: u64, kind: Kind, conn: u64) -> Header {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     Header {

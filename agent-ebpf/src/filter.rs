@@ -1,8 +1,8 @@
 //! Is this process, this descriptor, this port ours? Asked first by every probe: nearly always the answer is no.
 
-use celeryscope_common::maps::{Fd, fd_hint, fd_key, port_bit};
+use celeryscope_common::maps::{Fd, fd_hint, fd_key, ignored_hint, port_bit};
 
-use crate::maps::{FD_HINTS, FDS, PORTS, PROCS};
+use crate::maps::{FD_HINTS, FDS, IGNORED, IGNORED_HINTS, PORTS, PROCS};
 
 /// Bits of `maps::process` when the process is watched.
 #[inline(always)]
@@ -20,6 +20,12 @@ pub(crate) fn descriptor(tgid: u32, fd: u32) -> Option<Fd> {
     }
     // SAFETY: a torn read could only mix two generations of the same descriptor of one process.
     unsafe { FDS.get(fd_key(tgid, fd)) }.copied()
+}
+
+/// Is the connection not Celery's, so that its bytes are not copied?
+#[inline(always)]
+pub(crate) fn ignored(conn: u64) -> bool {
+    IGNORED_HINTS.get(ignored_hint(conn)) != Some(&0) && IGNORED.get_ptr(conn).is_some()
 }
 
 /// Is it a broker's port?

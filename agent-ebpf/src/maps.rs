@@ -7,7 +7,10 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use celeryscope_common::Layout;
-use celeryscope_common::maps::{Conn, Counter, Counters, FD_HINTS as FD_HINTS_SIZE, Fd, PORT_WORDS, fd_hint};
+use celeryscope_common::maps::{
+    Conn, Counter, Counters, FD_HINTS as FD_HINTS_SIZE, Fd, IGNORED_HINTS as IGNORED_HINTS_SIZE, PORT_WORDS,
+    fd_hint,
+};
 
 /// Records for the user half, in the order in which calls returned. Size: set by the user half. A record that finds
 /// no room is counted by its kind and gone.
@@ -41,6 +44,11 @@ pub(crate) static PROCS: HashMap<u32, u32> = HashMap::with_max_entries(16_384, 0
 /// Connections with the verdict Ignore. Written by the user half alone.
 #[map]
 pub(crate) static IGNORED: HashMap<u64, u8> = HashMap::with_max_entries(16_384, 0);
+
+/// How many connections that share an element are in [`IGNORED`] (see `ignored_hint`): asked before it, as [`FD_HINTS`] is before
+/// [`FDS`]. Written by the user half alone.
+#[map]
+pub(crate) static IGNORED_HINTS: Array<u64> = Array::with_max_entries(IGNORED_HINTS_SIZE, 0);
 
 /// Names of programs (a thread's, NUL-padded) of which every execution is told. Written by the user half alone.
 #[map]

@@ -1,20 +1,16 @@
 //! Calls of TLS libraries under way, and which connection a TLS session belongs to.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap};
+use aya_ebpf::maps::{HashMap, LruHashMap};
 use celeryscope_common::maps::{Conn, Counter};
 
-use crate::calls::{Call, op};
-use crate::maps::{add, count};
+use crate::calls::{Call, count_under_way, op, under_way};
+use crate::maps::count;
 
 /// `pid_tgid` → the call of a TLS library that the thread is in, which may make calls of its own. The element stays for the next;
 /// removed when the thread exits.
 #[map]
 pub(crate) static SSL_CALLS: HashMap<u64, SslCall> = HashMap::with_max_entries(8192, 0);
-
-/// How many calls of TLS libraries are under way, as those of system calls are counted. Nearly always none, anywhere.
-#[map]
-static SSL_UNDER_WAY: Array<u64> = Array::with_max_entries(SSL_UNDER_WAY_SIZE, 0);
 
 /// TLS session → its connection. Found by the socket calls that a TLS library's calls make; what is pushed out is found again by
 /// the next.
@@ -26,8 +22,8 @@ pub(crate) static SSL_CONNS: LruHashMap<Ssl, Tie> = LruHashMap::with_max_entries
 #[map]
 pub(crate) static SSL_LOOSE: LruHashMap<Ssl, Conn> = LruHashMap::with_max_entries(1024, 0);
 
-/// A power of two.
-const SSL_UNDER_WAY_SIZE: u32 = 1024;
+/// One call of a TLS library in the words that count what is under way.
+const UNDER_WAY: u64 = 1 << 32;
 
 /// A TLS session: the process, and the address of its `SSL` in it.
 #[derive(Clone, Copy)]
@@ -96,9 +92,9 @@ pub(crate) fn ssl_call_of(pid_tgid: u64) -> Option<&'static mut SslCall> {
 #[inline(always)]
 pub(crate) fn begin_ssl(pid_tgid: u64, call: &mut SslCall, op: u32) {
     if call.call.op == op::IDLE {
-        add(&SSL_UNDER_WAY, pid_tgid as u32 & (SSL_UNDER_WAY_SIZE - 1), 1);
+        count_under_way(pid_tgid, UNDER_WAY);
     }
-    call.call.op = op;
+    (call.call.op, call.call.thread) = (op, pid_tgid);
 }
 
 /// The call is over; what it was.
@@ -106,11 +102,7 @@ pub(crate) fn begin_ssl(pid_tgid: u64, call: &mut SslCall, op: u32) {
 pub(crate) fn end_ssl(pid_tgid: u64, call: &mut SslCall) -> u32 {
     let op = core::mem::replace(&mut call.call.op, op::IDLE);
     if op != op::IDLE {
-        add(
-            &SSL_UNDER_WAY,
-            pid_tgid as u32 & (SSL_UNDER_WAY_SIZE - 1),
-            u64::MAX,
-        );
+        count_under_way(pid_tgid, UNDER_WAY.wrapping_neg());
     }
     op
 }
@@ -118,8 +110,7 @@ pub(crate) fn end_ssl(pid_tgid: u64, call: &mut SslCall) -> u32 {
 /// The call of a TLS library that the thread is in.
 #[inline(always)]
 pub(crate) fn noted_ssl_call(pid_tgid: u64) -> Option<&'static mut SslCall> {
-    // SAFETY: one aligned word.
-    if SSL_UNDER_WAY.get(pid_tgid as u32 & (SSL_UNDER_WAY_SIZE - 1)) == Some(&0) {
+    if under_way(pid_tgid) < UNDER_WAY {
         return None;
     }
     let call = SSL_CALLS.get_ptr_mut(pid_tgid)?;

@@ -47,6 +47,16 @@ pub const fn fd_hint(tgid: u32, fd: u32) -> u32 {
     (tgid.wrapping_mul(0x9e37_79b1) >> 16).wrapping_add(fd) & (FD_HINTS - 1)
 }
 
+/// Elements of `IGNORED_HINTS`; a power of two.
+pub const IGNORED_HINTS: u32 = 4096;
+
+/// The element of `IGNORED_HINTS` that a connection shares with others: how many of them are in `IGNORED`.
+#[must_use]
+pub const fn ignored_hint(conn: u64) -> u32 {
+    // What ids differ by is the count in their middle or, of those of the user half, at their end.
+    (conn ^ conn >> 16) as u32 & (IGNORED_HINTS - 1)
+}
+
 /// Words of `PORTS`: a bit for each port.
 pub const PORT_WORDS: u32 = 1024;
 

@@ -48,7 +48,7 @@ pub(super) fn exit(call: &Call, op: u32, moved: u64) -> Option<()> {
     let mut header = Header {
         enter: call.enter,
         total: total as u32,
-        ..emit::header(kind, u64::from(call.fd))
+        ..emit::header_of(call.thread, kind, u64::from(call.fd))
     };
     let tailed = op == op::SEND && total > ANSWER_HEAD;
     header.flags = if tailed { 0 } else { flags::LAST };

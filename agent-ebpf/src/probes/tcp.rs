@@ -71,8 +71,8 @@ pub(super) fn elsewhere() {
 }
 
 /// A call that was noted has returned, if TCP's sequence numbers agree: otherwise this is another call's return, whose entry no
-/// probe saw as none saw the return of the one that was noted.
-#[inline(always)]
+/// probe saw as none saw the return of the one that was noted. A function of its own: see that of `transfer`.
+#[inline(never)]
 pub(super) fn exit(call: &mut Call, op: u32, moved: i64) -> Option<()> {
     if op != op::SEND && op != op::RECV {
         return None;

@@ -9,7 +9,7 @@ use celeryscope_common::{Header, Kind};
 use super::{pipe, ssl};
 use crate::calls::{Call, begin, call_of, end, mark, noted_call, op, shape, take_call};
 use crate::iter::{self, Segments};
-use crate::maps::{CONNS, IGNORED, count};
+use crate::maps::{CONNS, count};
 use crate::{conn, emit, filter, idle};
 
 /// A run in one direction past this many bytes is one big message: of its further pieces only the tail is copied.
@@ -62,8 +62,9 @@ pub(super) fn has_pool(tgid: u32) -> bool {
 }
 
 /// The thread is in another call, so its last one is over, and no probe saw it return. How much was moved is not known, so
-/// what follows is told as another connection, joined in the middle.
-#[inline(always)]
+/// what follows is told as another connection, joined in the middle. A function of its own: it is rare, and every program would be twice
+/// as long with it.
+#[inline(never)]
 fn return_missed(pid_tgid: u64, call: &mut Call) {
     let op = end(pid_tgid, call);
     if op != op::SEND && op != op::RECV {
@@ -80,19 +81,22 @@ twice! {
     /// `syscalls:sys_exit_{sendto,sendmsg,write,writev,recvfrom,recvmsg,read,readv}`
     #[tracepoint]
     fn exit_transfer, exit_transfer_2(ctx: TracePointContext) -> u32 {
-        let _ = try_exit(&ctx);
+        if let Some((call, op)) = take_call(bpf_get_current_pid_tgid())
+            && (op == op::SEND || op == op::RECV)
+        {
+            let _ = exit(call, op, super::result(&ctx));
+        }
         0
     }
 }
 
-#[inline(always)]
-fn try_exit(ctx: &TracePointContext) -> Option<()> {
-    let (call, op) = take_call(bpf_get_current_pid_tgid())?;
-    let moved = super::result(ctx);
-    if moved <= 0 || (op != op::SEND && op != op::RECV) {
+/// A transfer is over. A function of its own: what runs at every return on the host, which is hardly ever ours, is to fit a cache line or two.
+#[inline(never)]
+fn exit(call: &mut Call, op: u32, result: i64) -> Option<()> {
+    if result <= 0 {
         return None;
     }
-    let moved = moved as u64;
+    let moved = result as u64;
     if call.conn == 0 {
         return pipe::exit(call, op, moved);
     }
@@ -114,7 +118,7 @@ pub(super) fn tell(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) -> Opt
 #[inline(always)]
 pub(super) fn tell_bytes(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) -> Option<()> {
     call.moved = moved;
-    if IGNORED.get_ptr(conn.id).is_some() {
+    if filter::ignored(conn.id) {
         conn.quiet = Quiet::NONE;
         call.fate = idle::LEFT_OUT;
         count(Counter::Ignored, 1);
@@ -132,7 +136,7 @@ pub(super) fn tell_bytes(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) 
         enter: call.enter,
         start,
         total: moved as u32,
-        ..emit::header(kind, conn.id)
+        ..emit::header_of(call.thread, kind, conn.id)
     };
     iter::emit(&mut call.transfer, &header, &segments, continues);
     if call.fate() == idle::POLL && call.transfer.is_told() {

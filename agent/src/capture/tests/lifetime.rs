@@ -74,6 +74,41 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert_eq!(pids(&capture, Kind::Close), [pid]);
 }
 
+/// Scenario: between two sends, 32-bit system calls whose numbers are those of close and writev among 64-bit ones, and in whose
+/// register for the first argument the connection's descriptor happens to be.
+/// Guarantees: they are not taken for what they are not.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn calls_of_32_bits() {
+    if !wanted() {
+        return;
+    }
+    let server = Server::start();
+    let mut capture = Capture::start(server.port);
+    // push rbx; mov eax, NUMBER; mov ebx, -1; int 0x80; pop rbx; ret
+    capture.run(
+        server.port,
+        "
+import ctypes, mmap
+def call(number, fd):
+    code = b'\\x53\\xb8' + number.to_bytes(4, 'little') + b'\\xbb\\xff\\xff\\xff\\xff\\xcd\\x80\\x5b\\xc3'
+    memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    memory.write(code)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(at)(fd)
+s = connect()
+s.send(b'Sbefore ')
+read, getpid = 3, 20
+assert call(read, s.fileno()) == -9
+assert call(getpid, s.fileno()) == os.getpid()
+s.send(b'after')
+",
+    );
+    let conn = capture.only_conn();
+    capture.stream(conn, Kind::Send).check(b"Sbefore after", &[]);
+    assert_eq!(capture.counter("returns_missed"), 0);
+}
+
 /// Scenario: a connection is copied by dup, dup2, dup3 and fcntl; the original is closed and the copies used.
 /// Guarantees: all are the same connection, closed with the last.
 #[test]

@@ -310,12 +310,13 @@ impl Capture {
         self.records.iter().filter(move |kept| kept.kind == kind)
     }
 
-    /// A direction of a connection, put together.
+    /// A direction of a connection, put together; every piece of it has times and was somebody's.
     pub(super) fn stream(&self, conn: u64, kind: Kind) -> Stream {
         let mut stream = Stream::default();
         for kept in self.of(kind).filter(|kept| kept.header.conn == conn) {
             let header = &kept.header;
             assert!(header.exit >= header.enter && header.enter > 0, "{header:?}");
+            assert!(header.pid > 0 && header.tid > 0, "of nobody: {header:?}");
             let end = header.start + u64::from(header.total);
             stream.total = stream.total.max(usize::try_from(end).unwrap());
             let at = usize::try_from(header.start).unwrap() + usize::try_from(header.at).unwrap();
