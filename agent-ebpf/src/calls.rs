@@ -157,21 +157,15 @@ pub(crate) fn call_of(pid_tgid: u64) -> Option<&'static mut Call> {
         // SAFETY: an element of this thread is used by this thread alone.
         return Some(unsafe { &mut *call });
     }
-    add_call(pid_tgid);
+    if CALLS.insert(pid_tgid, &IDLE, 0).is_err() {
+        count(Counter::CallsFull, 1);
+    }
     // SAFETY: as above.
     CALLS.get_ptr_mut(pid_tgid).map(|call| unsafe { &mut *call })
 }
 
 /// Inserted as it lies: as a value it would be put together on the stack, in as many instructions as all the rest of an entry takes.
 static IDLE: Call = Call::IDLE;
-
-/// The thread's first call.
-#[inline(always)]
-fn add_call(pid_tgid: u64) {
-    if CALLS.insert(pid_tgid, &IDLE, 0).is_err() {
-        count(Counter::CallsFull, 1);
-    }
-}
 
 /// Notes that the thread is in a call. Counted before it is noted, and taken back after: too much only costs a look.
 #[inline(always)]
