@@ -9,7 +9,7 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use celeryscope_common::Layout;
 use celeryscope_common::layout::GLOBAL;
-use celeryscope_common::maps::{Conn, Counter, Counters, Fd, IGNORED_HINTS, fd_key, ignored_hint, port_bit};
+use celeryscope_common::maps::{Conn, Counter, Counters, Fd, fd_key, ignored_hint, port_bit};
 
 use super::attach::State;
 use super::btf::Btf;
@@ -46,8 +46,7 @@ pub(super) struct Kernel {
     slots: HashMap<MapData, u64, u32>,
     procs: HashMap<MapData, u32, u32>,
     ignored: HashMap<MapData, u64, u8>,
-    /// With what is in it.
-    ignored_hints: (Array<MapData, u64>, Vec<u64>),
+    ignored_hints: Array<MapData, u64>,
     counters: PerCpuArray<MapData, Counters>,
 }
 
@@ -96,7 +95,7 @@ impl Kernel {
         let (conns, fds) = (map(&mut ebpf, "CONNS")?, map(&mut ebpf, "FDS")?);
         let (slots, procs) = (map(&mut ebpf, "SLOTS")?, map(&mut ebpf, "PROCS")?);
         let (ignored, counters) = (map(&mut ebpf, "IGNORED")?, map(&mut ebpf, "COUNTERS")?);
-        let ignored_hints = (map(&mut ebpf, "IGNORED_HINTS")?, vec![0; IGNORED_HINTS as usize]);
+        let ignored_hints = map(&mut ebpf, "IGNORED_HINTS")?;
         let states = attach::attach(&mut ebpf, backend, types.as_ref())?;
         let multi = Multi::load(&maps)?;
         let expected = map(&mut ebpf, "EXPECTED")?;
@@ -219,17 +218,14 @@ impl Kernel {
 
     /// Copies a connection's bytes, or does not. It is told otherwise than before.
     pub(super) fn ignore(&mut self, conn: u64, ignore: bool) {
-        let (hints, counts) = &mut self.ignored_hints;
         let element = ignored_hint(conn);
-        let count = &mut counts[element as usize];
+        let count = self.ignored_hints.get(&element, 0).unwrap_or_default();
         if ignore {
-            *count += 1;
-            let _ = hints.set(element, *count, 0);
+            let _ = self.ignored_hints.set(element, count + 1, 0);
             let _ = self.ignored.insert(conn, 1, 0);
         } else {
             let _ = self.ignored.remove(&conn);
-            *count = count.saturating_sub(1);
-            let _ = hints.set(element, *count, 0);
+            let _ = self.ignored_hints.set(element, count.saturating_sub(1), 0);
         }
     }
 

@@ -111,10 +111,7 @@ fn attribute(out: &mut Vec<u8>, field: u32, key: &str, value: &Value) {
             Value::Str(value) => bytes(out, 1, value.as_bytes()),
             Value::Bool(value) => varint(out, 2, u64::from(*value)),
             Value::Int(value) => varint(out, 3, value.cast_unsigned()),
-            Value::Float(value) => {
-                encode_key(4, WireType::SixtyFourBit, out);
-                out.extend_from_slice(&value.to_le_bytes());
-            }
+            Value::Float(value) => fixed64(out, 4, value.to_bits()),
         });
     });
 }
