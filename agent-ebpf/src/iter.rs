@@ -46,8 +46,6 @@ pub(crate) struct Transfer {
     tail: u64,
     /// Bytes handled so far.
     at: u64,
-    /// 1 when a record found no room, or its bytes could not be read.
-    incomplete: u64,
 }
 
 /// Where a transfer's bytes are: in one buffer, in a list of segments, or nowhere that the caller could read. No enum:
@@ -110,11 +108,11 @@ impl Segments {
 const WHOLE: u64 = 65_536;
 
 /// Of a big message's further pieces that are no longer than [`CHUNK`], so much is copied from the end (TLS moves 16 KiB at a time).
-const PIECE_TAIL: u64 = 4096;
+pub(crate) const PIECE_TAIL: u64 = 4096;
 
-/// Emits a transfer of `header.total` bytes, with `transfer` to work in. `header` has kind, ids, times and `start` set, and IMPLIED where it
-/// applies. `continues`: only its end is wanted. The last record has LAST, even where segments run out or there are too many: then
-/// it is one without payload.
+/// Emits a transfer of `header.total` bytes, with `transfer` to work in. `header` has kind, ids, times and `start` set.
+/// `continues`: only its end is wanted. The last record has LAST, even where segments run out or there are too many: then it is one
+/// without payload.
 #[inline(always)]
 pub(crate) fn emit(transfer: &mut Transfer, header: &Header, segments: &Segments, continues: bool) {
     let total = u64::from(header.total);
@@ -135,7 +133,6 @@ pub(crate) fn emit(transfer: &mut Transfer, header: &Header, segments: &Segments
         (total, total)
     };
     transfer.at = 0;
-    transfer.incomplete = 0;
     let mut round = 0;
     while round < RECORDS {
         round += 1;
@@ -172,14 +169,7 @@ impl Transfer {
         head: 0,
         tail: 0,
         at: 0,
-        incomplete: 0,
     };
-
-    /// Is all of it in the ring buffer?
-    #[inline(always)]
-    pub(crate) fn is_told(&self) -> bool {
-        self.incomplete == 0
-    }
 
     /// Emits one record, or gets to where the next begins.
     #[inline(always)]
@@ -203,13 +193,10 @@ impl Transfer {
         let len = min(min(self.len, end - self.at), CHUNK);
         let last = self.at + len >= total;
         self.header.at = self.at as u32;
-        let own = self.header.flags & flags::IMPLIED;
-        self.header.flags = own | if last { flags::LAST } else { 0 };
+        self.header.flags = if last { flags::LAST } else { 0 };
         let from = self.base;
         self.advance(len);
-        if !emit::user(&self.header, from, len) {
-            self.incomplete = 1;
-        }
+        let _ = emit::user(&self.header, from, len);
         if last { Step::Done } else { Step::More }
     }
 

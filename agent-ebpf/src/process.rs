@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_get_current_comm;
-use celeryscope_common::maps::{Counter, SLOTS_PER_PROCESS};
+use celeryscope_common::maps::{Counter, SLOTS_PER_PROCESS, process as bits};
 use celeryscope_common::{Header, Kind, flags};
 
 use crate::calls::forget_calls;
@@ -18,14 +18,14 @@ pub(crate) fn watch(tgid: u32) {
     }
 }
 
-/// The current process made `child`, a process of its own: it has the same descriptors and is watched alike. False
-/// when the parent is not watched.
+/// The current process made `child`, a process of its own: it has the same descriptors and is watched. False when the parent is
+/// not watched.
 #[inline(always)]
 pub(crate) fn forked(parent: u32, child: u32) -> bool {
-    let Some(bits) = filter::process(parent) else {
+    let Some(own) = filter::process(parent) else {
         return false;
     };
-    if PROCS.insert(child, bits, 0).is_err() {
+    if PROCS.insert(child, bits::inherited(own), 0).is_err() {
         count(Counter::ProcsFull, 1);
         return false;
     }

@@ -15,8 +15,21 @@ pub const SCANNED_ID: u64 = 1 << 63;
 
 /// Bits of a value of `PROCS`.
 pub mod process {
-    /// Reads and writes of descriptors that are no tracked connection are looked at: they may be a pool's pipes.
+    /// Reads and writes of descriptors that are no tracked connection are looked at: they may be a pool's pipes. Inherited.
     pub const WATCH_PIPES: u32 = 1;
+    /// So are those of the processes it makes from now on, not its own: at its ends of the pipes there is nothing that theirs don't
+    /// show, and it uses them three times as often.
+    pub const HAS_POOL: u32 = 2;
+
+    /// What a process begins with whose parent has these bits.
+    #[must_use]
+    pub const fn inherited(bits: u32) -> u32 {
+        if bits & (WATCH_PIPES | HAS_POOL) == 0 {
+            0
+        } else {
+            WATCH_PIPES
+        }
+    }
 }
 
 /// Key of `FDS`: a descriptor of a process. `SLOTS` is keyed alike, with a slot in place of the descriptor.

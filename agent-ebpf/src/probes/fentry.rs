@@ -9,7 +9,7 @@ use aya_ebpf::macros::{fentry, fexit};
 use aya_ebpf::programs::{FEntryContext, FExitContext};
 
 use super::tcp;
-use super::transfer::has_pool;
+use super::transfer::is_in_pool;
 use crate::calls::{op, take_call};
 use crate::maps::layout;
 use crate::{conn, filter, process};
@@ -160,7 +160,7 @@ twice! {
 
 #[inline(always)]
 fn exit_pipe(ctx: &FExitContext) {
-    if has_pool(filter::tgid(bpf_get_current_pid_tgid())) {
+    if is_in_pool(filter::tgid(bpf_get_current_pid_tgid())) {
         exit(ctx.arg::<i64>(2));
     }
 }

@@ -22,7 +22,7 @@ const PREFIX: u64 = 4;
 const NEEDED: usize = 14;
 
 /// A read or write of something that is not a tracked connection has returned.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn exit(call: &Call, op: u32, moved: u64) -> Option<()> {
     if moved < NEEDED as u64 || call.shape != shape::BUFFER {
         return None;

@@ -142,7 +142,8 @@ fn exit(result: i32) -> Option<()> {
         Some(conn) => conn,
         None => loose(ssl_call, op, moved)?,
     };
-    transfer::tell_bytes(conn, &mut ssl_call.call, op, moved)
+    transfer::tell_bytes(conn, &mut ssl_call.call, op, moved);
+    Some(())
 }
 
 /// The connection on which the session's bytes go, sealed.
@@ -247,8 +248,8 @@ fn beginning(at: u64, len: u64) -> Beginning {
 }
 
 /// A socket call has moved bytes on a connection that is not known to be plain: are they TLS's? If a TLS library made the call, the
-/// connection is its session's.
-#[inline(always)]
+/// connection is its session's. A function of its own: most transfers are of plain connections.
+#[inline(never)]
 pub(super) fn seals(conn: &mut Conn, call: &Call, op: u32, moved: u64) -> bool {
     // A call from before the library's is one whose return passed unseen; this is another's.
     if let Some(ssl_call) = noted_ssl_call(bpf_get_current_pid_tgid())

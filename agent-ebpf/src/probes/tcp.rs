@@ -4,7 +4,7 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use celeryscope_common::maps::{Conn, Counter, tls};
 
-use super::transfer::{flows, has_pool};
+use super::transfer::{flows, is_in_pool};
 use super::{NOT_STREAM, pipe, ssl, transfer};
 use crate::calls::{Call, begin, call_of, just_noted, mark, op};
 use crate::maps::{CONNS, count};
@@ -99,7 +99,8 @@ pub(super) fn exit(call: &mut Call, op: u32, moved: i64) -> Option<()> {
         return None;
     }
     flow.seq = flow.seq.wrapping_add(counted);
-    transfer::tell(conn, call, op, moved as u64)
+    transfer::tell(conn, call, op, moved as u64);
+    Some(())
 }
 
 /// A pipe's function begins: is it a worker's process?
@@ -111,7 +112,7 @@ pub(super) fn enter_pipe<const AGAIN: bool>(iter: u64, op: u32) {
 #[inline(always)]
 fn try_enter_pipe<const AGAIN: bool>(iter: u64, op: u32) -> Option<()> {
     let pid_tgid = bpf_get_current_pid_tgid();
-    if !has_pool(filter::tgid(pid_tgid)) || AGAIN && just_noted(pid_tgid) {
+    if !is_in_pool(filter::tgid(pid_tgid)) || AGAIN && just_noted(pid_tgid) {
         return None;
     }
     let call = call_of(pid_tgid)?;

@@ -4,11 +4,11 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_re
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
 use celeryscope_common::maps::{Conn, Counter, Flow, Quiet, process, tls};
-use celeryscope_common::{Header, Kind};
+use celeryscope_common::{Header, Kind, flags};
 
 use super::{pipe, ssl};
 use crate::calls::{Call, begin, call_of, end, mark, noted_call, op, shape, take_call};
-use crate::iter::{self, Segments};
+use crate::iter::{self, PIECE_TAIL, Segments};
 use crate::maps::{CONNS, count};
 use crate::{conn, emit, filter, idle};
 
@@ -38,7 +38,7 @@ pub(super) fn enter<const AGAIN: bool>(args: &Args, pipes: bool) {
     }
     let conn = match filter::descriptor(tgid, args.fd) {
         Some(known) => known.conn,
-        None if pipes && has_pool(tgid) => 0,
+        None if pipes && is_in_pool(tgid) => 0,
         None => return ssl::elsewhere(pid_tgid),
     };
     let Some(call) = call_of(pid_tgid) else {
@@ -55,9 +55,9 @@ pub(super) fn enter<const AGAIN: bool>(args: &Args, pipes: bool) {
     call.enter = unsafe { bpf_ktime_get_ns() };
 }
 
-/// May the process's pipes be a pool's?
+/// May the process's pipes be those to a pool's main process?
 #[inline(always)]
-pub(super) fn has_pool(tgid: u32) -> bool {
+pub(super) fn is_in_pool(tgid: u32) -> bool {
     filter::process(tgid).is_some_and(|bits| bits & process::WATCH_PIPES != 0)
 }
 
@@ -102,21 +102,21 @@ fn exit(call: &mut Call, op: u32, result: i64) -> Option<()> {
     }
     // SAFETY: an element of CONNS; two calls at once in one direction have no order to keep.
     let conn = unsafe { &mut *CONNS.get_ptr_mut(call.conn)? };
-    tell(conn, call, op, moved)
+    tell(conn, call, op, moved);
+    Some(())
 }
 
 /// Tells what a socket call has moved, unless it is sealed.
 #[inline(always)]
-pub(super) fn tell(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) -> Option<()> {
-    if conn.tls != tls::PLAIN && ssl::seals(conn, call, op, moved) {
-        return None;
+pub(super) fn tell(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) {
+    if conn.tls == tls::PLAIN || !ssl::seals(conn, call, op, moved) {
+        tell_bytes(conn, call, op, moved);
     }
-    tell_bytes(conn, call, op, moved)
 }
 
 /// Tells what a call has moved.
 #[inline(always)]
-pub(super) fn tell_bytes(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) -> Option<()> {
+pub(super) fn tell_bytes(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) {
     call.moved = moved;
     if filter::ignored(conn.id) {
         conn.quiet = Quiet::NONE;
@@ -125,24 +125,52 @@ pub(super) fn tell_bytes(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) 
     } else {
         idle::judge(conn, call, op);
     }
-    let (segments, asked) = segments(call, moved)?;
-    let (kind, start, continues) = account(conn, op, moved, asked);
-    let fate = call.fate();
+    if call.shape == shape::BUFFER && moved <= PIECE_TAIL {
+        tell_whole(conn, call, op);
+    } else {
+        let _ = tell_parts(conn, call, op);
+    }
+}
+
+/// Nearly every transfer: from one buffer into one record.
+#[inline(never)]
+fn tell_whole(conn: &mut Conn, call: &mut Call, op: u32) {
+    let (moved, fate) = (call.moved(), call.fate());
+    let (kind, start, _) = account(conn, op, moved, call.len);
     if fate == idle::LEFT_OUT {
-        return None;
+        return;
     }
     let header = Header {
-        flags: fate as u16,
-        enter: call.enter,
-        start,
-        total: moved as u32,
-        ..emit::header_of(call.thread, kind, conn.id)
+        flags: fate as u16 | flags::LAST,
+        ..header(conn, call, kind, start)
     };
-    iter::emit(&mut call.transfer, &header, &segments, continues);
-    if call.fate() == idle::POLL && call.transfer.is_told() {
+    if emit::user(&header, call.ptr, moved) && fate == idle::POLL {
         conn.quiet.poll_len = moved as u32;
     }
+}
+
+/// Any other. No poll is among them.
+#[inline(never)]
+fn tell_parts(conn: &mut Conn, call: &mut Call, op: u32) -> Option<()> {
+    let moved = call.moved();
+    let (segments, asked) = segments(call, moved)?;
+    let (kind, start, continues) = account(conn, op, moved, asked);
+    if call.fate() == idle::LEFT_OUT {
+        return None;
+    }
+    let header = header(conn, call, kind, start);
+    iter::emit(&mut call.transfer, &header, &segments, continues);
     Some(())
+}
+
+#[inline(always)]
+fn header(conn: &Conn, call: &Call, kind: Kind, start: u64) -> Header {
+    Header {
+        enter: call.enter,
+        start,
+        total: call.moved() as u32,
+        ..emit::header_of(call.thread, kind, conn.id)
+    }
 }
 
 /// Where the bytes are, and how many the call asked to move (of a vector: unknown, taken as what it moved).

@@ -170,29 +170,39 @@ impl Scanner {
         if self.checked.len() > 65_536 {
             self.checked.clear();
         }
-        let workers: HashSet<u32> = pids
+        let fresh: Vec<u32> = pids
             .iter()
             .copied()
             .filter(|pid| self.checked.insert(*pid))
-            .filter(|pid| {
-                proc::arguments(&self.proc_root, *pid).is_some_and(|arguments| celery::is_worker(&arguments))
-            })
             .collect();
+        let workers: HashSet<u32> = fresh.into_iter().filter(|pid| self.is_worker(*pid)).collect();
         self.watch(kernel, &workers);
+        // A child of a worker that is not known as one: its broker is another.
+        for pid in workers {
+            if proc::parent(&self.proc_root, pid).is_some_and(|parent| self.is_worker(parent)) {
+                mark(kernel, pid, process::WATCH_PIPES);
+            }
+        }
     }
 
-    /// Watches the pool pipes of these processes and of all their descendants; those yet to be born inherit it.
+    fn is_worker(&self, pid: u32) -> bool {
+        proc::arguments(&self.proc_root, pid).is_some_and(|arguments| celery::is_worker(&arguments))
+    }
+
+    /// Watches the pool pipes of all descendants of these processes; those yet to be born inherit it.
     pub(super) fn watch(&mut self, kernel: &mut Kernel, workers: &HashSet<u32>) {
         if workers.is_empty() {
             return;
         }
         // The parents first: a child born meanwhile either inherits or is listed.
         for pid in workers {
-            set_watched(kernel, *pid);
+            mark(kernel, *pid, process::HAS_POOL);
         }
         for pid in proc::descendants(&self.proc_root, workers) {
-            set_watched(kernel, pid);
-            self.children.push(pid);
+            mark(kernel, pid, process::WATCH_PIPES);
+            if !workers.contains(&pid) {
+                self.children.push(pid);
+            }
         }
     }
 
@@ -251,9 +261,10 @@ impl Scanner {
     }
 }
 
-fn set_watched(kernel: &mut Kernel, pid: u32) {
+/// Adds to what the kernel half does with a process.
+fn mark(kernel: &mut Kernel, pid: u32, bit: u32) {
     let bits = kernel.process(pid).unwrap_or(0);
-    if bits & process::WATCH_PIPES == 0 {
-        kernel.set_process(pid, bits | process::WATCH_PIPES);
+    if bits & bit == 0 {
+        kernel.set_process(pid, bits | bit);
     }
 }

@@ -67,7 +67,7 @@ fn stat(proc_root: &Path, pid: u32, field: usize) -> Option<u64> {
         .ok()
 }
 
-/// Every live descendant of `roots`, without the roots themselves.
+/// Every live descendant of `roots`; a root that descends from another is one.
 pub(crate) fn descendants(proc_root: &Path, roots: &HashSet<u32>) -> Vec<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for pid in pids(proc_root) {
@@ -76,7 +76,7 @@ pub(crate) fn descendants(proc_root: &Path, roots: &HashSet<u32>) -> Vec<u32> {
         }
     }
     let mut found = Vec::new();
-    let mut seen = roots.clone();
+    let mut seen = HashSet::new();
     let mut next: Vec<u32> = roots.iter().copied().collect();
     while let Some(pid) = next.pop() {
         for child in children.remove(&pid).unwrap_or_default() {
@@ -95,7 +95,8 @@ mod tests {
     use crate::host::fake::Tree;
 
     /// Scenario: a process tree three deep, with a name that holds parentheses and spaces.
-    /// Guarantees: parents are read past such a name; descendants of any depth are found, strangers are not.
+    /// Guarantees: parents are read past such a name; descendants of any depth are found, also those that are roots themselves;
+    /// strangers and roots of no other are not.
     #[test]
     fn descendants_of_any_depth() {
         let tree = Tree::new();
@@ -105,6 +106,9 @@ mod tests {
         tree.process(20, 1, "other", &[]);
         assert_eq!(parent(tree.root(), 10), Some(1));
         let mut found = descendants(tree.root(), &HashSet::from([10]));
+        found.sort_unstable();
+        assert_eq!(found, [11, 12]);
+        let mut found = descendants(tree.root(), &HashSet::from([10, 11, 20]));
         found.sort_unstable();
         assert_eq!(found, [11, 12]);
     }

@@ -5,7 +5,8 @@ use celeryscope_core::Output;
 
 use super::rig::{Capture, Program, Server, wanted};
 
-/// A parent and its child, with two pipes between them, and the frames of a pool.
+/// A parent and its child, with two pipes between them, and the frames of a pool; in the end the parent writes what a child would. It
+/// waits before it makes the child if `early`, else after that.
 const POOL: &str = "
 def frame(body):
     return struct.pack('>I', len(body)) + body
@@ -16,6 +17,8 @@ ack = pickled(b'K\\x00(K\\x00NG' + b'a' * 20)
 ready = pickled(b'K\\x01(K\\x00N' + bytes(range(200)))
 inr, inw = os.pipe()
 outr, outw = os.pipe()
+if early:
+    pause()
 child = os.fork()
 if child == 0:
     got = os.read(inr, 4)
@@ -27,20 +30,33 @@ if child == 0:
     os.write(outw, b'something else altogether')
     os.write(outw, frame(pickled(b'K\\x05nothing known')))
     os._exit(0)
-pause()
+if not early:
+    pause()
 os.write(inw, frame(task)[:4])
 os.write(inw, task)
 os.waitpid(child, 0)
 os.read(outr, 10000)
+os.write(inw, ack)
 ";
 
-fn run(watch: bool) -> (Capture, u32) {
+/// What becomes of the program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// It is a worker, before it has a child.
+    Early,
+    /// It is one, but that is known when the child is there.
+    Late,
+    Never,
+}
+
+fn run(found: Found) -> (Capture, u32) {
     let server = Server::start();
     let mut capture = Capture::start(server.port);
-    let mut program = Program::start(server.port, POOL);
+    let early = if found == Found::Early { "True" } else { "False" };
+    let mut program = Program::start(server.port, &format!("early = {early}\n{POOL}"));
     let pid = program.pid();
     program.paused();
-    if watch {
+    if found != Found::Never {
         capture.live.apply(&Output::Worker { pid });
     }
     program.go_on();
@@ -50,13 +66,26 @@ fn run(watch: bool) -> (Capture, u32) {
 
 /// Scenario: a worker is found only after its child was made; the child reads a task and answers.
 /// Guarantees: the child's side alone is captured: the task's first 512 bytes, the answers' first 128 and last 32, from
-/// the pickle's first byte whether or not its length was written with it; nothing else that was written.
+/// the pickle's first byte whether or not its length was written with it; nothing else that was written, and nothing that the
+/// parent writes, even where a child would be told by it.
 #[test]
 fn a_childs_frames() {
-    if !wanted() {
-        return;
+    if wanted() {
+        frames_of_the_child(Found::Late);
     }
-    let (capture, parent) = run(true);
+}
+
+/// Scenario: the same of a worker that is found before it has a child.
+/// Guarantees: the same: the child is watched from its first moment.
+#[test]
+fn a_later_childs_frames() {
+    if wanted() {
+        frames_of_the_child(Found::Early);
+    }
+}
+
+fn frames_of_the_child(found: Found) {
+    let (capture, parent) = run(found);
     let frames: Vec<_> = capture
         .records
         .iter()
@@ -101,7 +130,7 @@ fn strangers_pipes_are_left_alone() {
     if !wanted() {
         return;
     }
-    let (capture, _) = run(false);
+    let (capture, _) = run(Found::Never);
     assert_eq!(
         capture
             .records

@@ -3,6 +3,9 @@
 //! The walk reads opcodes (CPython's pickletools, protocols 4 and 5) and keeps what it knows to be harmless. From the
 //! first thing it does not know, or that is cut, it masks everything.
 
+#[cfg(test)]
+mod tests;
+
 use super::MASK;
 use super::names::{HEADERS, PROPERTIES, Word};
 
