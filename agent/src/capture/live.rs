@@ -19,16 +19,17 @@ use super::counters;
 use super::ignored::{Added, Ignored};
 use super::implied::Implied;
 use super::kernel::{self, Kernel};
+use super::loaded::Loaded;
 use super::memory;
 use super::missing_privileges;
 use super::netns::Netns;
 use super::notes::Notes;
+use super::options::LiveOptions;
 use super::plan::Backend;
 use super::ring::Ring;
 use super::scan::{Found, Scanner};
-use super::tls::{self, Tls, UserProbes};
+use super::tls::{self, Tls};
 use crate::host::proc;
-use crate::host::tls::TlsProcess;
 use crate::lock_down::{self, Locked, Needs};
 use crate::metrics::Reading;
 
@@ -45,43 +46,6 @@ const SWEEP_EVERY: u64 = 10_000_000_000;
 const DRAIN_LIMIT: usize = 512;
 /// The initial pid namespace's inode: PROC_PID_INIT_INO, include/linux/proc_ns.h.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
-
-/// What to capture, and how.
-#[derive(Clone, Debug)]
-pub(crate) struct LiveOptions {
-    /// Remote ports to watch; 1 to 64 of them.
-    pub(crate) ports: Vec<u16>,
-    /// Those of them on which TLS is spoken.
-    pub(crate) tls_ports: Vec<u16>,
-    /// Processes whose TLS is read whatever port they talk to.
-    pub(crate) tls_processes: Vec<TlsProcess>,
-    /// Size of the ring buffer; rounded up to a power of two between 64 KiB and 1 GiB.
-    pub(crate) ring_bytes: u32,
-    /// Only processes in the agent's own network namespace.
-    pub(crate) own_netns: bool,
-    /// Pass the kernel half's own messages on to the log.
-    pub(crate) kernel_log: bool,
-    /// Which back end.
-    pub(crate) probes: Probes,
-    /// What is given up once that is attached.
-    pub(crate) lock_down: lock_down::Mode,
-    /// The caller will make files while it runs.
-    pub(crate) new_files: bool,
-}
-
-/// The back ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Probes {
-    /// The best that this kernel allows.
-    #[default]
-    Auto,
-    /// fentry and fexit.
-    Fentry,
-    /// Kprobes, returns by tracepoints.
-    Kprobe,
-    /// System call tracepoints.
-    Tracepoint,
-}
 
 /// What capture has been attached to.
 #[derive(Clone, Debug)]
@@ -420,58 +384,6 @@ impl Live {
             .chain(named)
             .map(|(metric, value)| Reading::new(metric, value))
             .collect()
-    }
-}
-
-/// The kernel half, running.
-struct Loaded {
-    kernel: Kernel,
-    user_probes: UserProbes,
-    ring: Ring,
-    backend: Backend,
-    hooks: Vec<State>,
-    passed_over: Vec<(Backend, String)>,
-}
-
-impl Loaded {
-    /// By the back end that is asked for, or the best that the kernel allows.
-    ///
-    /// # Errors
-    /// Why it, or each of them, can't be had.
-    fn best(options: &LiveOptions) -> Result<Self> {
-        let wanted = match options.probes {
-            Probes::Auto => &Backend::ALL[..],
-            Probes::Fentry => &[Backend::Fentry],
-            Probes::Kprobe => &[Backend::Kprobe],
-            Probes::Tracepoint => &[Backend::Tracepoint],
-        };
-        let mut passed_over: Vec<(Backend, String)> = Vec::new();
-        for backend in wanted.iter().copied() {
-            let load = || {
-                attach::precheck(backend)?;
-                Kernel::load(backend, &options.ports, options.ring_bytes, options.kernel_log)
-            };
-            match load() {
-                Ok((kernel, user_probes, ring, hooks)) => {
-                    return Ok(Self {
-                        kernel,
-                        user_probes,
-                        ring,
-                        backend,
-                        hooks,
-                        passed_over,
-                    });
-                }
-                Err(error) => {
-                    tracing::info!("back end {} cannot be used: {error:#}", backend.name());
-                    passed_over.push((backend, format!("{error:#}")));
-                }
-            }
-        }
-        let reasons = passed_over
-            .iter()
-            .map(|(backend, reason)| format!("back end {} cannot be used: {reason}", backend.name()));
-        bail!("{}", reasons.collect::<Vec<_>>().join("; "))
     }
 }
 
