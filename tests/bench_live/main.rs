@@ -6,7 +6,8 @@
 //! the same collector (rotel). Several rounds, medians, in an order that changes: the machine's moods fall on all alike.
 //!
 //! `cargo bench -p celeryscope --bench live` with `CELERYSCOPE_LIVE=1`, as root. With the argument `hooks` what each hook
-//! costs instead: see [`hooks`]; with `memory` what the agent holds: see [`memory`].
+//! costs instead: see [`hooks`]; with `memory` what the agent holds: see [`memory`]; with `worker` what it adds to a worker, more
+//! exactly: see [`worker`].
 
 mod hooks;
 mod memory;
@@ -17,6 +18,7 @@ mod round;
 #[path = "../../xtask/src/venv.rs"]
 #[allow(unused_imports, reason = "its own tests run elsewhere")]
 mod venv;
+mod worker;
 
 /// What the rig shares with the replay tests.
 #[path = "../support"]
@@ -39,6 +41,9 @@ fn main() {
     }
     if arguments.iter().any(|argument| argument == "memory") {
         return memory::run();
+    }
+    if arguments.iter().any(|argument| argument == "worker") {
+        return worker::run(&arguments);
     }
     venv::ensure(&["otel", "rotel"]).unwrap_or_else(|e| panic!("{e:#}"));
     let Some(round) = Round::prepare() else { return };

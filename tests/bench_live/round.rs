@@ -1,6 +1,6 @@
 //! One round: fill the queue, drain it, note what both took.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -116,20 +116,7 @@ impl Round {
     }
 
     fn agent(&self) -> Agent {
-        let mut command = Command::new(agent::binary());
-        command
-            .args([
-                "run",
-                "--broker-port",
-                &self.scene.port().to_string(),
-                "--output",
-                "otlp",
-            ])
-            .env("OTEL_EXPORTER_OTLP_ENDPOINT", self.collector.http())
-            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-            .env("OTEL_BSP_SCHEDULE_DELAY", BATCH.as_millis().to_string());
-        let no_file = self.scene.folder().join("none");
-        Agent::spawn(self.scene.folder(), "agent", &command, no_file)
+        agent_of(&self.scene, &self.collector, self.scene.port())
     }
 
     /// Publishes all tasks; gives publishes a second and us of CPU each.
@@ -186,6 +173,18 @@ impl Round {
     }
 }
 
+/// An agent that watches this port and sends its spans to the collector.
+pub(crate) fn agent_of(scene: &Scene, collector: &Collector, port: u16) -> Agent {
+    let mut command = Command::new(agent::binary());
+    command
+        .args(["run", "--broker-port", &port.to_string(), "--output", "otlp"])
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.http())
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        .env("OTEL_BSP_SCHEDULE_DELAY", BATCH.as_millis().to_string());
+    let no_file = scene.folder().join("none");
+    Agent::spawn(scene.folder(), "agent", &command, no_file)
+}
+
 /// Ends an agent that has told everything; gives what it had used by then.
 fn stopped(agent: Agent) -> Usage {
     std::thread::sleep(BATCH * 2);
@@ -194,27 +193,57 @@ fn stopped(agent: Agent) -> Usage {
 
 /// CPU seconds of a worker's main process and its pool children.
 fn tree_cpu(main: u32) -> f64 {
-    let children = std::fs::read_to_string(format!("/proc/{main}/task/{main}/children")).unwrap_or_default();
-    let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-    pids.chain([main])
-        .map(|pid| crate::rig::process::usage(pid).cpu)
-        .sum()
+    let family = family(main).into_iter();
+    family.map(|pid| crate::rig::process::usage(pid).cpu).sum()
 }
 
-/// The queue's length, asked over a connection of our own.
-struct Queue(BufReader<TcpStream>);
+/// A worker's main process and its pool children.
+pub(crate) fn family(main: u32) -> Vec<u32> {
+    children_of(main).into_iter().chain([main]).collect()
+}
+
+pub(crate) fn children_of(main: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{main}/task/{main}/children")).unwrap_or_default();
+    let pids = children.split_whitespace();
+    pids.filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// What Redis knows of the work, asked over a connection of our own.
+pub(crate) struct Queue(BufReader<TcpStream>);
 
 impl Queue {
-    fn connect(port: u16) -> Self {
+    pub(crate) fn connect(port: u16) -> Self {
         Self(BufReader::new(
             TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("Redis"),
         ))
     }
 
-    fn left(&mut self) -> usize {
-        self.0.get_mut().write_all(b"LLEN celery\r\n").expect("Redis");
+    /// Messages in the queue.
+    pub(crate) fn left(&mut self) -> usize {
+        let answer = self.ask("LLEN celery");
+        answer.trim_start_matches(':').parse().expect("a length")
+    }
+
+    /// Results stored since the server's start.
+    pub(crate) fn stored(&mut self) -> u64 {
+        let length = self.ask("INFO commandstats");
+        let length: usize = length.trim_start_matches('$').parse().expect("a length");
+        let mut text = vec![0; length + 2];
+        self.0.read_exact(&mut text).expect("Redis");
+        let text = String::from_utf8_lossy(&text);
+        let calls = text
+            .lines()
+            .find_map(|line| line.strip_prefix("cmdstat_setex:calls="));
+        let calls = calls.and_then(|rest| rest.split(',').next()?.parse().ok());
+        calls.unwrap_or_default()
+    }
+
+    /// The first line of the answer.
+    fn ask(&mut self, command: &str) -> String {
+        let command = format!("{command}\r\n");
+        self.0.get_mut().write_all(command.as_bytes()).expect("Redis");
         let mut answer = String::new();
         self.0.read_line(&mut answer).expect("Redis");
-        answer.trim_start_matches(':').trim().parse().expect("a length")
+        answer.trim_end().to_owned()
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The core's figures come from criterion's benches, and from valgrind, where it is there (`instructions.rs`). The agent's
 //! come from live runs of the release build: the load test (2,000 publishes a second for ten seconds, the agent's processor
-//! time and memory beside them), the comparison of what tracing costs the watched programs, what the agent holds in memory,
-//! and what each hook costs. Those print their own tables, shown once more at the end; what each round measured is kept in a
+//! time and memory beside them), the comparison of what tracing costs the watched programs, what the agent adds to a worker, what it
+//! holds in memory, and what each hook costs. Those print their own tables, shown once more at the end; what each round measured is kept in a
 //! file. The last is then measured again in QEMU, on a kernel that has every back end: a machine that is emulated tells nothing
 //! about time, but how the back ends stand to each other.
 
@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Measure only what each hook costs
     #[arg(long, conflicts_with = "filter")]
     hooks: bool,
+    /// Measure only what the agent adds to a working worker, which takes some minutes
+    #[arg(long, conflicts_with_all = ["filter", "hooks"])]
+    worker: bool,
 }
 
 /// Runs the benches and ends with a table of their figures.
@@ -39,6 +42,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let benches = prepared()?;
         println!("\n{}", hooks(&benches)?.trim_end());
         return ratios(&benches);
+    }
+    if args.worker {
+        println!("\n{}", worker(&prepared()?)?.trim_end());
+        return Ok(());
     }
     let start = SystemTime::now();
     let mut command = util::cargo();
@@ -124,7 +131,17 @@ fn live_figures(benches: &Built) -> Result<String> {
         "with tasks in flight, and over a soak of a million (some minutes)",
     );
     let memory = tables(&benches.program, &["--bench", "memory"])?;
-    Ok(format!("{load}\n{cost}\n{memory}\n{}", hooks(benches)?))
+    let worker = worker(benches)?;
+    Ok(format!("{load}\n{cost}\n{worker}\n{memory}\n{}", hooks(benches)?))
+}
+
+/// What the agent adds to a working worker.
+fn worker(benches: &Built) -> Result<String> {
+    util::say(
+        "worker",
+        "without the agent and beside it, in turns (some minutes)",
+    );
+    tables(&benches.program, &["--bench", "worker"])
 }
 
 /// What each hook costs on this kernel.
