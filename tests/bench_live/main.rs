@@ -64,6 +64,17 @@ fn main() {
     rates(&round);
 }
 
+/// The number behind this option, where it is given.
+fn number(arguments: &[String], option: &str) -> Option<usize> {
+    let mut rest = arguments.iter().skip_while(|argument| *argument != option);
+    let number = rest.nth(1)?;
+    Some(
+        number
+            .parse()
+            .unwrap_or_else(|_| panic!("{option}: not a number: {number}")),
+    )
+}
+
 /// What somebody wants to know of a round.
 type OfRound<'a> = dyn Fn(&[(Tracing, Figures)]) -> f64 + 'a;
 

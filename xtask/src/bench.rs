@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Measure only what each hook costs
     #[arg(long, conflicts_with = "filter")]
     hooks: bool,
-    /// Measure only what the agent adds to a working worker, which takes some minutes
+    /// Measure only what tracing adds to a working worker, which takes some ten minutes
     #[arg(long, conflicts_with_all = ["filter", "hooks"])]
     worker: bool,
 }
@@ -139,7 +139,7 @@ fn live_figures(benches: &Built) -> Result<String> {
 fn worker(benches: &Built) -> Result<String> {
     util::say(
         "worker",
-        "without the agent and beside it, in turns (some minutes)",
+        "without the agent, beside it, and with in-process tracing, in turns (some ten minutes)",
     );
     tables(&benches.program, &["--bench", "worker"])
 }

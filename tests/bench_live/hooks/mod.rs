@@ -37,11 +37,7 @@ pub(crate) fn run(arguments: &[String]) {
     let Some(_alone) = scene::live("hooks") else {
         return;
     };
-    let calls = arguments
-        .iter()
-        .skip_while(|argument| *argument != "--calls")
-        .nth(1);
-    let calls = calls.map_or(CALLS, |calls| calls.parse().expect("a number of calls"));
+    let calls = crate::number(arguments, "--calls").unwrap_or(CALLS);
     let folder = std::env::temp_dir().join(format!("celeryscope-hooks-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     let statistics = enable_stats(Stats::RunTime).expect("the kernel's statistics of BPF programs");

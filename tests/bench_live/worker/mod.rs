@@ -1,4 +1,4 @@
-//! What the agent adds to a working worker, to some tenths of a percent on a machine that isn't quiet.
+//! What the agent adds to a working worker, to within a percent on a machine that isn't quiet.
 //!
 //! One worker works all the while; beside it, on the same processor, runs a reference that makes no system calls, and everything
 //! else has the other processors. Without the agent and with it, in turns of a few seconds in an order that changes, a window's CPU time
@@ -51,11 +51,7 @@ impl Way {
 }
 
 pub(crate) fn run(arguments: &[String]) {
-    let turns = arguments
-        .iter()
-        .skip_while(|argument| *argument != "--turns")
-        .nth(1);
-    let turns = turns.map_or(TURNS, |turns| turns.parse().expect("a number of turns"));
+    let turns = crate::number(arguments, "--turns").unwrap_or(TURNS);
     let Some(mut stage) = Stage::set() else { return };
     let mut measured: Vec<Vec<Period>> = vec![Vec::new(); Way::ALL.len()];
     for turn in 0..turns {

@@ -51,7 +51,7 @@ impl Stage {
             say("worker: skipped: it takes two processors");
             return None;
         }
-        // And so is what this process starts.
+        // What this process starts stays there with it, but for what is sent elsewhere below.
         pin(std::process::id(), &format!("1-{}", processors - 1));
         let scene = Scene::set("worker", "otel")?;
         let collector = Collector::start(&scene, "collector", Ports::free(), false);
