@@ -11,6 +11,8 @@ use crate::rig::{Agent, Scene, agent};
 
 /// Tasks of a round.
 const TASKS: usize = 20_000;
+/// Children of a worker's pool.
+pub(crate) const POOL: usize = 2;
 /// For how long tasks come at a rate, in seconds.
 const PACED: usize = 20;
 /// The agent's spans go out this often.
@@ -155,22 +157,33 @@ impl Round {
     }
 
     fn worker(&self, tracing: Tracing) -> Process {
-        let mut command = self.python();
-        command.args(["-m", "celery", "-A", "app", "worker", "-c", "2", "-l", "ERROR"]);
-        command.args(["-n", &format!("bench@{}", self.scene.name())]);
-        if tracing == Tracing::InProcess {
-            command.args(["--include", "instrumented"]);
-        }
-        Process::spawn("worker", &command, self.scene.folder(), None)
+        let traced = tracing == Tracing::InProcess;
+        worker_of(&self.scene, &self.collector, "worker", traced)
     }
 
     fn python(&self) -> Command {
-        let mut python = self.scene.python();
-        python
-            .env("OTEL_EXPORTER_OTLP_ENDPOINT", self.collector.http())
-            .env("OTEL_SERVICE_NAME", "app");
-        python
+        python_of(&self.scene, &self.collector)
     }
+}
+
+/// The workload's Python, told where spans go that it makes itself.
+pub(crate) fn python_of(scene: &Scene, collector: &Collector) -> Command {
+    let mut python = scene.python();
+    python
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.http())
+        .env("OTEL_SERVICE_NAME", "app");
+    python
+}
+
+/// A worker with a pool of [`POOL`], with in-process tracing or without.
+pub(crate) fn worker_of(scene: &Scene, collector: &Collector, name: &str, traced: bool) -> Process {
+    let mut command = python_of(scene, collector);
+    command.args(["-m", "celery", "-A", "app", "worker", "-l", "ERROR"]);
+    command.args(["-c", &POOL.to_string(), "-n", &format!("{name}@{}", scene.name())]);
+    if traced {
+        command.args(["--include", "instrumented"]);
+    }
+    Process::spawn(name, &command, scene.folder(), None)
 }
 
 /// An agent that watches this port and sends its spans to the collector.
@@ -199,13 +212,9 @@ fn tree_cpu(main: u32) -> f64 {
 
 /// A worker's main process and its pool children.
 pub(crate) fn family(main: u32) -> Vec<u32> {
-    children_of(main).into_iter().chain([main]).collect()
-}
-
-pub(crate) fn children_of(main: u32) -> Vec<u32> {
     let children = std::fs::read_to_string(format!("/proc/{main}/task/{main}/children")).unwrap_or_default();
-    let pids = children.split_whitespace();
-    pids.filter_map(|pid| pid.parse().ok()).collect()
+    let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    pids.chain([main]).collect()
 }
 
 /// What Redis knows of the work, asked over a connection of our own.

@@ -11,10 +11,8 @@ use crate::rig::collector::{Collector, Ports};
 use crate::rig::process::{Process, wait_for};
 use crate::rig::report::say;
 use crate::rig::{Agent, Scene};
-use crate::round::{Queue, agent_of, children_of, family};
+use crate::round::{POOL, Queue, agent_of, family, worker_of};
 
-/// Children of a worker's pool.
-const POOL: usize = 2;
 /// Fewer tasks than this are not left for a turn.
 const LEAST: usize = 6_000;
 /// So many are published then.
@@ -57,29 +55,14 @@ impl Stage {
         let collector = Collector::start(&scene, "collector", Ports::free(), false);
         let file = scene.folder().join("rounds");
         fs::write(&file, [0; 8]).expect("a file for the reference's count");
-        let spawn = |name: &str, arguments: &[&str]| {
-            let mut command = scene.python();
-            command
-                .args(arguments)
-                .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.http())
-                .env("OTEL_SERVICE_NAME", "app");
-            let process = Process::spawn(name, &command, scene.folder(), None);
+        let plain = worker_of(&scene, &collector, "plain", false);
+        let traced = worker_of(&scene, &collector, "traced", true);
+        let mut command = scene.python();
+        command.args(["-m", "reference"]).arg(&file);
+        let reference = Process::spawn("reference", &command, scene.folder(), None);
+        for process in [&plain, &traced, &reference] {
             pin(process.pid(), "0");
-            process
-        };
-        let worker = |name: &str, more: &[&str]| {
-            let usual = format!(
-                "-m celery -A app worker -c {POOL} -l ERROR -n {name}@{}",
-                scene.name()
-            );
-            let usual: Vec<&str> = usual.split(' ').collect();
-            spawn(name, &[&usual[..], more].concat())
-        };
-        let (plain, traced) = (
-            worker("plain", &[]),
-            worker("traced", &["--include", "instrumented"]),
-        );
-        let reference = spawn("reference", &["-m", "reference", &file.to_string_lossy()]);
+        }
         let mut stage = Self {
             plain,
             traced,
@@ -93,7 +76,7 @@ impl Stage {
         stage.stock();
         for traces in [true, false] {
             wait_for("the pool's children", Duration::from_secs(60), || {
-                (children_of(stage.worker(traces)).len() == POOL).then_some(())
+                (family(stage.worker(traces)).len() == 1 + POOL).then_some(())
             });
         }
         for traces in [true, false] {
