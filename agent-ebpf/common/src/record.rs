@@ -83,8 +83,8 @@ pub mod flags {
 
 /// The fixed part of a record.
 ///
-/// Times are CLOCK_MONOTONIC in ns: `enter` when the system call began, `exit` when it returned (equal for records
-/// that are not transfers). Ids of connections are never used twice while an agent lives: the id is also the
+/// Times are CLOCK_MONOTONIC in ns: `enter` when the system call began, `exit` when it returned (equal, to some ns, for records
+/// that are not transfers, and for reads where those are seen at their return alone). Ids of connections are never used twice while an agent lives: the id is also the
 /// generation of a reused descriptor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

@@ -84,7 +84,10 @@ twice! {
         if let Some((call, op)) = take_call(bpf_get_current_pid_tgid())
             && (op == op::SEND || op == op::RECV)
         {
-            let _ = exit(call, op, super::result(&ctx));
+            let result = super::result(&ctx);
+            if result > 0 {
+                let _ = moved(call, op, result as u64);
+            }
         }
         0
     }
@@ -92,11 +95,7 @@ twice! {
 
 /// A transfer is over. A function of its own: what runs at every return on the host, which is hardly ever ours, is to fit a cache line or two.
 #[inline(never)]
-fn exit(call: &mut Call, op: u32, result: i64) -> Option<()> {
-    if result <= 0 {
-        return None;
-    }
-    let moved = result as u64;
+pub(super) fn moved(call: &mut Call, op: u32, moved: u64) -> Option<()> {
     if call.conn == 0 {
         return pipe::exit(call, op, moved);
     }
@@ -132,7 +131,8 @@ pub(super) fn tell_bytes(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) 
     }
 }
 
-/// Nearly every transfer: from one buffer into one record.
+/// Nearly every transfer: from one buffer into one record. Up to [`PIECE_TAIL`] bytes, since so much is copied of anything, of a big
+/// message's further pieces too.
 #[inline(never)]
 fn tell_whole(conn: &mut Conn, call: &mut Call, op: u32) {
     let (moved, fate) = (call.moved(), call.fate());

@@ -8,7 +8,7 @@ use aya::Ebpf;
 use aya::programs::{Program, ProgramError};
 
 use super::btf::Btf;
-use super::plan::{At, Backend, FIELDS, Hook, Need};
+use super::plan::{At, Backend, FIELDS, Hook, Need, READ_RETURNED, Reads};
 use super::{kernel_release, preemption, tracefs};
 
 /// Where a kernel says that it has kprobes.
@@ -35,6 +35,8 @@ pub(crate) enum State {
     Attached(String),
     /// This kernel does not have it, and it can be done without.
     Absent,
+    /// It belongs to the other way of seeing reads.
+    Unused,
 }
 
 /// Why a back end cannot work here, where that can be told without trying.
@@ -54,11 +56,17 @@ pub(super) fn precheck(backend: Backend) -> Result<()> {
     Ok(())
 }
 
-/// Loads the programs of a back end into the kernel and attaches them. Gives what came of each row of its plan.
+/// Loads the programs of a back end into the kernel and attaches them; `from_entry`: not those that see reads at their return
+/// alone. Gives what came of each row of its plan.
 ///
 /// # Errors
 /// When the kernel refuses a program or lacks a required hook.
-pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend, types: Option<&Btf>) -> Result<Vec<State>> {
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    backend: Backend,
+    types: Option<&Btf>,
+    from_entry: bool,
+) -> Result<Vec<State>> {
     let tracefs = tracefs::ensure()?;
     check_fields(&tracefs, backend)?;
     // aya's own reading of the same, which takes some tens of megabytes: only now that its loader's is gone.
@@ -69,13 +77,16 @@ pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend, types: Option<&Btf>) -> 
     let resolve = |hook: &Hook| resolve(&hook.at, types, &tracefs);
     let targets: Vec<Option<Target>> = backend.plan().iter().map(resolve).collect();
     let rows = || backend.plan().iter().zip(&targets);
-    let copies: &[&str] = if preemption::is_possible(backend) {
-        &["", SECOND]
+    let twice = preemption::is_possible(backend);
+    let copies: &[&str] = if twice { &["", SECOND] } else { &[""] };
+    let reads = if from_entry || twice || backend != Backend::Tracepoint {
+        Reads::FromEntry
     } else {
-        &[""]
+        reads(ebpf)
     };
-    let mut loaded = HashSet::new();
-    for (hook, target) in rows() {
+    let unused = |hook: &Hook| hook.reads.is_some_and(|other| other != reads);
+    let mut loaded = HashSet::from([READ_RETURNED]);
+    for (hook, target) in rows().filter(|(hook, _)| !unused(hook)) {
         match target {
             Some(target) if loaded.insert(hook.program) => {
                 for program in names(ebpf, hook, copies) {
@@ -98,6 +109,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend, types: Option<&Btf>) -> 
     }
     rows()
         .map(|(hook, target)| match target {
+            _ if unused(hook) => Ok(State::Unused),
             Some(target) => {
                 for program in names(ebpf, hook, copies) {
                     attach_one(ebpf, &program, target)?;
@@ -110,6 +122,24 @@ pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend, types: Option<&Btf>) -> 
             }
         })
         .collect()
+}
+
+/// Where calls that read are seen: at their return, if the kernel takes the program for that.
+fn reads(ebpf: &mut Ebpf) -> Reads {
+    let loaded = match program(ebpf, READ_RETURNED) {
+        _ if cfg!(not(target_arch = "x86_64")) => Err("the registers are read on x86-64 alone".to_owned()),
+        Ok(Program::TracePoint(program)) => program.load().map_err(|error| refusal(READ_RETURNED, &error)),
+        _ => Err(format!(
+            "the BPF object has no tracepoint program {READ_RETURNED}"
+        )),
+    };
+    match loaded {
+        Ok(()) => Reads::AtReturn,
+        Err(why) => {
+            tracing::debug!("reads are seen from their entry on: {why}");
+            Reads::FromEntry
+        }
+    }
 }
 
 /// A hook's programs: with its second copy where there is one.

@@ -14,6 +14,7 @@ use celeryscope_common::maps::{Conn, Counter, Counters, Fd, fd_key, ignored_hint
 use super::attach::State;
 use super::btf::Btf;
 use super::hints::FdHints;
+use super::options::LiveOptions;
 use super::plan::Backend;
 use super::ring::Ring;
 use super::tls::{Maps, Multi, UserProbes};
@@ -58,15 +59,14 @@ impl Kernel {
     /// When the kernel refuses; says what and why.
     pub(super) fn load(
         backend: Backend,
-        ports: &[u16],
-        ring_bytes: u32,
-        log: bool,
+        options: &LiveOptions,
     ) -> Result<(Self, UserProbes, Ring, Vec<State>)> {
+        let log = options.kernel_log;
         privileges::lift_memlock();
         let types = backend.knows_sockets().then(Btf::of_kernel).transpose()?;
         let layout = types.as_ref().map(layout::of).transpose()?;
         let layout = Shared(layout.unwrap_or_default());
-        let ring_bytes = ring_size(ring_bytes);
+        let ring_bytes = ring_size(options.ring_bytes);
         let (wake_above, level) = (
             u64::from(ring_bytes / 4),
             if log { aya_log::Level::Debug as u8 } else { 0 },
@@ -80,7 +80,7 @@ impl Kernel {
             .override_global(aya_log::LEVEL, &level, false)
             .load(object::BYTES)
             .context("cannot load the BPF object")?;
-        watch_ports(&mut ebpf, ports)?;
+        watch_ports(&mut ebpf, &options.ports)?;
         let maps = Maps::of(&ebpf);
         let log = if log {
             Some(EbpfLogger::init(&mut ebpf).context("cannot read the kernel half's log")?)
@@ -96,7 +96,7 @@ impl Kernel {
         let (slots, procs) = (map(&mut ebpf, "SLOTS")?, map(&mut ebpf, "PROCS")?);
         let (ignored, counters) = (map(&mut ebpf, "IGNORED")?, map(&mut ebpf, "COUNTERS")?);
         let ignored_hints = map(&mut ebpf, "IGNORED_HINTS")?;
-        let states = attach::attach(&mut ebpf, backend, types.as_ref())?;
+        let states = attach::attach(&mut ebpf, backend, types.as_ref(), options.reads_from_entry)?;
         let multi = Multi::load(&maps)?;
         let expected = map(&mut ebpf, "EXPECTED")?;
         let ebpf = Arc::new(Mutex::new(ebpf));

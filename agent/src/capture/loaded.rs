@@ -35,7 +35,7 @@ impl Loaded {
         for backend in wanted.iter().copied() {
             let load = || {
                 attach::precheck(backend)?;
-                Kernel::load(backend, &options.ports, options.ring_bytes, options.kernel_log)
+                Kernel::load(backend, options)
             };
             match load() {
                 Ok((kernel, user_probes, ring, hooks)) => {

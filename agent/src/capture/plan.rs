@@ -21,8 +21,20 @@ pub(crate) struct Hook {
     pub(crate) at: At,
     /// What its absence means.
     pub(crate) need: Need,
+    /// Which way of seeing reads it belongs to; nothing where it serves both.
+    pub(crate) reads: Option<Reads>,
     /// Kernels that have it, for those who read the plan; what decides is the kernel's own word.
     pub(crate) kernels: &'static str,
+}
+
+/// Where the tracepoint back end sees calls that read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// At their return alone, which costs half as much. The kernel must let a program see what the call was given (Linux 5.15, with
+    /// BTF) and not pass over programs.
+    AtReturn,
+    /// At their entry and at their return.
+    FromEntry,
 }
 
 /// What it means that a kernel does not have a hook.
@@ -62,6 +74,7 @@ const fn hook(program: &'static str, at: At) -> Hook {
         program,
         at,
         need: Need::Required,
+        reads: None,
         kernels: ANY,
     }
 }
@@ -81,6 +94,26 @@ const fn optional(hook: Hook, kernels: &'static str) -> Hook {
         ..hook
     }
 }
+
+/// A row for calls that read.
+const fn read(program: &'static str, name: &'static str) -> Hook {
+    Hook {
+        reads: Some(Reads::FromEntry),
+        ..tracepoint(program, "syscalls", name)
+    }
+}
+
+/// Likewise.
+const fn read_returned(name: &'static str) -> Hook {
+    Hook {
+        reads: Some(Reads::AtReturn),
+        kernels: "5.15 to 6.18, with BTF, x86-64",
+        ..tracepoint(READ_RETURNED, "syscalls", name)
+    }
+}
+
+/// The program of [`Reads::AtReturn`].
+pub(super) const READ_RETURNED: &str = "read_returned";
 
 /// `tcp_recvmsg`, whose parameters change.
 const fn recvmsg(program: &'static str, group: &'static str, parameters: usize) -> Hook {
@@ -158,10 +191,14 @@ const TRACEPOINT: &[Hook] = &[
     tracepoint("exit_transfer", "syscalls", "sys_exit_sendmsg"),
     tracepoint("exit_transfer", "syscalls", "sys_exit_write"),
     tracepoint("exit_transfer", "syscalls", "sys_exit_writev"),
-    tracepoint("exit_transfer", "syscalls", "sys_exit_recvfrom"),
-    tracepoint("exit_transfer", "syscalls", "sys_exit_recvmsg"),
-    tracepoint("exit_transfer", "syscalls", "sys_exit_read"),
-    tracepoint("exit_transfer", "syscalls", "sys_exit_readv"),
+    read("exit_transfer", "sys_exit_recvfrom"),
+    read_returned("sys_exit_recvfrom"),
+    read("exit_transfer", "sys_exit_recvmsg"),
+    read_returned("sys_exit_recvmsg"),
+    read("exit_transfer", "sys_exit_read"),
+    read_returned("sys_exit_read"),
+    read("exit_transfer", "sys_exit_readv"),
+    read_returned("sys_exit_readv"),
     tracepoint("exit_connect", "syscalls", "sys_exit_connect"),
     tracepoint("exit_dup", "syscalls", "sys_exit_dup"),
     optional(
@@ -186,10 +223,10 @@ const TRACEPOINT: &[Hook] = &[
     tracepoint("enter_sendmsg", "syscalls", "sys_enter_sendmsg"),
     tracepoint("enter_write", "syscalls", "sys_enter_write"),
     tracepoint("enter_writev", "syscalls", "sys_enter_writev"),
-    tracepoint("enter_recvfrom", "syscalls", "sys_enter_recvfrom"),
-    tracepoint("enter_recvmsg", "syscalls", "sys_enter_recvmsg"),
-    tracepoint("enter_read", "syscalls", "sys_enter_read"),
-    tracepoint("enter_readv", "syscalls", "sys_enter_readv"),
+    read("enter_recvfrom", "sys_enter_recvfrom"),
+    read("enter_recvmsg", "sys_enter_recvmsg"),
+    read("enter_read", "sys_enter_read"),
+    read("enter_readv", "sys_enter_readv"),
     tracepoint("enter_connect", "syscalls", "sys_enter_connect"),
 ];
 
@@ -223,10 +260,12 @@ impl Backend {
 }
 
 /// Fields of tracepoints whose place the programs take for granted.
-pub(super) const FIELDS: [(&str, &str, usize); 5] = [
+pub(super) const FIELDS: [(&str, &str, usize); 7] = [
     ("signal/signal_deliver", "sig", 8),
     ("signal/signal_deliver", "sa_handler", 24),
     ("task/task_newtask", "pid", 8),
     ("task/task_newtask", "clone_flags", 32),
     ("syscalls/sys_enter_read", "buf", 24),
+    ("syscalls/sys_exit_read", "__syscall_nr", 8),
+    ("syscalls/sys_exit_read", "ret", 16),
 ];

@@ -4,9 +4,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::bpf::Leftovers;
-use super::rig::wanted;
+use super::rig::{options, wanted};
 use crate::capture::{Live, LiveOptions, Probes};
-use crate::lock_down::Mode;
 
 const ROUNDS: usize = 10;
 /// Each link is let go after a grace period of the kernel's, which takes seconds for one capture and no longer for ten: the next
@@ -54,15 +53,9 @@ fn round(probes: Probes, leftovers: &mut Leftovers) -> Vec<JoinHandle<()>> {
     let captures: Vec<Live> = (0..AT_ONCE)
         .map(|_| {
             Live::start(&LiveOptions {
-                own_netns: false,
-                ports: vec![1],
-                tls_ports: Vec::new(),
-                tls_processes: Vec::new(),
                 ring_bytes: 1 << 16,
-                kernel_log: false,
                 probes,
-                lock_down: Mode::Off,
-                new_files: false,
+                ..options(1)
             })
             .unwrap()
         })

@@ -206,6 +206,22 @@ pub(super) struct Kept {
     pub(super) payload: Vec<u8>,
 }
 
+/// What is asked of a capture where a test does not say otherwise.
+pub(super) fn options(port: u16) -> LiveOptions {
+    LiveOptions {
+        own_netns: false,
+        ports: vec![port],
+        tls_ports: Vec::new(),
+        tls_processes: Vec::new(),
+        ring_bytes: 8 << 20,
+        kernel_log: false,
+        probes: probes(),
+        reads_from_entry: false,
+        lock_down: Mode::Off,
+        new_files: false,
+    }
+}
+
 /// A running capture and its records so far.
 pub(super) struct Capture {
     pub(super) live: Live,
@@ -214,31 +230,24 @@ pub(super) struct Capture {
 
 impl Capture {
     pub(super) fn start(port: u16) -> Self {
-        Self::with_ring(port, 8 << 20)
+        Self::with(&options(port))
     }
 
     pub(super) fn with_ring(port: u16, ring_bytes: u32) -> Self {
-        Self::with(port, Vec::new(), ring_bytes)
+        let mut options = options(port);
+        options.ring_bytes = ring_bytes;
+        Self::with(&options)
     }
 
     /// TLS is spoken on the port.
     pub(super) fn with_tls(port: u16) -> Self {
-        Self::with(port, vec![port], 8 << 20)
+        let mut options = options(port);
+        options.tls_ports = vec![port];
+        Self::with(&options)
     }
 
-    fn with(port: u16, tls_ports: Vec<u16>, ring_bytes: u32) -> Self {
-        let live = Live::start(&LiveOptions {
-            own_netns: false,
-            ports: vec![port],
-            tls_ports,
-            tls_processes: Vec::new(),
-            ring_bytes,
-            kernel_log: false,
-            probes: probes(),
-            lock_down: Mode::Off,
-            new_files: false,
-        })
-        .unwrap();
+    pub(super) fn with(options: &LiveOptions) -> Self {
+        let live = Live::start(options).unwrap();
         Self {
             live,
             records: Vec::new(),

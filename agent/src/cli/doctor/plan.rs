@@ -35,7 +35,7 @@ pub(super) fn rows(used: Option<(Backend, &[State])>) -> Vec<Row> {
                 state: match states.and_then(|states| states.get(n)) {
                     Some(State::Attached(target)) => format!("attached to {target}"),
                     Some(State::Absent) => "not in this kernel".to_owned(),
-                    None => "not used".to_owned(),
+                    Some(State::Unused) | None => "not used".to_owned(),
                 },
             })
         })
