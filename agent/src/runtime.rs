@@ -4,18 +4,21 @@
 //! ([`crate::export`]). The order at the end: drain what capture holds, let the core finish, flush the outputs against a
 //! deadline; meanwhile the probes are detached, which takes the kernel a second or two.
 
-use std::io::Write;
+use std::io::{Read as _, Write};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use celeryscope_common::{Kind, Record};
 use celeryscope_core::time::Mono;
 use celeryscope_core::{Config, Output, Pipeline, Span, SpanKind};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, sleep_until};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::{flag, low_level};
 
 use crate::capture::{Live, LiveOptions};
 use crate::export::{Exporters, Telemetry};
@@ -66,22 +69,16 @@ pub(crate) fn watch<S: Sink + Send>(
     board: Option<&Board>,
     sink: impl FnOnce() -> anyhow::Result<S> + Send,
 ) -> anyhow::Result<(Watched, S)> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("can't start the event loop")?;
-    let inside = runtime.enter();
-    let signals = Signals::new()?;
-    drop(inside);
+    let mut signals = Signals::new()?;
     let live = Live::start(options)?;
+    live.also_woken_by(signals.descriptor())?;
     let mut sink = live.locked().outputs(sink)?;
-    let watching = watch_until_told(signals, live, config, duration, board, &mut sink);
-    let watched = runtime.block_on(watching)?;
+    let watched = watch_until_told(&mut signals, live, config, duration, board, &mut sink)?;
     Ok((watched, sink))
 }
 
-async fn watch_until_told(
-    mut signals: Signals,
+fn watch_until_told(
+    signals: &mut Signals,
     mut live: Live,
     config: Config,
     duration: Option<Duration>,
@@ -102,16 +99,15 @@ async fn watch_until_told(
     ));
 
     let mut pipeline = Pipeline::new(config);
-    let end = duration.map(|duration| Instant::now() + duration);
+    let begun = Instant::now();
     while !sink.ended() {
-        tokio::select! {
-            biased;
-            asked = signals.next() => match asked {
-                Asked::Stop => break,
-                Asked::Counters => show(&summary::full(&numbers(&live, &pipeline, sink))),
-            },
-            () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => break,
-            () = live.ready() => {}
+        let left = duration.map_or(Duration::MAX, |duration| duration.saturating_sub(begun.elapsed()));
+        live.wait(left);
+        match signals.asked() {
+            Some(Asked::Stop) => break,
+            Some(Asked::Counters) => show(&summary::full(&numbers(&live, &pipeline, sink))),
+            None if left.is_zero() => break,
+            None => {}
         }
         pump(&mut live, &mut pipeline, sink);
         sink.turn();
@@ -191,28 +187,47 @@ enum Asked {
     Counters,
 }
 
+/// Signals from others, and the descriptor that has something to read when one comes.
 struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    user: Signal,
+    stop: Arc<AtomicBool>,
+    counters: Arc<AtomicBool>,
+    woken: UnixStream,
 }
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("can't listen for signals");
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            user: listen(SignalKind::user_defined1())?,
-        })
+        let listen = || -> std::io::Result<Self> {
+            let (woken, wakes) = UnixStream::pair()?;
+            woken.set_nonblocking(true)?;
+            let (stop, counters) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
+            for (signal, told) in [(SIGINT, &stop), (SIGTERM, &stop), (SIGUSR1, &counters)] {
+                flag::register(signal, Arc::clone(told))?;
+                low_level::pipe::register(signal, wakes.try_clone()?)?;
+            }
+            Ok(Self {
+                stop,
+                counters,
+                woken,
+            })
+        };
+        listen().context("can't listen for signals")
     }
 
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.user.recv() => Asked::Counters,
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.woken.as_fd()
+    }
+
+    /// What was asked since the last time.
+    fn asked(&mut self) -> Option<Asked> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Some(Asked::Stop);
         }
+        if !self.counters.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        // A byte for each signal, so that there is always room for the next.
+        while self.woken.read(&mut [0; 16]).is_ok_and(|bytes| bytes > 0) {}
+        Some(Asked::Counters)
     }
 }
 
@@ -246,15 +261,12 @@ impl Exporting {
     /// # Errors
     /// An output could not write what it had.
     pub fn finish(mut self, mut readings: Vec<Reading>, flush: Duration) -> anyhow::Result<ExitCode> {
-        let end = std::time::Instant::now() + flush;
+        let end = Instant::now() + flush;
         let result = self.exporters.close(flush);
         let totals = self.exporters.totals();
         readings.extend(self.readings());
         if let Some(telemetry) = self.telemetry {
-            telemetry.finish(
-                readings.clone(),
-                end.saturating_duration_since(std::time::Instant::now()),
-            );
+            telemetry.finish(readings.clone(), end.saturating_duration_since(Instant::now()));
         }
         if self.stats {
             readings.retain(Reading::is_counter);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +10,6 @@ use anyhow::{Context as _, Result, bail};
 use celeryscope_common::maps::Counter;
 use celeryscope_common::{Header, Kind, Record, flags};
 use celeryscope_core::{Output, Verdict};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::attach::{self, State};
 use super::clock::{self, Clocks};
@@ -29,13 +27,14 @@ use super::plan::Backend;
 use super::ring::Ring;
 use super::scan::{Found, Scanner};
 use super::tls::{self, Tls};
+use super::waiter::Waiter;
 use crate::host::proc;
 use crate::lock_down::{self, Locked, Needs};
 use crate::metrics::Reading;
 
-/// The ring is drained at least this often: nearly all records are put there without waking the reader, since a wake costs as much
-/// as some dozen of them.
-const DRAIN_EVERY: Duration = Duration::from_millis(100);
+/// The ring is drained at least this often: nearly all records are put there without waking the reader, since to wake, and find all
+/// caches filled by others, costs as much as a hundred of them.
+const DRAIN_EVERY: Duration = Duration::from_millis(200);
 /// And this often for a while after a connection was opened: what it is, and whose pool is to be watched, shows in its first bytes.
 const DRAIN_NEWS_EVERY: Duration = Duration::from_millis(20);
 /// How long that is, in ns.
@@ -94,14 +93,6 @@ pub(crate) struct Live {
     lost_told: u64,
     records: u64,
     malformed: u64,
-}
-
-/// The ring's descriptor; registered with the runtime when it is first waited on.
-enum Waiter {
-    Idle(OwnedFd),
-    Registered(AsyncFd<OwnedFd>),
-    /// Registration failed: the timer alone drives.
-    None,
 }
 
 /// What is still done once it is attached.
@@ -166,11 +157,7 @@ impl Live {
             connections: found.len(),
         };
         Ok(Self {
-            waiter: Waiter::Idle(
-                ring.descriptor()
-                    .try_clone_to_owned()
-                    .context("cannot duplicate the ring buffer's descriptor")?,
-            ),
+            waiter: Waiter::new(ring.descriptor())?,
             kernel,
             ring,
             scanner,
@@ -209,27 +196,19 @@ impl Live {
         &self.locked
     }
 
-    /// Resolves when the ring should be drained, after [`DRAIN_EVERY`] at the latest. May be dropped and called again at any time.
-    pub(crate) async fn ready(&mut self) {
-        if let Waiter::Idle(_) = self.waiter
-            && let Waiter::Idle(fd) = std::mem::replace(&mut self.waiter, Waiter::None)
-        {
-            // SAFETY: an OwnedFd keeps its descriptor open, and the same one, for as long as it lives.
-            match unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) } {
-                Ok(fd) => self.waiter = Waiter::Registered(fd),
-                Err(error) => tracing::warn!("cannot wait on the ring buffer, polling instead: {error}"),
-            }
-        }
+    /// Waits end when this can be read, too.
+    ///
+    /// # Errors
+    /// It can't be waited for.
+    pub(crate) fn also_woken_by(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        self.waiter.also(fd)
+    }
+
+    /// Waits until the ring should be drained, for [`DRAIN_EVERY`] or `at_most` so long.
+    pub(crate) fn wait(&self, at_most: Duration) {
         let news = clock::monotonic() < self.news_until;
-        let timer = tokio::time::sleep(if news { DRAIN_NEWS_EVERY } else { DRAIN_EVERY });
-        if let Waiter::Registered(fd) = &self.waiter {
-            tokio::select! {
-                guard = fd.readable() => if let Ok(mut guard) = guard { guard.clear_ready() },
-                () = timer => {}
-            }
-        } else {
-            timer.await;
-        }
+        let every = if news { DRAIN_NEWS_EVERY } else { DRAIN_EVERY };
+        self.waiter.wait(every.min(at_most));
     }
 
     /// Gives `sink` what is pending, in order; true when there may be more.

@@ -31,6 +31,7 @@ mod scan;
 mod tests;
 mod tls;
 pub(crate) mod tracefs;
+mod waiter;
 
 pub(crate) use btf::PATH as BTF;
 pub(crate) use live::{Live, needs};
