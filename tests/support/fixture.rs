@@ -1,9 +1,7 @@
 //! Recorded runs as the records that the kernel half would have made of them.
 //!
 //! A fixture is a gzipped file of JSON lines, one for each system call that moved bytes on a socket or a pipe, and
-//! for each fork, exec, exit, connect and close (tests/fixtures/redis/README.md). The rules of the kernel half that are
-//! repeated here: only connections to the broker; ids that are never used twice; stream offsets for each direction;
-//! the capture limit; of the pool's pipes only what the children read and write, known by its first bytes.
+//! for each fork, exec, exit, connect and close (tests/fixtures/redis/README.md). What becomes of a line is in `convert`.
 
 mod convert;
 

@@ -83,14 +83,6 @@ impl FromStr for RingSize {
     }
 }
 
-impl TryFrom<String> for RingSize {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
 /// Bytes of a file: 64K or more.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
@@ -104,14 +96,6 @@ impl FromStr for FileSize {
             .filter(|n| *n >= 64 << 10)
             .map(Self)
             .ok_or_else(|| "give 64K or more, such as 256M or 1G".to_owned())
-    }
-}
-
-impl TryFrom<String> for FileSize {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
     }
 }
 
@@ -154,14 +138,6 @@ impl FromStr for Period {
     }
 }
 
-impl TryFrom<String> for Period {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
 impl fmt::Display for OutputSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -187,10 +163,17 @@ impl FromStr for OutputSpec {
     }
 }
 
-impl TryFrom<String> for OutputSpec {
-    type Error = String;
+/// What the file has as text is read as on the command line.
+macro_rules! as_on_the_command_line {
+    ($($value:ty),+) => {$(
+        impl TryFrom<String> for $value {
+            type Error = String;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse()
+            }
+        }
+    )+};
 }
+
+as_on_the_command_line!(RingSize, FileSize, Period, OutputSpec);

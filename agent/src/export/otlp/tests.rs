@@ -89,8 +89,8 @@ async fn away_for_a_minute() {
         (counts.accepted, 0, 0)
     );
     assert!(most <= 250, "{most} spans were held");
-    // Ten a second for a minute and the last pause, but for the 250 that are held.
-    assert!((350..=550).contains(&counts.dropped), "{counts:?}");
+    // Ten a second for a minute and the last pause, up to 18.75 s, but for those that are held: 200, and 1 to 50 in hand.
+    assert!((350..=587).contains(&counts.dropped), "{counts:?}");
     assert_eq!(got.len() as u64, counts.exported);
     assert!(
         got.windows(2).all(|two| two[0] < two[1]),
