@@ -2,6 +2,9 @@
 //! entered. Half the hooks of [`recv`](super::recv), and nothing to be kept between two of them. For kernels that let a program see
 //! those registers (Linux 5.15, with BTF), on x86-64, and that move no thread aside while a program runs: a return that
 //! is passed over would not be missed by anybody.
+//!
+//! Whose bytes they are is known by the descriptor when the call returns. A thread that closes a connection while another reads from it,
+//! and has opened the next by the same number before that read returns, has what was read told of the next.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_task_pt_regs};

@@ -85,6 +85,7 @@ pub(super) fn attach(
         reads(ebpf)
     };
     let unused = |hook: &Hook| hook.reads.is_some_and(|other| other != reads);
+    // That one was, or isn't wanted.
     let mut loaded = HashSet::from([READ_RETURNED]);
     for (hook, target) in rows().filter(|(hook, _)| !unused(hook)) {
         match target {

@@ -123,7 +123,7 @@ fn headers() -> String {
         (
             offset_of!(Header, enter),
             8,
-            "`enter`: when the call began, CLOCK_MONOTONIC in ns",
+            "`enter`: when the call began, CLOCK_MONOTONIC in ns; of a read that was seen at its return alone, that",
         ),
         (offset_of!(Header, exit), 8, "`exit`: when it returned"),
         (offset_of!(Header, pid), 4, "`pid`: process"),
