@@ -41,10 +41,12 @@ fn numbered(n: u64) -> Arc<Span> {
     Arc::new(span)
 }
 
-/// Offers ten spans a second for `seconds` to a queue of 200; gives the counts at their end, what arrived, and when it was tried.
-async fn offer(seconds: u64, away: Duration, takes: Duration) -> (Arc<Counts>, Vec<u64>, Vec<Instant>, u64) {
+/// Offers ten spans a second for `seconds` to a queue of 200; gives the counts at their end, what arrived, and how long after the
+/// first span it was tried.
+async fn offer(seconds: u64, away: Duration, takes: Duration) -> (Arc<Counts>, Vec<u64>, Vec<Duration>, u64) {
+    let start = Instant::now();
     let collector = Collector {
-        until: Instant::now() + away,
+        until: start + away,
         takes,
         got: Arc::default(),
         asked: Arc::default(),
@@ -72,7 +74,8 @@ async fn offer(seconds: u64, away: Duration, takes: Duration) -> (Arc<Counts>, V
     queue.close();
     running.await.unwrap().unwrap();
     let got = collector.got.lock().unwrap().clone();
-    let asked = collector.asked.lock().unwrap().clone();
+    let asked = collector.asked.lock().unwrap();
+    let asked = asked.iter().map(|at| *at - start).collect();
     (counts, got, asked, most)
 }
 
@@ -81,7 +84,8 @@ async fn offer(seconds: u64, away: Duration, takes: Duration) -> (Arc<Counts>, V
 /// is more held; the attempts become rarer.
 #[tokio::test(start_paused = true)]
 async fn away_for_a_minute() {
-    let (counts, got, asked, most) = offer(90, Duration::from_secs(60), Duration::from_millis(1)).await;
+    let takes = Duration::from_millis(1);
+    let (counts, got, asked, most) = offer(90, Duration::from_secs(60), takes).await;
     let counts = counts.read();
     assert_eq!(counts.accepted + counts.dropped, 900);
     assert_eq!(
@@ -89,8 +93,16 @@ async fn away_for_a_minute() {
         (counts.accepted, 0, 0)
     );
     assert!(most <= 250, "{most} spans were held");
-    // Ten a second for a minute and the last pause, up to 18.75 s, but for those that are held: 200, and 1 to 50 in hand.
-    assert!((350..=587).contains(&counts.dropped), "{counts:?}");
+    // Ten a second until a span is taken, after a minute and what is left of a pause, but for those that are held: 200, and 1 to
+    // 50 in hand.
+    let minute = Duration::from_secs(60);
+    let taken = asked.iter().find(|at| **at + takes >= minute).unwrap();
+    assert!(*taken <= minute + LONGEST_PAUSE * 5 / 4 + takes, "{taken:?}");
+    let offered = taken.as_millis() as u64 / 100 + 1;
+    assert!(
+        (offered - 250..=offered - 200).contains(&counts.dropped),
+        "{counts:?}, {taken:?}"
+    );
     assert_eq!(got.len() as u64, counts.exported);
     assert!(
         got.windows(2).all(|two| two[0] < two[1]),
@@ -98,14 +110,7 @@ async fn away_for_a_minute() {
     );
     let away: Vec<_> = asked.windows(2).take(8).map(|two| two[1] - two[0]).collect();
     assert!(away[0] >= Duration::from_millis(375), "{away:?}");
-    assert!(
-        asked
-            .iter()
-            .filter(|at| **at < asked[0] + Duration::from_secs(60))
-            .count()
-            <= 12,
-        "{away:?}"
-    );
+    assert!(asked.iter().filter(|at| *at < taken).count() <= 12, "{away:?}");
 }
 
 /// Scenario: the collector needs ten seconds for each request, longer than spans need to fill the queue.
