@@ -79,11 +79,9 @@ pub(super) fn attach(
     let rows = || backend.plan().iter().zip(&targets);
     let twice = preemption::is_possible(backend);
     let copies: &[&str] = if twice { &["", SECOND] } else { &[""] };
-    let reads = if from_entry || twice || backend != Backend::Tracepoint {
-        Reads::FromEntry
-    } else {
-        reads(ebpf)
-    };
+    // A return that is passed over would not be missed; and the program knows the registers of one processor.
+    let at_return = backend == Backend::Tracepoint && cfg!(target_arch = "x86_64") && !twice && !from_entry;
+    let reads = if at_return { reads(ebpf) } else { Reads::FromEntry };
     let unused = |hook: &Hook| hook.reads.is_some_and(|other| other != reads);
     // That one was, or isn't wanted.
     let mut loaded = HashSet::from([READ_RETURNED]);
@@ -127,17 +125,15 @@ pub(super) fn attach(
 
 /// Where calls that read are seen: at their return, if the kernel takes the program for that.
 fn reads(ebpf: &mut Ebpf) -> Reads {
-    let loaded = match program(ebpf, READ_RETURNED) {
-        _ if cfg!(not(target_arch = "x86_64")) => Err("the registers are read on x86-64 alone".to_owned()),
-        Ok(Program::TracePoint(program)) => program.load().map_err(|error| refusal(READ_RETURNED, &error)),
-        _ => Err(format!(
-            "the BPF object has no tracepoint program {READ_RETURNED}"
-        )),
-    };
-    match loaded {
+    match load(
+        ebpf,
+        READ_RETURNED,
+        &Target::Tracepoint("syscalls", "sys_exit_read"),
+        None,
+    ) {
         Ok(()) => Reads::AtReturn,
         Err(why) => {
-            tracing::debug!("reads are seen from their entry on: {why}");
+            tracing::debug!("reads are seen from their entry on: {why:#}");
             Reads::FromEntry
         }
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use celeryscope_common::{Kind, flags};
 
 use super::rig::{Capture, Program, Server, wanted};
+use crate::capture::attach::State;
+use crate::capture::plan::Reads;
 
 fn pids(capture: &Capture, kind: Kind) -> Vec<u32> {
     capture.of(kind).map(|kept| kept.header.pid).collect()
@@ -246,7 +248,7 @@ fn open_before_capture() {
         return;
     }
     let server = Server::start();
-    let mut program = Program::start(
+    let (mut capture, mut program) = Capture::joining(
         server.port,
         "
 s = connect()
@@ -264,8 +266,6 @@ os.waitpid(child, 0)
 s.close()
 ",
     );
-    program.paused();
-    let mut capture = Capture::start(server.port);
     assert_eq!(
         (
             capture.live.attached().processes,
@@ -281,6 +281,46 @@ s.close()
     assert_eq!(capture.conns().len(), 1);
     capture.stream(open.conn, Kind::Send).check(b"parent child", &[]);
     assert_eq!(pids(&capture, Kind::Close), [pid]);
+}
+
+/// Scenario: a capture starts while a thread waits for an answer.
+/// Guarantees: where reads are seen at their return alone, the answer is captured; what is read next is in any case.
+#[test]
+fn read_under_way_at_the_start() {
+    if !wanted() {
+        return;
+    }
+    let server = Server::start();
+    let (mut capture, mut program) = Capture::joining(
+        server.port,
+        "
+s = connect()
+s.sendall(b'E')
+def answer():
+    assert exactly(s, 5) == b'first'
+waits = threading.Thread(target=answer)
+waits.start()
+time.sleep(0.2)
+pause()
+s.sendall(b'first')
+waits.join()
+s.sendall(b'second')
+exactly(s, 6)
+",
+    );
+    program.go_on();
+    capture.finish(program);
+    let conn = capture.only_conn();
+    let heard: Vec<u8> = capture
+        .of(Kind::Recv)
+        .filter(|kept| kept.header.conn == conn)
+        .flat_map(|kept| kept.payload.clone())
+        .collect();
+    let attached = capture.live.attached();
+    let mut rows = attached.backend.plan().iter().zip(&attached.hooks);
+    let at_return = rows.any(|(hook, state)| hook.reads == Some(Reads::AtReturn) && *state != State::Unused);
+    let wanted: &[u8] = if at_return { b"firstsecond" } else { b"second" };
+    assert_eq!(heard, wanted);
 }
 
 /// Scenario: a process hands an inheritable connection to the program it executes.

@@ -246,6 +246,13 @@ impl Capture {
         Self::with(&options)
     }
 
+    /// One that starts when a program, started before it, pauses.
+    pub(super) fn joining(port: u16, script: &str) -> (Self, Program) {
+        let mut program = Program::start(port, script);
+        program.paused();
+        (Self::start(port), program)
+    }
+
     pub(super) fn with(options: &LiveOptions) -> Self {
         let live = Live::start(options).unwrap();
         Self {

@@ -111,7 +111,7 @@ fn joined_in_the_middle() {
         return;
     }
     let server = Server::start();
-    let mut program = Program::start(
+    let (mut capture, mut program) = Capture::joining(
         server.port,
         "
 s = connect()
@@ -123,8 +123,6 @@ s.sendall(bytes(100))
 s.close()
 ",
     );
-    program.paused();
-    let mut capture = Capture::start(server.port);
     program.go_on();
     capture.finish(program);
     let tls: Vec<u16> = capture.of(Kind::Tls).map(|kept| kept.header.flags).collect();
