@@ -7,15 +7,14 @@
 //! and has opened the next by the same number before that read returns, has what was read told of the next.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_task_pt_regs};
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use aya_ebpf::macros::{map, tracepoint};
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::TracePointContext;
 
-use super::transfer::{is_in_pool, moved};
-use super::{NOT_STREAM, field, result, ssl};
+use super::transfer::{Args, connection, moved, note};
+use super::{NOT_STREAM, result};
 use crate::calls::{Call, op, shape};
-use crate::filter;
 
 /// The call that has returned on this CPU, for as long as the program runs.
 #[map]
@@ -45,7 +44,7 @@ struct Registers {
 pub(crate) fn read_returned(ctx: TracePointContext) -> u32 {
     let result = result(&ctx);
     if result > 0 {
-        let _ = returned(field(&ctx, 8), result as u64);
+        let _ = returned(super::number(&ctx), result as u64);
     }
     0
 }
@@ -54,18 +53,10 @@ pub(crate) fn read_returned(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn returned(number: u32, bytes: u64) -> Option<()> {
     let pid_tgid = bpf_get_current_pid_tgid();
-    let tgid = filter::tgid(pid_tgid);
     // SAFETY: of the current thread, which is in a system call and so has them; the verifier checks that there is what is read.
     let registers = unsafe { &*(bpf_task_pt_regs(bpf_get_current_task_btf()) as *const Registers) };
     let fd = registers.di as u32;
-    let conn = match filter::descriptor(tgid, fd) {
-        Some(known) => known.conn,
-        None if number == number::READ && is_in_pool(tgid) => 0,
-        None => {
-            ssl::elsewhere(pid_tgid);
-            return None;
-        }
-    };
+    let conn = connection(pid_tgid, fd, number == number::READ)?;
     let (shape, len, flags) = match number {
         number::READ => (shape::BUFFER, registers.dx, 0),
         number::READV => (shape::VECTOR, registers.dx, 0),
@@ -79,12 +70,13 @@ fn returned(number: u32, bytes: u64) -> Option<()> {
     // SAFETY: this CPU's own, and nothing else runs on it before this program ends.
     let call = unsafe { &mut *RETURNED.get_ptr_mut(0)? };
     call.thread = pid_tgid;
-    call.shape = shape;
-    call.conn = conn;
-    call.ptr = registers.si;
-    call.len = len;
-    call.fd = fd;
-    // SAFETY: a helper without arguments.
-    call.enter = unsafe { bpf_ktime_get_ns() };
-    moved(call, op::RECV, bytes)
+    let args = Args {
+        op: op::RECV,
+        shape,
+        fd,
+        ptr: registers.si,
+        len,
+    };
+    note(call, &args, conn);
+    moved(call, args.op, bytes)
 }

@@ -58,6 +58,12 @@ fn arg(ctx: &TracePointContext, n: usize) -> u64 {
     field(ctx, argument(n))
 }
 
+/// The number of the system call entered or left.
+#[inline(always)]
+fn number(ctx: &TracePointContext) -> u32 {
+    field(ctx, 8)
+}
+
 /// The result of the system call left.
 #[inline(always)]
 fn result(ctx: &TracePointContext) -> i64 {

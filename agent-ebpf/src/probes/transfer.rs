@@ -28,7 +28,6 @@ pub(super) struct Args {
 #[inline(always)]
 pub(super) fn enter<const AGAIN: bool>(args: &Args, pipes: bool) {
     let pid_tgid = bpf_get_current_pid_tgid();
-    let tgid = filter::tgid(pid_tgid);
     if let Some(call) = noted_call(pid_tgid) {
         if call.mark == mark::other(AGAIN) {
             call.mark = mark::SEEN;
@@ -36,16 +35,34 @@ pub(super) fn enter<const AGAIN: bool>(args: &Args, pipes: bool) {
         }
         return_missed(pid_tgid, call);
     }
-    let conn = match filter::descriptor(tgid, args.fd) {
-        Some(known) => known.conn,
-        None if pipes && is_in_pool(tgid) => 0,
-        None => return ssl::elsewhere(pid_tgid),
+    let Some(conn) = connection(pid_tgid, args.fd, pipes) else {
+        return;
     };
     let Some(call) = call_of(pid_tgid) else {
         return;
     };
     begin(pid_tgid, call, args.op);
     call.mark = mark::own(AGAIN);
+    note(call, args, conn);
+}
+
+/// The connection behind the thread's descriptor, or 0 when it may be a pool's pipe (`pipes`); nothing when it is neither.
+#[inline(always)]
+pub(super) fn connection(pid_tgid: u64, fd: u32, pipes: bool) -> Option<u64> {
+    let tgid = filter::tgid(pid_tgid);
+    match filter::descriptor(tgid, fd) {
+        Some(known) => Some(known.conn),
+        None if pipes && is_in_pool(tgid) => Some(0),
+        None => {
+            ssl::elsewhere(pid_tgid);
+            None
+        }
+    }
+}
+
+/// Keeps a transfer's arguments, and that it is now.
+#[inline(always)]
+pub(super) fn note(call: &mut Call, args: &Args, conn: u64) {
     call.shape = args.shape;
     call.conn = conn;
     call.ptr = args.ptr;
