@@ -25,7 +25,7 @@ fn numbers(agent: &Agent) -> BTreeMap<String, u64> {
     check::counters(&agent.log())
 }
 
-/// Some work, a pause, some work: the pause makes no records to speak of, and the work is told in full.
+/// Some work, a pause, some work: the pause makes no records to speak of, and the work is told in full, without a gap from the pause on.
 fn pause(way: impl Into<Way>, broker: Broker, name: &str, environment: &str, left_out: &str) {
     let Some(scene) = Scene::set_over(way, broker, name, environment) else {
         return;
@@ -75,6 +75,7 @@ fn pause(way: impl Into<Way>, broker: Broker, name: &str, environment: &str, lef
         counters["stream_idle_bytes"] <= counters["idle_bytes"],
         "{counters:?}"
     );
+    // What a client says over TLS before its probes are in is a gap: at the beginning, not here.
     for none in [
         "stream_gaps",
         "resp_sync_losses",
@@ -83,12 +84,13 @@ fn pause(way: impl Into<Way>, broker: Broker, name: &str, environment: &str, lef
         "replies_unpaired",
         "implied_unknown",
     ] {
-        assert_eq!(counters[none], 0, "{none}: {counters:?}");
+        assert_eq!(counters[none], before[none], "{none}: {before:?} {counters:?}");
     }
 }
 
 /// Scenario: a worker on Redis works, is idle for some seconds, and works; RESP3.
-/// Guarantees: its polls make no records while it is idle; every task before and after is told in full, and nothing is a gap.
+/// Guarantees: its polls make no records while it is idle; every task before and after is told in full, and nothing of the pause or
+/// after it is a gap.
 #[test]
 fn redis() {
     pause(Family::V4, Broker::Redis, "idle-resp3", "celery57", "idle_polls");

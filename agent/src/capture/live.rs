@@ -243,6 +243,12 @@ impl Live {
             let endpoint = (kind == Kind::Open).then(|| record.endpoint()).flatten();
             let foreign = self.netns.as_mut().is_some_and(|netns| netns.leaves_out(&record));
             let is_stranger = record.header.flags & flags::STRANGER != 0;
+            // Before anything that takes its time: until the probes are in, what the process says is lost.
+            match (kind, endpoint) {
+                (Kind::Open, Some(endpoint)) if !foreign => self.tls.opened(pid, conn, endpoint),
+                (Kind::Tls, _) if !foreign => self.tls.sealed(pid, conn),
+                _ => {}
+            }
             if !foreign && !is_stranger {
                 self.notes.pass(&self.proc_root, &record, &mut sink);
             }
@@ -250,13 +256,8 @@ impl Live {
                 ignore(&mut self.ignored, &mut self.kernel, conn);
             }
             match kind {
-                Kind::Open | Kind::Tls if foreign => {}
-                Kind::Tls => self.tls.sealed(pid, conn),
-                Kind::Open => {
+                Kind::Open if !foreign => {
                     self.news_until = clock::monotonic() + NEWS;
-                    if let Some(endpoint) = endpoint {
-                        self.tls.opened(pid, conn, endpoint);
-                    }
                     self.scanner.watch_workers(&mut self.kernel, &[pid]);
                     for pid in self.scanner.children() {
                         self.notes.introduce(&self.proc_root, pid, &mut sink);

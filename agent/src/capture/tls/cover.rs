@@ -14,7 +14,7 @@ use super::probes::{Held, UserProbes};
 use super::programs::{Program, Programs};
 use super::{Counts, Order};
 use crate::host::proc;
-use crate::host::tls::{self, Cache, Library, NotCovered, TlsProcess};
+use crate::host::tls::{self, Cache, Library, TlsProcess};
 
 /// Most processes that are to be looked at later.
 const LATER: usize = 1024;
@@ -241,11 +241,12 @@ impl Cover {
     }
 
     fn try_cover(&mut self, pid: u32) -> Result<()> {
-        let mut libraries = tls::libraries(&self.proc_root, pid, &mut self.cache)?;
-        if !self.is_named(pid) {
-            libraries.retain(|library| library.pythons);
-            ensure!(!libraries.is_empty(), NotCovered::Bundled);
-        }
+        let look = if self.is_named(pid) {
+            tls::libraries
+        } else {
+            tls::pythons
+        };
+        let libraries = look(&self.proc_root, pid, &mut self.cache)?;
         self.attach_all(pid, libraries, false)
     }
 

@@ -151,9 +151,13 @@ fn collect(
     }
 }
 
-/// The name that begins there, unless it is longer than any that is looked for.
+/// The name that begins there, if it begins as those that are looked for do and is no longer than any of them. A Python has
+/// thousands of others, and a process waits for none of them to be measured.
 fn name(names: &[u8], at: u32) -> Option<&[u8]> {
     let rest = names.get(at as usize..)?;
+    if !rest.starts_with(Function::PREFIX) {
+        return None;
+    }
     let rest = &rest[..rest.len().min(NAME)];
     let len = rest.iter().position(|byte| *byte == 0)?;
     Some(&rest[..len])

@@ -11,6 +11,8 @@ pub(crate) enum Function {
 
 impl Function {
     pub(crate) const ALL: [Self; 4] = [Self::Write, Self::WriteEx, Self::Read, Self::ReadEx];
+    /// How all their symbols begin.
+    pub(super) const PREFIX: &[u8] = b"SSL_";
 
     /// Its symbol.
     pub(crate) fn name(self) -> &'static str {

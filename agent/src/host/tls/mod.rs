@@ -2,7 +2,7 @@
 //! each function begins, so that probes can be put there.
 //!
 //! A look-up is one reading of the process's maps and a stat for each of its files that may hold TLS: about 0.3 ms for a
-//! Python. A file is read once, a few ms, and remembered. Files are read wherever they are, on a network's file system
+//! Python. A file is read once, up to some ms, and remembered. Files are read wherever they are, on a network's file system
 //! too, where that may take its time.
 //!
 //! It does not say whether a process uses what it has mapped, but which of it Python's own module may use: where OpenSSL
@@ -25,6 +25,7 @@ use std::sync::Arc;
 pub(crate) use cache::Cache;
 pub(crate) use elf::Malformed;
 pub(crate) use functions::{Function, Functions};
+use maps::Mapped;
 pub(crate) use process::TlsProcess;
 
 /// Most files of one process that are looked into.
@@ -79,65 +80,132 @@ pub(crate) enum NotCovered {
 /// # Errors
 /// Why there is none.
 pub(crate) fn libraries(proc_root: &Path, pid: u32, cache: &mut Cache) -> Result<Vec<Library>, NotCovered> {
-    let files = maps::executables(proc_root, pid).map_err(|error| match error.kind() {
-        // ESRCH has no kind of its own.
-        kind if kind == io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH) => {
-            let dir = proc_root.join(pid.to_string());
-            if dir.exists() && kind == io::ErrorKind::NotFound {
-                NotCovered::Maps(kind)
-            } else {
-                NotCovered::Gone
-            }
-        }
-        kind => NotCovered::Maps(kind),
-    })?;
-    let program = fs::read_link(proc_root.join(pid.to_string()).join("exe")).ok();
-    let mut found = Vec::new();
-    let mut caller: Option<Arc<Functions>> = None;
-    let mut reason: Option<(u8, NotCovered)> = None;
-    let candidates = files
-        .into_iter()
-        .filter(|file| may_hold_tls(&file.path) || program.as_ref() == Some(&file.path));
-    for file in candidates.take(FILES) {
-        let name = shown(&file.path.to_string_lossy());
-        let content = file
-            .locate(proc_root, pid)
-            .and_then(|(path, metadata)| Ok((cache.content(&path, &metadata)?, path)));
-        let refusal = match content {
-            Ok((Ok(functions), path)) if functions.suffice() => {
-                found.push(Library {
-                    path,
-                    name,
-                    pythons: is_pythons(&file.path) || program.as_ref() == Some(&file.path),
-                    as_seen: file.path,
-                    functions,
-                });
-                continue;
-            }
-            Ok((Ok(functions), _)) => {
-                if functions.uses_tls() && base_name(&file.path).starts_with(b"_ssl") {
-                    caller = Some(functions);
+    Ok(Mapping::of(proc_root, pid)?.search(cache, Part::All)?.libraries)
+}
+
+/// Those of them that Python's `ssl` module may use; at least one. The process may be about to use it, so no more is read than it
+/// takes: a Python with its symbols is tens of megabytes, and so is what packages bundle.
+///
+/// # Errors
+/// Why there is none.
+pub(crate) fn pythons(proc_root: &Path, pid: u32, cache: &mut Cache) -> Result<Vec<Library>, NotCovered> {
+    let mapping = Mapping::of(proc_root, pid)?;
+    if let Ok(found) = mapping.search(cache, Part::Module)
+        && found.module_calls
+    {
+        return Ok(found.libraries);
+    }
+    let mut libraries = mapping.search(cache, Part::All)?.libraries;
+    libraries.retain(|library| library.pythons);
+    if libraries.is_empty() {
+        return Err(NotCovered::Bundled);
+    }
+    Ok(libraries)
+}
+
+/// Which of a process's files to look into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Python's module and the libraries that it calls.
+    Module,
+    /// All that may hold OpenSSL.
+    All,
+}
+
+/// The files that a process has mapped as code.
+struct Mapping<'a> {
+    proc_root: &'a Path,
+    pid: u32,
+    files: Vec<Mapped>,
+    program: Option<PathBuf>,
+}
+
+/// What was found in them.
+struct Found {
+    libraries: Vec<Library>,
+    /// Python's module is a file of its own that calls OpenSSL in another.
+    module_calls: bool,
+}
+
+impl<'a> Mapping<'a> {
+    fn of(proc_root: &'a Path, pid: u32) -> Result<Self, NotCovered> {
+        let dir = proc_root.join(pid.to_string());
+        let files = maps::executables(proc_root, pid).map_err(|error| match error.kind() {
+            // ESRCH has no kind of its own.
+            kind if kind == io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH) => {
+                if dir.exists() && kind == io::ErrorKind::NotFound {
+                    NotCovered::Maps(kind)
+                } else {
+                    NotCovered::Gone
                 }
-                NotCovered::Hidden(name)
             }
-            Ok((Err(error), _)) => NotCovered::Malformed(name, error),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => NotCovered::Replaced(name),
-            Err(error) => NotCovered::Closed(name, error.kind()),
+            kind => NotCovered::Maps(kind),
+        })?;
+        Ok(Self {
+            proc_root,
+            pid,
+            files,
+            program: fs::read_link(dir.join("exe")).ok(),
+        })
+    }
+
+    /// At least one library.
+    fn search(&self, cache: &mut Cache, part: Part) -> Result<Found, NotCovered> {
+        let mut libraries = Vec::new();
+        let mut caller: Option<Arc<Functions>> = None;
+        let mut reason: Option<(u8, NotCovered)> = None;
+        let is_candidate = |file: &&Mapped| match part {
+            Part::Module => says_tls(&file.path) > 0 && is_pythons(&file.path),
+            Part::All => may_hold_tls(&file.path) || self.is_program(file),
         };
-        let rank = says_tls(&file.path);
-        if rank > reason.as_ref().map_or(0, |(rank, _)| *rank) {
-            reason = Some((rank, refusal));
+        for file in self.files.iter().filter(is_candidate).take(FILES) {
+            let name = shown(&file.path.to_string_lossy());
+            let content = file
+                .locate(self.proc_root, self.pid)
+                .and_then(|(path, metadata)| Ok((cache.content(&path, &metadata)?, path)));
+            let refusal = match content {
+                Ok((Ok(functions), path)) if functions.suffice() => {
+                    libraries.push(Library {
+                        path,
+                        name,
+                        pythons: is_pythons(&file.path) || self.is_program(file),
+                        as_seen: file.path.clone(),
+                        functions,
+                    });
+                    continue;
+                }
+                Ok((Ok(functions), _)) => {
+                    if functions.uses_tls() && base_name(&file.path).starts_with(b"_ssl") {
+                        caller = Some(functions);
+                    }
+                    NotCovered::Hidden(name)
+                }
+                Ok((Err(error), _)) => NotCovered::Malformed(name, error),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => NotCovered::Replaced(name),
+                Err(error) => NotCovered::Closed(name, error.kind()),
+            };
+            let rank = says_tls(&file.path);
+            if rank > reason.as_ref().map_or(0, |(rank, _)| *rank) {
+                reason = Some((rank, refusal));
+            }
         }
-    }
-    if found.is_empty() {
-        return Err(reason.map_or(NotCovered::NoOpenSsl, |(_, reason)| reason));
-    }
-    if let Some(caller) = caller {
-        for library in found.iter_mut().filter(|library| library.pythons) {
-            library.functions = Arc::new(library.functions.called_by(&caller));
+        if libraries.is_empty() {
+            return Err(reason.map_or(NotCovered::NoOpenSsl, |(_, reason)| reason));
         }
+        if let Some(caller) = &caller {
+            for library in libraries.iter_mut().filter(|library| library.pythons) {
+                library.functions = Arc::new(library.functions.called_by(caller));
+            }
+        }
+        Ok(Found {
+            libraries,
+            module_calls: caller.is_some(),
+        })
     }
-    Ok(found)
+
+    fn is_program(&self, file: &Mapped) -> bool {
+        self.program.as_ref() == Some(&file.path)
+    }
 }
 
 /// The same of a process that is expected to map what another had mapped, under the same names; files that are not there are left

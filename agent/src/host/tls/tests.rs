@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use super::functions::Function;
 use super::*;
 use crate::host::fake::Tree;
-use crate::host::tls::elf::tests::{build, function};
+use crate::host::tls::elf::tests::{Built, build, function};
 use crate::host::tls::maps::tests::line;
 
 /// A process of a fake tree that has mapped these files, all as code.
@@ -76,6 +76,46 @@ fn libraries_are_found() {
     assert_eq!(found[0].path, tree.root().join("30/root/a/libssl.so.3"));
     assert_eq!(found[0].functions.offset(Function::Write), Some(0x1100));
     assert_eq!(found[0].functions.offset(Function::ReadEx), None);
+}
+
+/// Scenario: Python's module with the library that it calls, beside Python's own library and a package's bundle; OpenSSL within
+/// Python's library; the package's alone; none; no process.
+/// Guarantees: where the module says whom it calls, nothing else is even read; else Python's is found all the same, or the reason is
+/// the one that all files give.
+#[test]
+fn pythons_alone() {
+    let tree = Tree::new();
+    let openssl = openssl();
+    let bundle = ("/venv/cryptography/hazmat/bindings/_rust.abi3.so", &openssl[..]);
+    let python = ("/usr/lib/libpython3.12.so.1.0", &openssl[..]);
+    let called = |name| Built {
+        section: object::elf::SHN_UNDEF,
+        ..function(name, 0)
+    };
+    let calls = build(&[called("SSL_write"), called("SSL_read")], &[]);
+    let module = ("/lib/_ssl.cpython-312.so", &calls[..]);
+    process(&tree, 10, &[bundle, python, module, ("/a/libssl.so.3", &openssl)]);
+    let mut cache = Cache::default();
+    let found = |pid, cache: &mut Cache| -> Result<Vec<String>, NotCovered> {
+        let found = pythons(tree.root(), pid, cache)?;
+        Ok(found.into_iter().map(|library| library.name).collect())
+    };
+    assert_eq!(found(10, &mut cache), Ok(vec!["/a/libssl.so.3".to_owned()]));
+    let is_read = |cache: &mut Cache, (name, _): (&str, &[u8])| {
+        let file = fs::metadata(tree.root().join("10/root").join(&name[1..])).unwrap();
+        cache.content(Path::new("/nowhere"), &file).is_ok()
+    };
+    assert!(!is_read(&mut cache, bundle) && !is_read(&mut cache, python));
+    libraries(tree.root(), 10, &mut cache).unwrap();
+    assert!(is_read(&mut cache, bundle) && is_read(&mut cache, python));
+
+    process(&tree, 11, &[bundle, python]);
+    assert_eq!(found(11, &mut cache), Ok(vec![python.0.to_owned()]));
+    process(&tree, 12, &[bundle]);
+    assert_eq!(found(12, &mut cache), Err(NotCovered::Bundled));
+    process(&tree, 13, &[("/usr/lib/libc.so.6", b"")]);
+    assert_eq!(found(13, &mut cache), Err(NotCovered::NoOpenSsl));
+    assert_eq!(found(14, &mut cache), Err(NotCovered::Gone));
 }
 
 /// Scenario: a process that is gone, one whose maps are closed, one without OpenSSL, with OpenSSL stripped, in a file that is
