@@ -96,7 +96,7 @@ fn ten_thousand_connections_to_tls_ports() {
 /// The workload before, during and after the flood; what the agent left, and its peak before, in MiB.
 fn survive(scene: &Scene, mut agent: Agent, flood: Flood) -> (Left, f64) {
     let worker = Worker::start(scene, "w1", &Options::default());
-    let mut publisher = Publisher::start(scene, "publisher");
+    let mut publisher = Publisher::start_watched(scene, "publisher");
     publisher.publish("simple 2");
     let before = agent.usage().peak_rss;
     let flood = flood.begin();

@@ -38,7 +38,7 @@ fn pause(way: impl Into<Way>, broker: Broker, name: &str, environment: &str, lef
         ..Options::default()
     };
     let worker = Worker::start(&scene, "w1", &options);
-    let mut publisher = Publisher::start(&scene, "publisher");
+    let mut publisher = Publisher::start_watched(&scene, "publisher");
     publisher.publish("simple 3");
     scene.settle(Duration::from_secs(20));
     // The first poll after work is told, and its answer.

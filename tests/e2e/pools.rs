@@ -129,7 +129,7 @@ fn play(scene: &Scene, agent: &str, pool: &'static str, case: &Case) -> (Vec<Vec
         ..Options::default()
     };
     let worker = Worker::start(scene, "w1", &options);
-    let mut publisher = Publisher::start(scene, "publisher");
+    let mut publisher = Publisher::start_watched(scene, "publisher");
     for scenario in scene.broker().possible(SET) {
         publisher.publish(scenario);
     }

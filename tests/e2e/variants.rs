@@ -79,7 +79,10 @@ pub(crate) fn played<A>(
         Comes::Last => Err(watch),
     };
     let worker = Worker::start(scene, "w1", &Options::default());
-    let mut publisher = Publisher::start(scene, "publisher");
+    let mut publisher = match comes {
+        Comes::First => Publisher::start_watched(scene, "publisher"),
+        Comes::Last => Publisher::start(scene, "publisher"),
+    };
     if comes == Comes::Last {
         // Opens the connections of worker, pool children and publisher that the agent then has to find.
         for scenario in broker.possible(&["simple 6", "paced 2"]) {

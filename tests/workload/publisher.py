@@ -41,6 +41,12 @@ PATIENCE = float(os.environ.get("CELERYSCOPE_PATIENCE", "1"))
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
+def connecting():
+    """A connection that nothing is published on."""
+    with app.connection_for_write() as connection:
+        connection.ensure_connection()
+
+
 def simple(n="1"):
     for i in range(int(n)):
         add.delay(i, i)

@@ -30,14 +30,6 @@ fn sent(scene: &Scene, more: usize) {
     });
 }
 
-/// A client that is connected. Of one that speaks TLS, the first of its program, what it sends in the tens of milliseconds after that
-/// would be missed.
-fn started(scene: &Scene, name: &str) -> Publisher {
-    let mut publisher = Publisher::start(scene, name);
-    publisher.publish("control");
-    publisher
-}
-
 /// Scenario: SIGKILL to a client that publishes 400 tasks a second; another comes after it.
 /// Guarantees: what both sent is told in full. Of the killed one's last message the broker may know what the client could not say.
 fn publisher(broker: Broker) {
@@ -120,7 +112,7 @@ pub(crate) fn broker_over(way: impl Into<Way>, broker: Broker) {
     let mut agent = Agent::watch(&scene, "agent");
     let mut workers = vec![Worker::start(&scene, "w1", &Options::default())];
     let publish_set = |scene: &Scene, name: &str| {
-        let mut publisher = started(scene, name);
+        let mut publisher = Publisher::start_watched(scene, name);
         for scenario in SET {
             publisher.publish(scenario);
         }
@@ -180,7 +172,7 @@ pub(crate) fn worker_over(way: impl Into<Way>, broker: Broker) {
     };
     let agent = Agent::watch(&scene, "agent");
     let victim = Worker::start(&scene, "victim", &Options::default());
-    let mut publisher = started(&scene, "publisher");
+    let mut publisher = Publisher::start_watched(&scene, "publisher");
     publisher.begin("load 1600 400");
     sent(&scene, 400);
     let (killed, at) = (victim.pid(), now());

@@ -9,6 +9,7 @@ pub(crate) mod collector;
 pub(crate) mod erlang;
 pub(crate) mod hosts;
 pub(crate) mod loopback;
+pub(crate) mod openssl;
 pub(crate) mod patience;
 pub(crate) mod process;
 pub(crate) mod publisher;

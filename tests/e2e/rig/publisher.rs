@@ -6,8 +6,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::spawn;
 use std::time::Duration;
 
+use super::openssl::Text;
 use super::patience::patient;
-use super::process::Process;
+use super::process::{Process, wait_for};
 use super::scene::Scene;
 
 /// A running `publisher.py`.
@@ -21,6 +22,21 @@ impl Publisher {
     /// Starts it and waits until it takes commands. No connection is open yet.
     pub(crate) fn start(scene: &Scene, name: &str) -> Self {
         Self::start_module(scene, name, "publisher")
+    }
+
+    /// The same where an agent is there before it, which has it covered afterwards. Over TLS probes are put into a program that was never
+    /// seen before when it connects; what it says until they are in is lost, and how long that takes is for the kernel and a full
+    /// machine to say. So it connects once, and that is waited for.
+    pub(crate) fn start_watched(scene: &Scene, name: &str) -> Self {
+        let mut publisher = Self::start(scene, name);
+        if scene.identity().is_some() {
+            let pid = publisher.process.pid();
+            publisher.publish("connecting");
+            wait_for("probes in a publisher", Duration::from_secs(20), || {
+                Text::of(pid)?.is_changed().then_some(())
+            });
+        }
+        publisher
     }
 
     /// The same program wrapped in another module.

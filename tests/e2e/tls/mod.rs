@@ -32,7 +32,7 @@ fn told_in_full(scene: &Scene, clients: impl FnOnce(&Scene)) {
 /// A publisher that is told these scenarios.
 fn publishes(scenarios: &[&str]) -> impl FnOnce(&Scene) {
     move |scene| {
-        let mut publisher = Publisher::start(scene, "publisher");
+        let mut publisher = Publisher::start_watched(scene, "publisher");
         for scenario in scenarios {
             publisher.publish(scenario);
         }

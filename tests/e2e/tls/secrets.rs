@@ -35,7 +35,7 @@ fn nothing_is_given_away() {
         .env("CELERYSCOPE_LOG", "trace");
     let agent = Agent::spawn(scene.folder(), "agent", &command, spans.clone());
     let worker = Worker::start(&scene, "w1", &Options::default());
-    let mut publisher = Publisher::start(&scene, "publisher");
+    let mut publisher = Publisher::start_watched(&scene, "publisher");
     let weighing = format!("weighing {ARGUMENT}");
     for scenario in ["simple 3", &weighing, "failures 1", &weighing] {
         publisher.publish(scenario);
