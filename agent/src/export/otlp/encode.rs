@@ -10,7 +10,7 @@ use opentelemetry_http::Bytes;
 use opentelemetry_proto::tonic::trace::v1::SpanFlags;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind as Kind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use prost::encoding::{WireType, encode_varint, encoded_len_varint};
 
 use super::super::convert::{self, Group};
 
@@ -103,23 +103,37 @@ fn attributes(out: &mut Vec<u8>, field: u32, pairs: &Attributes) {
     }
 }
 
-/// A `KeyValue`. Of its value, an `AnyValue`, what is nothing is written too: it is one of several.
+/// A `KeyValue`. Of its value, an `AnyValue`, what is nothing is written too: it is one of several. Most of a span is these, so their
+/// lengths are reckoned before anything is written, and there is room for all of it then.
 fn attribute(out: &mut Vec<u8>, field: u32, key: &str, value: &Value) {
-    message::<1>(out, field, |out| {
-        text(out, 1, key);
-        message::<1>(out, 2, |out| match value {
-            Value::Str(value) => bytes(out, 1, value.as_bytes()),
-            Value::Bool(value) => varint(out, 2, u64::from(*value)),
-            Value::Int(value) => varint(out, 3, value.cast_unsigned()),
-            Value::Float(value) => fixed64(out, 4, value.to_bits()),
-        });
-    });
+    let of_value = match value {
+        Value::Str(value) => len_of_bytes(value.len()),
+        Value::Bool(_) => 2,
+        Value::Int(value) => 1 + encoded_len_varint(value.cast_unsigned()),
+        Value::Float(_) => 9,
+    };
+    let of_key = if key.is_empty() {
+        0
+    } else {
+        len_of_bytes(key.len())
+    };
+    let len = of_key + len_of_bytes(of_value);
+    out.reserve(len_of_bytes(len));
+    begin(out, field, len);
+    text(out, 1, key);
+    begin(out, 2, of_value);
+    match value {
+        Value::Str(value) => bytes(out, 1, value.as_bytes()),
+        Value::Bool(value) => varint(out, 2, u64::from(*value)),
+        Value::Int(value) => varint(out, 3, value.cast_unsigned()),
+        Value::Float(value) => fixed64(out, 4, value.to_bits()),
+    }
 }
 
 /// A message within a message: its length, which is known when it has been written, stands before it. `WIDTH` bytes are kept for
 /// that, as many as it takes as a rule.
 fn message<const WIDTH: usize>(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
-    encode_key(field, WireType::LengthDelimited, out);
+    key(out, field, WireType::LengthDelimited);
     let at = out.len();
     out.extend_from_slice(&[0; WIDTH]);
     write(out);
@@ -134,13 +148,27 @@ fn message<const WIDTH: usize>(out: &mut Vec<u8>, field: u32, write: impl FnOnce
     }
 }
 
+/// What a field of so many bytes takes whose number is less than 16.
+#[inline]
+fn len_of_bytes(len: usize) -> usize {
+    1 + encoded_len_varint(len as u64) + len
+}
+
+/// A field of so many bytes, which follow.
+#[inline]
+fn begin(out: &mut Vec<u8>, field: u32, len: usize) {
+    key(out, field, WireType::LengthDelimited);
+    short_varint(out, len as u64);
+}
+
+#[inline]
 fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
-    encode_key(field, WireType::LengthDelimited, out);
-    encode_varint(value.len() as u64, out);
+    begin(out, field, value.len());
     out.extend_from_slice(value);
 }
 
 /// Left out where it is empty, as are numbers that are 0: that is what a field that is not there means.
+#[inline]
 fn text(out: &mut Vec<u8>, field: u32, value: &str) {
     if !value.is_empty() {
         bytes(out, field, value.as_bytes());
@@ -153,19 +181,36 @@ fn number(out: &mut Vec<u8>, field: u32, value: u64) {
     }
 }
 
+#[inline]
 fn varint(out: &mut Vec<u8>, field: u32, value: u64) {
-    encode_key(field, WireType::Varint, out);
-    encode_varint(value, out);
+    key(out, field, WireType::Varint);
+    short_varint(out, value);
 }
 
+#[inline]
 fn fixed64(out: &mut Vec<u8>, field: u32, value: u64) {
-    encode_key(field, WireType::SixtyFourBit, out);
+    key(out, field, WireType::SixtyFourBit);
     out.extend_from_slice(&value.to_le_bytes());
 }
 
 fn fixed32(out: &mut Vec<u8>, field: u32, value: u32) {
-    encode_key(field, WireType::ThirtyTwoBit, out);
+    key(out, field, WireType::ThirtyTwoBit);
     out.extend_from_slice(&value.to_le_bytes());
+}
+
+#[inline]
+fn key(out: &mut Vec<u8>, field: u32, wire_type: WireType) {
+    short_varint(out, u64::from(field << 3 | wire_type as u32));
+}
+
+/// Any number; most are of one byte.
+#[inline]
+fn short_varint(out: &mut Vec<u8>, value: u64) {
+    if value < 0x80 {
+        out.push(value as u8);
+    } else {
+        encode_varint(value, out);
+    }
 }
 
 #[cfg(test)]
