@@ -7,8 +7,9 @@
 //!
 //! `cargo bench -p celeryscope --bench live` with `CELERYSCOPE_LIVE=1`, as root. With the argument `hooks` what each hook
 //! costs instead: see [`hooks`]; with `memory` what the agent holds: see [`memory`]; with `worker` what it adds to a worker, more
-//! exactly: see [`worker`].
+//! exactly: see [`worker`]; with `counted` what tracing adds in instructions, where those can be counted: see [`counted`].
 
+mod counted;
 mod hooks;
 mod memory;
 #[path = "../e2e/rig/mod.rs"]
@@ -36,6 +37,9 @@ const RATES: [usize; 3] = [10, 100, 500];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
+    if arguments.iter().any(|argument| argument == "counted") {
+        return counted::run(&arguments);
+    }
     if arguments.iter().any(|argument| argument == "hooks") {
         return hooks::run(&arguments);
     }

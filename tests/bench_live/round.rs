@@ -1,12 +1,14 @@
 //! One round: fill the queue, drain it, note what both took.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::rig::collector::{Collector, Ports};
-use crate::rig::process::{Process, Usage, wait_for};
+use crate::rig::process::{Process, Usage, usage, wait_for};
 use crate::rig::{Agent, Scene, agent};
 
 /// Tasks of a round.
@@ -78,10 +80,13 @@ impl Round {
     /// Runs one.
     pub(crate) fn measure(&self, tracing: Tracing) -> Figures {
         let agent = (tracing == Tracing::Celeryscope).then(|| self.agent());
-        let (broker, own) = (self.scene.redis().usage().cpu, agent.as_ref().map(Agent::usage));
+        let (broker, own) = (
+            usage(self.scene.redis().pid()).cpu,
+            agent.as_ref().map(Agent::usage),
+        );
         let (publishes, publish_cpu) = self.fill(tracing);
         let (tasks, task_cpu) = self.drain(tracing);
-        let broker = self.scene.redis().usage().cpu - broker;
+        let broker = usage(self.scene.redis().pid()).cpu - broker;
         let usage = agent.map(stopped).unwrap_or_default();
         let each = |cpu: f64| cpu / TASKS as f64 * 1e6;
         Figures {
@@ -118,21 +123,12 @@ impl Round {
     }
 
     fn agent(&self) -> Agent {
-        agent_of(&self.scene, &self.collector, self.scene.port())
+        agent_of(&self.scene, &self.collector, self.scene.port(), "auto")
     }
 
     /// Publishes all tasks; gives publishes a second and us of CPU each.
     fn fill(&self, tracing: Tracing) -> (f64, f64) {
-        let mut command = self.python();
-        command.args(["-m", "burst", &TASKS.to_string(), "0"]);
-        if tracing == Tracing::InProcess {
-            command.arg("instrumented");
-        }
-        let output = command.stderr(Stdio::inherit()).output().expect("the publisher");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let mut numbers = text.split_whitespace().filter_map(|n| n.parse().ok());
-        let figures = numbers.next().zip(numbers.next());
-        figures.unwrap_or_else(|| panic!("the publisher failed: {text}"))
+        published(&self.scene, &self.collector, TASKS, tracing == Tracing::InProcess)
     }
 
     /// Lets a worker run all tasks; gives tasks a second between the first and the last tenth, and us of CPU each.
@@ -175,6 +171,20 @@ pub(crate) fn python_of(scene: &Scene, collector: &Collector) -> Command {
     python
 }
 
+/// Publishes so many tasks as fast as can be, with in-process tracing or without; gives publishes a second and us of CPU each.
+pub(crate) fn published(scene: &Scene, collector: &Collector, tasks: usize, traced: bool) -> (f64, f64) {
+    let mut command = python_of(scene, collector);
+    command.args(["-m", "burst", &tasks.to_string(), "0"]);
+    if traced {
+        command.arg("instrumented");
+    }
+    let output = command.stderr(Stdio::inherit()).output().expect("the publisher");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut numbers = text.split_whitespace().filter_map(|n| n.parse().ok());
+    let figures = numbers.next().zip(numbers.next());
+    figures.unwrap_or_else(|| panic!("the publisher failed: {text}"))
+}
+
 /// A worker with a pool of [`POOL`], with in-process tracing or without.
 pub(crate) fn worker_of(scene: &Scene, collector: &Collector, name: &str, traced: bool) -> Process {
     let mut command = python_of(scene, collector);
@@ -186,11 +196,12 @@ pub(crate) fn worker_of(scene: &Scene, collector: &Collector, name: &str, traced
     Process::spawn(name, &command, scene.folder(), None)
 }
 
-/// An agent that watches this port and sends its spans to the collector.
-pub(crate) fn agent_of(scene: &Scene, collector: &Collector, port: u16) -> Agent {
+/// An agent that watches this port, by one back end or the best (`auto`), and sends its spans to the collector.
+pub(crate) fn agent_of(scene: &Scene, collector: &Collector, port: u16, probes: &str) -> Agent {
     let mut command = Command::new(agent::binary());
     command
         .args(["run", "--broker-port", &port.to_string(), "--output", "otlp"])
+        .args(["--probes", probes])
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.http())
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
         .env("OTEL_BSP_SCHEDULE_DELAY", BATCH.as_millis().to_string());
@@ -204,15 +215,28 @@ fn stopped(agent: Agent) -> Usage {
     agent.stop().usage
 }
 
+/// ns that a process's threads have run, by the scheduler's count: ticks are too coarse for a few hundred tasks.
+pub(crate) fn cpu_time(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let time = |path: PathBuf| -> Option<u64> {
+        let text = fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok()
+    };
+    threads.filter_map(|thread| time(thread.path())).sum()
+}
+
 /// CPU seconds of a worker's main process and its pool children.
 fn tree_cpu(main: u32) -> f64 {
     let family = family(main).into_iter();
-    family.map(|pid| crate::rig::process::usage(pid).cpu).sum()
+    family.map(|pid| usage(pid).cpu).sum()
 }
 
 /// A worker's main process and its pool children.
 pub(crate) fn family(main: u32) -> Vec<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{main}/task/{main}/children")).unwrap_or_default();
+    let children = fs::read_to_string(format!("/proc/{main}/task/{main}/children")).unwrap_or_default();
     let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
     pids.chain([main]).collect()
 }

@@ -5,7 +5,7 @@
 //! time and memory beside them), the comparison of what tracing costs the watched programs, what the agent adds to a worker, what it
 //! holds in memory, and what each hook costs. Those print their own tables, shown once more at the end; what each round measured is kept in a
 //! file. The last is then measured again in QEMU, on a kernel that has every back end: a machine that is emulated tells nothing
-//! about time, but how the back ends stand to each other.
+//! about time, but how the back ends stand to each other, and how many instructions tracing adds to each program.
 
 mod figures;
 mod instructions;
@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Measure only what tracing adds to a working worker, which takes some ten minutes
     #[arg(long, conflicts_with_all = ["filter", "hooks"])]
     worker: bool,
+    /// Count only the instructions that tracing adds to each program, in QEMU, which takes some ten minutes
+    #[arg(long, conflicts_with_all = ["filter", "hooks", "worker"])]
+    instructions: bool,
 }
 
 /// Runs the benches and ends with a table of their figures.
@@ -46,6 +49,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.worker {
         println!("\n{}", worker(&prepared()?)?.trim_end());
         return Ok(());
+    }
+    if args.instructions {
+        return counted(&prepared()?);
     }
     let start = SystemTime::now();
     let mut command = util::cargo();
@@ -72,7 +78,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("\n{}", live.trim_end());
         println!("\nraw figures: {}", raw_figures()?.display());
     }
-    benches.as_ref().map_or(Ok(()), ratios)
+    benches.as_ref().map_or(Ok(()), |benches| {
+        ratios(benches)?;
+        counted(benches)
+    })
 }
 
 /// A live program of a kind (`test`, `bench`), and the agent that it starts.
@@ -104,6 +113,13 @@ impl Built {
             program: path(kind, "live")?,
             agent: path("bin", "celeryscope")?,
         })
+    }
+
+    fn in_a_guest(&self) -> vm::Programs {
+        vm::Programs {
+            agent: self.agent.clone(),
+            others: vec![("BENCH", self.program.clone())],
+        }
     }
 }
 
@@ -159,14 +175,22 @@ fn ratios(benches: &Built) -> Result<()> {
         "hooks",
         "the same in QEMU for every back end: only ratios, since times in an emulated machine mean nothing",
     );
-    let in_guest = vm::Programs {
-        agent: benches.agent.clone(),
-        others: vec![("BENCH", benches.program.clone())],
-    };
     let script = format!("\"$BENCH\" --bench hooks --ratios --calls {CALLS_IN_A_GUEST}\n");
-    match vm::in_one(&in_guest, &script)? {
+    match vm::in_one(&benches.in_a_guest(), &script)? {
         (_, true) => Ok(()),
         (_, false) => bail!("the hooks could not be measured in a guest"),
+    }
+}
+
+/// What tracing adds in instructions, by each back end and in-process; the guest's lines are shown as they come.
+fn counted(benches: &Built) -> Result<()> {
+    util::say(
+        "counted",
+        "instructions a task in QEMU, without tracing, by each back end, with in-process tracing (some ten minutes)",
+    );
+    match vm::in_one_that_counts(&benches.in_a_guest(), "\"$BENCH\" --bench counted\n")? {
+        (_, true) => Ok(()),
+        (_, false) => bail!("the instructions could not be counted in a guest"),
     }
 }
 

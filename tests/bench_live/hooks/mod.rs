@@ -25,7 +25,7 @@ use measure::{Measured, Meter};
 use programs::Programs;
 
 /// Best first, as `--probes` names them.
-const BACK_ENDS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
+pub(crate) const BACK_ENDS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
 /// How often each call is made, where `--calls` does not say.
 const CALLS: usize = 50_000;
 /// Who makes calls that are none of the agent's business.

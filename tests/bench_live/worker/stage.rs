@@ -11,7 +11,7 @@ use crate::rig::collector::{Collector, Ports};
 use crate::rig::process::{Process, wait_for};
 use crate::rig::report::say;
 use crate::rig::{Agent, Scene};
-use crate::round::{POOL, Queue, agent_of, family, worker_of};
+use crate::round::{POOL, Queue, agent_of, cpu_time, family, worker_of};
 
 /// Fewer tasks than this are not left for a turn.
 const LEAST: usize = 6_000;
@@ -118,7 +118,7 @@ impl Stage {
 
     /// An agent that watches this port; detached when it is dropped.
     pub(super) fn agent(&self, port: u16) -> Agent {
-        agent_of(&self.scene, &self.collector, port)
+        agent_of(&self.scene, &self.collector, port, "auto")
     }
 
     /// Sees to it that there are tasks enough.
@@ -145,19 +145,6 @@ impl Stage {
             reference: cpu_time(self.reference.pid()),
         }
     }
-}
-
-/// ns that a process's threads have run, by the scheduler's count: ticks are too coarse for a window.
-fn cpu_time(pid: u32) -> u64 {
-    let threads = fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let time = |path: std::path::PathBuf| -> Option<u64> {
-        let text = fs::read_to_string(path.join("schedstat")).ok()?;
-        text.split(' ').next()?.parse().ok()
-    };
-    threads.filter_map(|thread| time(thread.path())).sum()
 }
 
 /// All threads of a process, and what they start from now on, run on these processors.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::hosts::Host;
 use super::loopback::{Family, answers, free_port};
-use super::process::{Process, Usage, wait_for};
+use super::process::{Process, wait_for};
 use super::tls::{Identity, Tls};
 
 /// What a client has to bring.
@@ -129,8 +129,9 @@ impl Redis {
         format!("{scheme}://{}{host}:{}/0", user.unwrap_or_default(), self.port)
     }
 
-    pub(crate) fn usage(&self) -> Usage {
-        self.process.as_ref().map(Process::usage).unwrap_or_default()
+    /// While it runs.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().expect("a server that runs").pid()
     }
 }
 

@@ -11,12 +11,12 @@ use super::qemu;
 use crate::process::Interrupt;
 use crate::{test, util};
 
-pub(super) use super::qemu::{Ended, Job};
+pub(super) use super::qemu::{Clock, Ended, Job};
 
 /// By how much longer than on a usual machine the tests wait for anything.
 const PATIENCE: &str = "8";
 /// For a guest that runs alone.
-pub(super) const PROCESSORS_OF_ONE: u32 = 2;
+pub(super) const ALONE: Clock = Clock::Time(2);
 /// The kernel that stands in for the host's where that refuses BPF, and how long it may take.
 pub(super) const IN_PLACE_OF_THE_HOST: &str = "6.12";
 pub(super) const LIMIT_OF_LIVE_TESTS: Duration = Duration::from_mins(60);
@@ -51,10 +51,11 @@ pub(super) fn run_image(
     interrupt: &Interrupt,
     line: &mut dyn FnMut(&str),
 ) -> Result<Ended> {
-    util::say(
-        "vm",
-        format!("kernel {} with {} processors", image.release, job.processors),
-    );
+    let with = match job.clock {
+        Clock::Time(processors) => format!("{processors} processors"),
+        Clock::Instructions => "a clock that counts instructions".to_owned(),
+    };
+    util::say("vm", format!("kernel {} with {with}", image.release));
     let script = environment(programs)? + job.script;
     let job = Job {
         script: &script,

@@ -123,7 +123,7 @@ fn on_kernel(kernel: Kernel, image: Result<Image>, programs: &Programs, interrup
     let script = script();
     let job = guest::Job {
         script: &script,
-        processors: PROCESSORS,
+        clock: guest::Clock::Time(PROCESSORS),
         limit: LIMIT,
     };
     let start = Instant::now();

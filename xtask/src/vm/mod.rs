@@ -94,11 +94,23 @@ pub(crate) fn in_place_of_the_host(
 /// # Errors
 /// The guest did not come up or came to no end.
 pub(crate) fn in_one(programs: &Programs, script: &str) -> Result<(Vec<String>, bool)> {
+    by_clock(programs, script, guest::ALONE)
+}
+
+/// The same where processor time is a count of instructions.
+///
+/// # Errors
+/// As above.
+pub(crate) fn in_one_that_counts(programs: &Programs, script: &str) -> Result<(Vec<String>, bool)> {
+    by_clock(programs, script, guest::Clock::Instructions)
+}
+
+fn by_clock(programs: &Programs, script: &str, clock: guest::Clock) -> Result<(Vec<String>, bool)> {
     let kernel = kernels::parse(guest::IN_PLACE_OF_THE_HOST).map_err(anyhow::Error::msg)?;
     let mut lines = Vec::new();
     let job = guest::Job {
         script,
-        processors: guest::PROCESSORS_OF_ONE,
+        clock,
         limit: guest::LIMIT_OF_LIVE_TESTS,
     };
     let ended = guest::run(kernel, programs, &job, &Interrupt::install()?, &mut |line| {
@@ -117,7 +129,7 @@ fn execute(
 ) -> Result<()> {
     let job = guest::Job {
         script,
-        processors: guest::PROCESSORS_OF_ONE,
+        clock: guest::ALONE,
         limit,
     };
     let ended = guest::run(kernel, programs, &job, interrupt, &mut |line| println!("{line}"))?;

@@ -21,11 +21,21 @@ const MEMORY_MIB: &str = "3072";
 /// Everything that QEMU can emulate, but what only guards or widens the page tables: emulated, that costs a quarter of the speed.
 const PROCESSOR: &str = "max,-la57,-smap,-smep,-umip,-pku,-pks";
 
+/// What a guest's clock goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// The host's time, with so many processors.
+    Time(u32),
+    /// Its own instructions, a nanosecond each, on one processor: what a program takes of it is then a count of them. Nobody waits while
+    /// nothing runs.
+    Instructions,
+}
+
 /// What a guest is to do, and how long it may take.
 pub(super) struct Job<'a> {
     /// For the host's `sh`.
     pub(super) script: &'a str,
-    pub(super) processors: u32,
+    pub(super) clock: Clock,
     pub(super) limit: Duration,
 }
 
@@ -57,7 +67,7 @@ pub(super) fn run(
     let initramfs = folder.join("initramfs");
     fs::write(&initramfs, initramfs::make(image, job.script)?)?;
     let start = Instant::now();
-    let mut qemu = Service::start("qemu", &mut command(image, &initramfs, job.processors), &folder)?;
+    let mut qemu = Service::start("qemu", &mut command(image, &initramfs, job.clock), &folder)?;
     let mut console = Console::open(folder.join("qemu.log"))?;
     let done = interrupt.wait(job.limit, || {
         // Asked first, so that what it printed before its end is read.
@@ -88,7 +98,7 @@ pub(super) fn run(
     })
 }
 
-fn command(image: &Image, initramfs: &Path, processors: u32) -> Command {
+fn command(image: &Image, initramfs: &Path, clock: Clock) -> Command {
     let qemu = "qemu-system-x86_64";
     // Should this process be killed, it can't stop what it started; the kernel does then.
     let mut command = match util::find_program("setpriv") {
@@ -99,9 +109,17 @@ fn command(image: &Image, initramfs: &Path, processors: u32) -> Command {
         }
         None => Command::new(qemu),
     };
+    match clock {
+        Clock::Time(processors) => {
+            command.args(["-accel", "tcg,thread=multi", "-smp", &processors.to_string()]);
+        }
+        Clock::Instructions => {
+            command.args(["-accel", "tcg,thread=single", "-smp", "1"]);
+            command.args(["-icount", "shift=0,sleep=off"]);
+        }
+    }
     command
-        .args(["-accel", "tcg,thread=multi", "-cpu", PROCESSOR, "-m", MEMORY_MIB])
-        .args(["-smp", &processors.to_string()])
+        .args(["-cpu", PROCESSOR, "-m", MEMORY_MIB])
         .args(["-display", "none", "-monitor", "none", "-serial", "stdio"])
         .args(["-nodefaults", "-no-user-config", "-no-reboot"])
         .args([
