@@ -15,7 +15,7 @@ use crate::rig::Scene;
 use crate::rig::collector::{Collector, Ports};
 use crate::rig::process::wait_for;
 use crate::rig::report::{say, table};
-use crate::round::{POOL, Queue, agent_of, cpu_time, family, published, worker_of};
+use crate::round::{POOL, Queue, agent_of, cpu_time, family, published, tree_cpu, worker_of};
 
 /// Tasks that are measured, where `--tasks` does not say.
 const TASKS: usize = 600;
@@ -55,7 +55,7 @@ impl Way {
 }
 
 /// Thousands of instructions a task.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Counted {
     publisher: f64,
     /// The main process and its children.
@@ -104,22 +104,24 @@ fn count(scene: &Scene, collector: &Collector, way: Way, tasks: usize) -> Counte
         std::thread::sleep(SETTLED);
         cpu
     };
-    let reading = || Counted {
-        publisher: 0.0,
-        worker: family(worker.pid()).into_iter().map(cpu_time).sum::<u64>() as f64,
-        broker: cpu_time(scene.redis().pid()) as f64,
-        agent: agent.as_ref().map_or(0, |agent| cpu_time(agent.pid())) as f64,
+    let reading = || {
+        [
+            tree_cpu(worker.pid()),
+            cpu_time(scene.redis().pid()),
+            agent.as_ref().map_or(0, |agent| cpu_time(agent.pid())),
+        ]
     };
     publish(BEFORE);
     let before = reading();
     let publisher = publish(tasks);
     let after = reading();
-    let each = |of: fn(&Counted) -> f64| (of(&after) - of(&before)) / tasks as f64 / 1e3;
+    let [worker, broker, agent] =
+        std::array::from_fn(|of| (after[of] - before[of]) as f64 / tasks as f64 / 1e3);
     Counted {
         publisher,
-        worker: each(|counted| counted.worker),
-        broker: each(|counted| counted.broker),
-        agent: each(|counted| counted.agent),
+        worker,
+        broker,
+        agent,
     }
 }
 

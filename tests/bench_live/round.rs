@@ -148,7 +148,7 @@ impl Round {
         let done = (TASKS * 8 / 10) as f64;
         (
             done / (end.0 - begin.0).as_secs_f64(),
-            (end.1 - begin.1) / done * 1e6,
+            (end.1 - begin.1) as f64 / done / 1e3,
         )
     }
 
@@ -228,10 +228,9 @@ pub(crate) fn cpu_time(pid: u32) -> u64 {
     threads.filter_map(|thread| time(thread.path())).sum()
 }
 
-/// CPU seconds of a worker's main process and its pool children.
-fn tree_cpu(main: u32) -> f64 {
-    let family = family(main).into_iter();
-    family.map(|pid| usage(pid).cpu).sum()
+/// The same of a worker's main process and its pool children.
+pub(crate) fn tree_cpu(main: u32) -> u64 {
+    family(main).into_iter().map(cpu_time).sum()
 }
 
 /// A worker's main process and its pool children.

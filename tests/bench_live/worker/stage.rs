@@ -11,7 +11,7 @@ use crate::rig::collector::{Collector, Ports};
 use crate::rig::process::{Process, wait_for};
 use crate::rig::report::say;
 use crate::rig::{Agent, Scene};
-use crate::round::{POOL, Queue, agent_of, cpu_time, family, worker_of};
+use crate::round::{POOL, Queue, agent_of, cpu_time, family, tree_cpu, worker_of};
 
 /// Fewer tasks than this are not left for a turn.
 const LEAST: usize = 6_000;
@@ -137,10 +137,9 @@ impl Stage {
         self.counter
             .read_exact_at(&mut rounds, 0)
             .expect("the reference's count");
-        let worker = family(self.worker(self.traces)).into_iter();
         Reading {
             tasks: self.queue.stored(),
-            worker: worker.map(cpu_time).sum(),
+            worker: tree_cpu(self.worker(self.traces)),
             rounds: u64::from_le_bytes(rounds),
             reference: cpu_time(self.reference.pid()),
         }
