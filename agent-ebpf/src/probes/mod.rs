@@ -1,7 +1,7 @@
 //! The hooks, one family a file. Entries are thin: they read the arguments and hand over.
 //!
-//! `fentry` and `kprobe` are back ends of their own on top of `tcp`; `send`, `recv` (or, where it can be, `at_return`), `transfer` and
-//! `lifetime` are the tracepoint back end; `pipe`, `process` and `ssl` serve all three.
+//! `fentry` and `kprobe` are back ends of their own on top of `tcp`; `syscalls` is the tracepoint back end or, where it can't be, `send`,
+//! `recv`, `transfer` and `lifetime` are, which it calls; `pipe`, `process` and `ssl` serve all three.
 //!
 //! What moves by other ways is not seen: for the tracepoint back end system calls made through the 32-bit entry points,
 //! io_uring, sendmmsg, recvmmsg, sendfile and splice; for kprobe all of these but the first, counted as missed; for fentry
@@ -31,7 +31,6 @@ macro_rules! twice {
     };
 }
 
-mod at_return;
 mod fentry;
 mod kprobe;
 mod lifetime;
@@ -40,6 +39,7 @@ mod process;
 mod recv;
 mod send;
 mod ssl;
+mod syscalls;
 mod tcp;
 mod transfer;
 
@@ -56,12 +56,6 @@ const fn argument(n: usize) -> usize {
 #[inline(always)]
 fn arg(ctx: &TracePointContext, n: usize) -> u64 {
     field(ctx, argument(n))
-}
-
-/// The number of the system call entered or left.
-#[inline(always)]
-fn number(ctx: &TracePointContext) -> u32 {
-    field(ctx, 8)
 }
 
 /// The result of the system call left.

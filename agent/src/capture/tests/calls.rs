@@ -33,13 +33,13 @@ fd = s.fileno()
 s.close()
 ";
 
-fn all_calls(connect: &str, addr: &str, reads_from_entry: bool) {
+fn all_calls(connect: &str, addr: &str, each_call: bool) {
     if !wanted() {
         return;
     }
     let server = Server::start();
     let mut capture = Capture::with(&LiveOptions {
-        reads_from_entry,
+        each_call,
         ..options(server.port)
     });
     let pid = capture.run(server.port, &format!("s = {connect}\n{ALL_CALLS}"));
@@ -108,10 +108,10 @@ fn ipv4_mapped() {
     );
 }
 
-/// Scenario: over IPv4, where reads are seen from their entry on, as on kernels that leave no choice.
+/// Scenario: over IPv4, where each call is seen at tracepoints of its own, as on kernels that leave no choice.
 /// Guarantees: as above.
 #[test]
-fn reads_from_entry() {
+fn each_call() {
     all_calls("connect()", "::ffff:127.0.0.1", true);
 }
 

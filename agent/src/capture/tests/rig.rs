@@ -216,7 +216,7 @@ pub(super) fn options(port: u16) -> LiveOptions {
         ring_bytes: 8 << 20,
         kernel_log: false,
         probes: probes(),
-        reads_from_entry: false,
+        each_call: false,
         lock_down: Mode::Off,
         new_files: false,
     }
