@@ -138,6 +138,8 @@ pub(crate) fn unused(id: u64, addr: Addr, port: u16, tls: u8) -> Conn {
         judged: 0,
         unread: 0,
         reserved: [0; 3],
+        user: 0,
+        reserved_too: 0,
         quiet: Quiet::NONE,
     }
 }

@@ -1,14 +1,21 @@
 //! Is this process, this descriptor, this port ours? Asked first by every probe: nearly always the answer is no.
 
-use celeryscope_common::maps::{Fd, fd_hint, fd_key, ignored_hint, port_bit};
+use celeryscope_common::maps::{Fd, fd_hint, fd_key, ignored_hint, pool_hint, port_bit, process as bits};
 
-use crate::maps::{FD_HINTS, FDS, IGNORED, IGNORED_HINTS, PORTS, PROCS};
+use crate::maps::{FD_HINTS, FDS, IGNORED, IGNORED_HINTS, POOL_HINTS, PORTS, PROCS};
 
 /// Bits of `maps::process` when the process is watched.
 #[inline(always)]
 pub(crate) fn process(tgid: u32) -> Option<u32> {
     // SAFETY: one aligned word.
     unsafe { PROCS.get(tgid) }.copied()
+}
+
+/// May the process's pipes be those to a pool's main process?
+#[inline(always)]
+pub(crate) fn is_in_pool(tgid: u32) -> bool {
+    // SAFETY: one aligned word.
+    POOL_HINTS.get(pool_hint(tgid)) != Some(&0) && process(tgid).is_some_and(|of| of & bits::WATCH_PIPES != 0)
 }
 
 /// The connection behind a descriptor.

@@ -8,8 +8,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use celeryscope_common::Layout;
 use celeryscope_common::maps::{
-    Conn, Counter, Counters, FD_HINTS as FD_HINTS_SIZE, Fd, IGNORED_HINTS as IGNORED_HINTS_SIZE, PORT_WORDS,
-    fd_hint,
+    Conn, Counter, Counters, FD_HINTS as FD_HINTS_SIZE, Fd, IGNORED_HINTS as IGNORED_HINTS_SIZE, POOL_HINTS as POOL_HINTS_SIZE,
+    PORT_WORDS, fd_hint, pool_hint,
 };
 
 /// Records for the user half, in the order in which calls returned. Size: set by the user half. A record that finds
@@ -40,6 +40,11 @@ pub(crate) static SLOTS: HashMap<u64, u32> = HashMap::with_max_entries(16_384, 0
 /// tgid → bits of `maps::process`. Presence alone makes a process watched; children inherit it. Removed at exit.
 #[map]
 pub(crate) static PROCS: HashMap<u32, u32> = HashMap::with_max_entries(16_384, 0);
+
+/// Was one of the processes that share an element a pool's (see `pool_hint`)? Asked before [`PROCS`]: nearly every read and write on the host
+/// is by a process that is none.
+#[map]
+pub(crate) static POOL_HINTS: Array<u64> = Array::with_max_entries(POOL_HINTS_SIZE, 0);
 
 /// Connections with the verdict Ignore. Written by the user half alone.
 #[map]
@@ -125,6 +130,15 @@ pub(crate) fn layout_field(offset: usize) -> u32 {
 #[inline(always)]
 pub(crate) fn count_fd(tgid: u32, fd: u32, by: u64) {
     add(&FD_HINTS, fd_hint(tgid, fd), by);
+}
+
+/// The process is about to be a pool's.
+#[inline(always)]
+pub(crate) fn hint_at_pool(tgid: u32) {
+    if let Some(word) = POOL_HINTS.get_ptr_mut(pool_hint(tgid)) {
+        // SAFETY: an aligned word in a map element, which is never anything else again.
+        unsafe { word.write_volatile(1) };
+    }
 }
 
 #[inline(always)]

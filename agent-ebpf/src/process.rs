@@ -6,16 +6,18 @@ use celeryscope_common::maps::{Counter, SLOTS_PER_PROCESS, process as bits};
 use celeryscope_common::{Header, Kind, flags};
 
 use crate::calls::forget_calls;
-use crate::maps::{EXPECTED, PROCS, STATUS, count};
+use crate::maps::{EXPECTED, PROCS, STATUS, count, hint_at_pool};
 use crate::sessions::forget_ssl_calls;
 use crate::{conn, emit, filter};
 
-/// The current process has to do with a broker.
+/// The current process has to do with a broker. Gives whether there was room for it.
 #[inline(always)]
-pub(crate) fn watch(tgid: u32) {
-    if filter::process(tgid).is_none() && PROCS.insert(tgid, 0, u64::from(BPF_NOEXIST)).is_err() {
+pub(crate) fn watch(tgid: u32) -> bool {
+    let watched = filter::process(tgid).is_some() || PROCS.insert(tgid, 0, u64::from(BPF_NOEXIST)).is_ok();
+    if !watched {
         count(Counter::ProcsFull, 1);
     }
+    watched
 }
 
 /// The current process made `child`, a process of its own: it has the same descriptors and is watched. False when the parent is
@@ -25,7 +27,11 @@ pub(crate) fn forked(parent: u32, child: u32) -> bool {
     let Some(own) = filter::process(parent) else {
         return false;
     };
-    if PROCS.insert(child, bits::inherited(own), 0).is_err() {
+    let inherited = bits::inherited(own);
+    if inherited & bits::WATCH_PIPES != 0 {
+        hint_at_pool(child);
+    }
+    if PROCS.insert(child, inherited, 0).is_err() {
         count(Counter::ProcsFull, 1);
         return false;
     }

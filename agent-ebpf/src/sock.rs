@@ -2,6 +2,7 @@
 //! Where their members are is in the `Layout`; nothing here knows a kernel's version.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
+use celeryscope_common::Layout;
 
 use crate::address::{AF_INET, AF_INET6, Words, v4_mapped};
 use crate::calls::{Call, op, shape};
@@ -51,19 +52,38 @@ pub(crate) fn message_iter(msg: u64) -> u64 {
     msg + u64::from(layout!(msg_iter))
 }
 
+/// A `struct iov_iter`: read as a whole, since to read each of its members costs as much.
+struct Iter([u64; Layout::ITER_SIZE / 8]);
+
+impl Iter {
+    /// The member at this offset, which the verifier knows to be a constant; the user half has made sure that it is inside.
+    #[inline(always)]
+    fn member<T: Copy>(&self, offset: u32) -> T {
+        // SAFETY: the verifier checks that offset and size lie within.
+        unsafe {
+            (&raw const self.0)
+                .cast::<u8>()
+                .add(offset as usize)
+                .cast::<T>()
+                .read_volatile()
+        }
+    }
+}
+
 /// Notes where the bytes are that a call is about to move, and how many at most.
 #[inline(always)]
 pub(crate) fn note_segments(call: &mut Call, iter: u64) -> Option<()> {
+    let iter: Iter = Iter(read(iter)?);
     call.skip = 0;
-    call.len = read(iter + u64::from(layout!(iter_count)))?;
-    let done: u64 = read(iter + u64::from(layout!(iter_offset)))?;
-    let kind = read::<u32>(iter + u64::from(layout!(iter_type)))? & layout!(iter_type_mask);
+    call.len = iter.member(layout!(iter_count));
+    let done: u64 = iter.member(layout!(iter_offset));
+    let kind = iter.member::<u32>(layout!(iter_type)) & layout!(iter_type_mask);
     if kind == layout!(iter_ubuf) {
         call.shape = shape::BUFFER;
-        call.ptr = read::<u64>(iter + u64::from(layout!(iter_ubuf_base)))? + done;
+        call.ptr = iter.member::<u64>(layout!(iter_ubuf_base)) + done;
     } else if kind == layout!(iter_iovec) {
-        let table = read(iter + u64::from(layout!(iter_iov)))?;
-        let segments = read(iter + u64::from(layout!(iter_nr_segs)))?;
+        let table = iter.member(layout!(iter_iov));
+        let segments = iter.member(layout!(iter_nr_segs));
         if segments == 1 {
             call.shape = shape::BUFFER;
             // struct iovec: iov_base, iov_len

@@ -47,4 +47,6 @@ pub struct Layout {
 impl Layout {
     /// No kind of iterator has this number.
     pub const NO_UBUF: u32 = u32::MAX;
+    /// Bytes of a `struct iov_iter`; its members lie within.
+    pub const ITER_SIZE: usize = 40;
 }

@@ -60,6 +60,16 @@ pub const fn fd_hint(tgid: u32, fd: u32) -> u32 {
     (tgid.wrapping_mul(0x9e37_79b1) >> 16).wrapping_add(fd) & (FD_HINTS - 1)
 }
 
+/// Elements of `POOL_HINTS`; a power of two.
+pub const POOL_HINTS: u32 = 16_384;
+
+/// The element of `POOL_HINTS` that a process shares with others: not 0 once one of them had [`process::WATCH_PIPES`]. Set before the
+/// process has it, and never cleared: to count them would be one more thing that two halves must agree on.
+#[must_use]
+pub const fn pool_hint(tgid: u32) -> u32 {
+    tgid & (POOL_HINTS - 1)
+}
+
 /// Elements of `IGNORED_HINTS`; a power of two.
 pub const IGNORED_HINTS: u32 = 4096;
 
@@ -105,6 +115,10 @@ pub struct Conn {
     pub unread: u8,
     /// Zero.
     pub reserved: [u8; 3],
+    /// Socket back ends: the process that used it last, and is watched. 0 for none.
+    pub user: u32,
+    /// Zero.
+    pub reserved_too: u32,
     /// What is not told.
     pub quiet: Quiet,
 }
@@ -311,6 +325,6 @@ pub type Counters = [u64; Counter::SLOTS];
 
 const _: () = {
     assert!(size_of::<Fd>() == 16);
-    assert!(size_of::<Conn>() == 160);
+    assert!(size_of::<Conn>() == 168);
     assert!(FD_HINTS.is_power_of_two());
 };

@@ -9,7 +9,6 @@ use aya_ebpf::macros::{fentry, fexit};
 use aya_ebpf::programs::{FEntryContext, FExitContext};
 
 use super::tcp;
-use super::transfer::is_in_pool;
 use crate::calls::{op, take_call};
 use crate::maps::layout;
 use crate::{conn, filter, process};
@@ -49,7 +48,7 @@ twice! {
     fn fentry_sendmsg, fentry_sendmsg_2(ctx: FEntryContext) -> i32 {
         let sk = ctx.arg::<u64>(0);
         if is_watched(sk) {
-            tcp::enter_send::<AGAIN>(sk, ctx.arg(1));
+            let _ = tcp::enter_send::<AGAIN>(sk, ctx.arg(1));
         } else {
             tcp::elsewhere();
         }
@@ -73,7 +72,7 @@ twice! {
     fn fentry_recvmsg, fentry_recvmsg_2(ctx: FEntryContext) -> i32 {
         let sk = ctx.arg::<u64>(0);
         if is_watched(sk) {
-            tcp::enter_recv::<AGAIN>(sk, ctx.arg(1), ctx.arg(3));
+            let _ = tcp::enter_recv::<AGAIN>(sk, ctx.arg(1), ctx.arg(3));
         } else {
             tcp::elsewhere();
         }
@@ -87,7 +86,7 @@ twice! {
     fn fentry_recvmsg_nonblock, fentry_recvmsg_nonblock_2(ctx: FEntryContext) -> i32 {
         let sk = ctx.arg::<u64>(0);
         if is_watched(sk) {
-            tcp::enter_recv::<AGAIN>(sk, ctx.arg(1), ctx.arg(4));
+            let _ = tcp::enter_recv::<AGAIN>(sk, ctx.arg(1), ctx.arg(4));
         } else {
             tcp::elsewhere();
         }
@@ -160,7 +159,7 @@ twice! {
 
 #[inline(always)]
 fn exit_pipe(ctx: &FExitContext) {
-    if is_in_pool(filter::tgid(bpf_get_current_pid_tgid())) {
+    if filter::is_in_pool(filter::tgid(bpf_get_current_pid_tgid())) {
         exit(ctx.arg::<i64>(2));
     }
 }

@@ -10,7 +10,7 @@ use aya_ebpf::programs::{ProbeContext, TracePointContext};
 use celeryscope_common::maps::Counter;
 
 use super::tcp;
-use crate::calls::{VECTOR_LIMIT, VECTORS, Vector, op, shape, take_call};
+use crate::calls::{Call, VECTOR_LIMIT, VECTORS, Vector, op, shape, take_call};
 use crate::maps::count;
 use crate::{conn, filter, process, sock};
 
@@ -42,8 +42,9 @@ pub(crate) fn kprobe_close(ctx: ProbeContext) -> u32 {
 pub(crate) fn kprobe_sendmsg(ctx: ProbeContext) -> u32 {
     let sk = arg(&ctx, 0);
     if sock::is_watched(sk) {
-        tcp::enter_send::<false>(sk, arg(&ctx, 1));
-        keep_segments();
+        if let Some(call) = tcp::enter_send::<false>(sk, arg(&ctx, 1)) {
+            keep_segments(call);
+        }
     } else {
         tcp::elsewhere();
     }
@@ -69,8 +70,9 @@ pub(crate) fn kprobe_recvmsg_nonblock(ctx: ProbeContext) -> u32 {
 fn recv(ctx: &ProbeContext, flags: usize) {
     let sk = arg(ctx, 0);
     if sock::is_watched(sk) {
-        tcp::enter_recv::<false>(sk, arg(ctx, 1), arg(ctx, flags) as u32);
-        keep_segments();
+        if let Some(call) = tcp::enter_recv::<false>(sk, arg(ctx, 1), arg(ctx, flags) as u32) {
+            keep_segments(call);
+        }
     } else {
         tcp::elsewhere();
     }
@@ -110,11 +112,8 @@ twice! {
 
 /// Copies the segments of the call that has just been noted: the kernel's list is gone when the system call returns.
 #[inline(always)]
-fn keep_segments() {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let Some(call) = crate::calls::noted_call(pid_tgid) else {
-        return;
-    };
+fn keep_segments(call: &mut Call) {
+    let pid_tgid = call.thread;
     if call.shape != shape::KERNEL_VECTOR {
         return;
     }

@@ -4,34 +4,38 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use celeryscope_common::maps::{Conn, Counter, tls};
 
-use super::transfer::{flows, is_in_pool};
+use super::transfer::flows;
 use super::{NOT_STREAM, pipe, ssl, transfer};
 use crate::calls::{Call, begin, call_of, just_noted, mark, op};
 use crate::maps::{CONNS, count};
 use crate::{conn, filter, process, sock};
 
-/// `tcp_sendmsg` begins on a watched socket.
+/// `tcp_sendmsg` begins on a watched socket. Gives the call, if it is noted.
 #[inline(always)]
-pub(super) fn enter_send<const AGAIN: bool>(sk: u64, msg: u64) {
-    let _ = enter::<AGAIN>(sk, msg, op::SEND);
+pub(super) fn enter_send<const AGAIN: bool>(sk: u64, msg: u64) -> Option<&'static mut Call> {
+    enter::<AGAIN>(sk, msg, op::SEND)
 }
 
-/// `tcp_recvmsg` begins on a watched socket.
+/// `tcp_recvmsg` begins on a watched socket; likewise.
 #[inline(always)]
-pub(super) fn enter_recv<const AGAIN: bool>(sk: u64, msg: u64, flags: u32) {
-    if flags & NOT_STREAM == 0 {
-        let _ = enter::<AGAIN>(sk, msg, op::RECV);
+pub(super) fn enter_recv<const AGAIN: bool>(sk: u64, msg: u64, flags: u32) -> Option<&'static mut Call> {
+    if flags & NOT_STREAM != 0 {
+        return None;
     }
+    enter::<AGAIN>(sk, msg, op::RECV)
 }
 
 #[inline(always)]
-fn enter<const AGAIN: bool>(sk: u64, msg: u64, op: u32) -> Option<()> {
+fn enter<const AGAIN: bool>(sk: u64, msg: u64, op: u32) -> Option<&'static mut Call> {
     let pid_tgid = bpf_get_current_pid_tgid();
     if AGAIN && just_noted(pid_tgid) {
         return None;
     }
     let conn = conn::of_socket(sk)?;
-    process::watch(filter::tgid(pid_tgid));
+    let tgid = filter::tgid(pid_tgid);
+    if conn.user != tgid && process::watch(tgid) {
+        conn.user = tgid;
+    }
     let call = call_of(pid_tgid)?;
     sock::note_segments(call, sock::message_iter(msg))?;
     call.seq = sock::sequence(sk, op)?;
@@ -42,7 +46,7 @@ fn enter<const AGAIN: bool>(sk: u64, msg: u64, op: u32) -> Option<()> {
     call.fd = 0;
     // SAFETY: a helper without arguments.
     call.enter = unsafe { bpf_ktime_get_ns() };
-    Some(())
+    Some(call)
 }
 
 /// Steps over bytes that moved since the last call that was seen. While another thread is at the same (programs that talk
@@ -112,7 +116,7 @@ pub(super) fn enter_pipe<const AGAIN: bool>(iter: u64, op: u32) {
 #[inline(always)]
 fn try_enter_pipe<const AGAIN: bool>(iter: u64, op: u32) -> Option<()> {
     let pid_tgid = bpf_get_current_pid_tgid();
-    if !is_in_pool(filter::tgid(pid_tgid)) || AGAIN && just_noted(pid_tgid) {
+    if !filter::is_in_pool(filter::tgid(pid_tgid)) || AGAIN && just_noted(pid_tgid) {
         return None;
     }
     let call = call_of(pid_tgid)?;

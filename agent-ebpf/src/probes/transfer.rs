@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user};
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
-use celeryscope_common::maps::{Conn, Counter, Flow, Quiet, process, tls};
+use celeryscope_common::maps::{Conn, Counter, Flow, Quiet, tls};
 use celeryscope_common::{Header, Kind, flags};
 
 use super::{pipe, ssl};
@@ -52,7 +52,7 @@ pub(super) fn connection(pid_tgid: u64, fd: u32, pipes: bool) -> Option<u64> {
     let tgid = filter::tgid(pid_tgid);
     match filter::descriptor(tgid, fd) {
         Some(known) => Some(known.conn),
-        None if pipes && is_in_pool(tgid) => Some(0),
+        None if pipes && filter::is_in_pool(tgid) => Some(0),
         None => {
             ssl::elsewhere(pid_tgid);
             None
@@ -70,12 +70,6 @@ pub(super) fn note(call: &mut Call, args: &Args, conn: u64) {
     call.fd = args.fd;
     // SAFETY: a helper without arguments.
     call.enter = unsafe { bpf_ktime_get_ns() };
-}
-
-/// May the process's pipes be those to a pool's main process?
-#[inline(always)]
-pub(super) fn is_in_pool(tgid: u32) -> bool {
-    filter::process(tgid).is_some_and(|bits| bits & process::WATCH_PIPES != 0)
 }
 
 /// The thread is in another call, so its last one is over, and no probe saw it return. How much was moved is not known, so

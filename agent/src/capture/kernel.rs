@@ -9,7 +9,7 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use celeryscope_common::Layout;
 use celeryscope_common::layout::GLOBAL;
-use celeryscope_common::maps::{Conn, Counter, Counters, Fd, fd_key, ignored_hint, port_bit};
+use celeryscope_common::maps::{Conn, Counter, Counters, Fd, fd_key, ignored_hint, pool_hint, port_bit, process};
 
 use super::attach::State;
 use super::btf::Btf;
@@ -46,6 +46,7 @@ pub(super) struct Kernel {
     fd_hints: FdHints,
     slots: HashMap<MapData, u64, u32>,
     procs: HashMap<MapData, u32, u32>,
+    pool_hints: Array<MapData, u64>,
     ignored: HashMap<MapData, u64, u8>,
     ignored_hints: Array<MapData, u64>,
     counters: PerCpuArray<MapData, Counters>,
@@ -95,7 +96,7 @@ impl Kernel {
         let (conns, fds) = (map(&mut ebpf, "CONNS")?, map(&mut ebpf, "FDS")?);
         let (slots, procs) = (map(&mut ebpf, "SLOTS")?, map(&mut ebpf, "PROCS")?);
         let (ignored, counters) = (map(&mut ebpf, "IGNORED")?, map(&mut ebpf, "COUNTERS")?);
-        let ignored_hints = map(&mut ebpf, "IGNORED_HINTS")?;
+        let (ignored_hints, pool_hints) = (map(&mut ebpf, "IGNORED_HINTS")?, map(&mut ebpf, "POOL_HINTS")?);
         let states = attach::attach(&mut ebpf, backend, types.as_ref(), options.each_call)?;
         let multi = Multi::load(&maps)?;
         let expected = map(&mut ebpf, "EXPECTED")?;
@@ -109,6 +110,7 @@ impl Kernel {
             fd_hints,
             slots,
             procs,
+            pool_hints,
             ignored,
             ignored_hints,
             counters,
@@ -203,6 +205,9 @@ impl Kernel {
 
     /// Sets a process's bits; it becomes watched. False when the map is full.
     pub(super) fn set_process(&mut self, pid: u32, bits: u32) -> bool {
+        if bits & process::WATCH_PIPES != 0 && self.pool_hints.set(pool_hint(pid), 1, 0).is_err() {
+            return false;
+        }
         self.procs.insert(pid, bits, 0).is_ok()
     }
 

@@ -1,6 +1,6 @@
 //! The running kernel's [`Layout`], from its BTF.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use celeryscope_common::Layout;
 
 use super::btf::Btf;
@@ -12,7 +12,15 @@ use super::btf::Btf;
 pub(super) fn of(btf: &Btf) -> Result<Layout> {
     // struct sock begins with its struct sock_common.
     let sock = |member| btf.offset("sock", &format!("__sk_common.{member}"));
-    let iter = |member| btf.offset("iov_iter", member);
+    let iter = |member: &'static str| {
+        let offset = btf.offset("iov_iter", member)?;
+        // Those that are read take eight bytes, but the kind, which takes four.
+        ensure!(
+            offset as usize + 8 <= Layout::ITER_SIZE,
+            "the kernel's struct iov_iter has {member} at {offset}: this kernel needs another build of celeryscope"
+        );
+        Ok(offset)
+    };
     // Linux 5.14 made of `unsigned int type`, in which bit 0 is the direction, `u8 iter_type`.
     let (iter_type, iter_type_mask) = match iter("iter_type") {
         Ok(offset) => (offset, 0xff),

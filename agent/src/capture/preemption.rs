@@ -3,10 +3,17 @@
 //! At trampolines it may on every preemptible kernel. Programs at system calls' tracepoints ran with preemption off before
 //! Linux 6.19; those at other tracepoints and at kprobes still do.
 
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
 use super::plan::Backend;
 
 /// Tells which of the models that it was built with a kernel runs: `none (voluntary) full`.
-const MODEL: &str = "/sys/kernel/debug/sched/preempt";
+const MODEL: &str = "sched/preempt";
+/// Where that is, where debugfs is mounted.
+const DEBUGFS: &str = "/sys/kernel/debug";
 /// From here on there is no other model than preemptible ones.
 const ALWAYS_FROM: (u32, u32) = (7, 0);
 
@@ -23,8 +30,21 @@ pub(super) fn is_possible(backend: Backend) -> bool {
     decide(
         release,
         &uname.version().to_string_lossy(),
-        std::fs::read_to_string(MODEL).ok().as_deref(),
+        model().as_deref(),
     )
+}
+
+/// What [`MODEL`] says. Where debugfs is not mounted, as in a container, it is for us alone, and nowhere, for as long as that takes.
+fn model() -> Option<String> {
+    std::fs::read_to_string(Path::new(DEBUGFS).join(MODEL))
+        .or_else(|_| {
+            let debugfs = fsopen("debugfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            fsconfig_create(&debugfs)?;
+            let root = fsmount(&debugfs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+            let file = openat(root, MODEL, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            std::io::read_to_string(std::fs::File::from(file))
+        })
+        .ok()
 }
 
 /// `build`: the kernel's version string, `#1 SMP PREEMPT_DYNAMIC Debian …`.
