@@ -8,8 +8,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use celeryscope_common::Layout;
 use celeryscope_common::maps::{
-    Conn, Counter, Counters, FD_HINTS as FD_HINTS_SIZE, Fd, IGNORED_HINTS as IGNORED_HINTS_SIZE, POOL_HINTS as POOL_HINTS_SIZE,
-    PORT_WORDS, fd_hint, pool_hint,
+    Conn, Counter, Counters, FD_HINTS as FD_HINTS_SIZE, Fd, IGNORED_HINTS as IGNORED_HINTS_SIZE,
+    POOL_HINTS as POOL_HINTS_SIZE, PORT_WORDS, fd_hint, pool_hint,
 };
 
 /// Records for the user half, in the order in which calls returned. Size: set by the user half. A record that finds

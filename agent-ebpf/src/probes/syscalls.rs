@@ -160,7 +160,8 @@ fn registers() -> &'static Registers {
 fn is_64_bit() -> bool {
     const TS_COMPAT: u32 = 2;
     // SAFETY: the verifier knows the pointer's type and checks the member; the kernel guards the load.
-    let status = unsafe { (&raw const (*(bpf_get_current_task_btf() as *const Task)).status).read_volatile() };
+    let status =
+        unsafe { (&raw const (*(bpf_get_current_task_btf() as *const Task)).status).read_volatile() };
     status & TS_COMPAT == 0
 }
 

@@ -126,7 +126,8 @@ pub(super) fn attach(
 /// The programs of [`Calls::All`].
 fn raw_programs() -> impl Iterator<Item = &'static str> {
     let rows = Backend::Tracepoint.plan().iter();
-    rows.filter(|hook| hook.calls == Some(Calls::All)).map(|hook| hook.program)
+    rows.filter(|hook| hook.calls == Some(Calls::All))
+        .map(|hook| hook.program)
 }
 
 /// How system calls are seen: by the tracepoints of all, if the kernel takes the programs for that.

@@ -9,7 +9,9 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use celeryscope_common::Layout;
 use celeryscope_common::layout::GLOBAL;
-use celeryscope_common::maps::{Conn, Counter, Counters, Fd, fd_key, ignored_hint, pool_hint, port_bit, process};
+use celeryscope_common::maps::{
+    Conn, Counter, Counters, Fd, fd_key, ignored_hint, pool_hint, port_bit, process,
+};
 
 use super::attach::State;
 use super::btf::Btf;

@@ -200,7 +200,10 @@ const TRACEPOINT: &[Hook] = &[
     each("exit_dup", "sys_exit_dup3"),
     each("exit_dup", "sys_exit_fcntl"),
     each("enter_close", "sys_enter_close"),
-    optional(each("enter_close_range", "sys_enter_close_range"), "5.9 and later"),
+    optional(
+        each("enter_close_range", "sys_enter_close_range"),
+        "5.9 and later",
+    ),
     each("enter_dup", "sys_enter_dup"),
     optional(each("enter_dup2", "sys_enter_dup2"), "some architectures"),
     each("enter_dup2", "sys_enter_dup3"),

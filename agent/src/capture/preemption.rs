@@ -27,11 +27,7 @@ pub(super) fn is_possible(backend: Backend) -> bool {
         return false;
     }
     let uname = rustix::system::uname();
-    decide(
-        release,
-        &uname.version().to_string_lossy(),
-        model().as_deref(),
-    )
+    decide(release, &uname.version().to_string_lossy(), model().as_deref())
 }
 
 /// What [`MODEL`] says. Where debugfs is not mounted, as in a container, it is for us alone, and nowhere, for as long as that takes.
@@ -40,7 +36,11 @@ fn model() -> Option<String> {
         .or_else(|_| {
             let debugfs = fsopen("debugfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
             fsconfig_create(&debugfs)?;
-            let root = fsmount(&debugfs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+            let root = fsmount(
+                &debugfs,
+                FsMountFlags::FSMOUNT_CLOEXEC,
+                MountAttrFlags::MOUNT_ATTR_RDONLY,
+            )?;
             let file = openat(root, MODEL, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
             std::io::read_to_string(std::fs::File::from(file))
         })

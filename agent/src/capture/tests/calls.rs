@@ -1,10 +1,11 @@
 //! Every call that moves bytes, on every kind of address.
 
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
 use celeryscope_common::{Endpoint, Kind};
 
-use super::rig::{Capture, Server, options, wanted};
+use super::rig::{Capture, PATIENCE, Server, WAITS, options, wanted};
 use crate::capture::LiveOptions;
 
 /// All calls of both directions, with vectors, a peek, and buffers larger than what comes.
@@ -113,6 +114,36 @@ fn ipv4_mapped() {
 #[test]
 fn each_call() {
     all_calls("connect()", "::ffff:127.0.0.1", true);
+}
+
+/// Scenario: a write of more than fits between client and server, while the server reads nothing for a while; by each way of seeing calls.
+/// Guarantees: it is told to have begun when it did, not when it returned.
+#[test]
+fn a_write_that_waits() {
+    if !wanted() {
+        return;
+    }
+    for each_call in [false, true] {
+        let server = Server::start();
+        let mut capture = Capture::with(&LiveOptions {
+            each_call,
+            ..options(server.port)
+        });
+        capture.run(
+            server.port,
+            "
+s = connect()
+s.send(b'W')
+s.sendall(bytes(32 << 20))
+s.close()
+",
+        );
+        let longest = capture
+            .of(Kind::Send)
+            .map(|kept| kept.header.exit - kept.header.enter);
+        let longest = Duration::from_nanos(longest.max().unwrap());
+        assert!(longest > WAITS / 2 && longest < PATIENCE, "{longest:?}");
+    }
 }
 
 /// Scenario: a non-blocking connect, asked for its result by a second connect, as gevent does.

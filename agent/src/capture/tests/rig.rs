@@ -13,7 +13,10 @@ use crate::capture::{Live, LiveOptions, Probes};
 use crate::lock_down::Mode;
 
 /// Nothing in a test takes longer, even in an emulated machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a server that was told `W` reads nothing.
+pub(super) const WAITS: Duration = Duration::from_millis(300);
 
 /// Says whether live tests are wanted, and if not that this one is skipped.
 pub(super) fn wanted() -> bool {
@@ -43,7 +46,7 @@ pub(super) struct Exchange {
 }
 
 /// A server on a free port. A client's first byte chooses: `E` echoes what follows, `S` swallows it, `B` and eight
-/// bytes of length has it send that many bytes, `C` has it say `bye` and close, `*` answers each call as its last letter says:
+/// bytes of length has it send that many bytes, `C` has it say `bye` and close, `W` has it wait a while before it reads on, `*` answers each call as its last letter says:
 /// `n` that there is nothing, `o` the same as of old, `p` in two pieces, `m` by a message, `s` not at all.
 pub(super) struct Server {
     pub(super) port: u16,
@@ -101,6 +104,10 @@ fn serve(mut stream: TcpStream, exchange: &Mutex<Exchange>) {
                 noise(usize::try_from(u64::from_be_bytes(bytes[1..9].try_into().unwrap())).unwrap())
             }
             b'C' => b"bye".to_vec(),
+            b'W' if first => {
+                std::thread::sleep(WAITS);
+                Vec::new()
+            }
             b'*' => match bytes.iter().rfind(|byte| byte.is_ascii_lowercase()) {
                 Some(b'n') => b"_\r\n".to_vec(),
                 Some(b'o') => b"*-1\r\n".to_vec(),
