@@ -3,6 +3,7 @@
 //! A record is reserved in one of a few sizes (the verifier wants a constant), filled in place and submitted. The
 //! reader is not woken for it unless it matters at once or the ring fills up: it comes by on its own.
 
+use core::arch::asm;
 use core::mem::offset_of;
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
@@ -10,7 +11,6 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated};
 use celeryscope_common::maps::Counter;
 use celeryscope_common::{Endpoint, Header, Idle, Kind};
 
-use crate::iter::clamp;
 use crate::maps::{EVENTS, count, count_slot, wake_above};
 
 /// Most payload bytes in one record.
@@ -165,4 +165,21 @@ fn put<const N: usize>(header: &Header, from: u64, len: u64, urgent: bool) -> bo
 #[inline(always)]
 fn lost(kind: u16) {
     count_slot(usize::from(kind), 1);
+}
+
+/// `value`, at most `MAX`, in a way that the compiler cannot prove away and the verifier sees.
+#[inline(always)]
+fn clamp<const MAX: usize>(value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: compares and moves registers.
+    unsafe {
+        asm!(
+            "if {value} <= {max} goto +1",
+            "{value} = {max}",
+            value = inout(reg) value,
+            max = const MAX,
+            options(pure, nomem, nostack),
+        );
+    }
+    value
 }

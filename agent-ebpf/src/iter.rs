@@ -1,7 +1,5 @@
 //! The bytes of one transfer, wherever the caller keeps them, cut into records.
 
-use core::arch::asm;
-
 use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_user};
 use celeryscope_common::maps::Counter;
 use celeryscope_common::{Header, flags};
@@ -238,21 +236,4 @@ impl Transfer {
 #[inline(always)]
 fn min(a: u64, b: u64) -> u64 {
     if a < b { a } else { b }
-}
-
-/// `value`, at most `MAX`, in a way that the compiler cannot prove away and the verifier sees.
-#[inline(always)]
-pub(crate) fn clamp<const MAX: usize>(value: u64) -> u64 {
-    let mut value = value;
-    // SAFETY: compares and moves registers.
-    unsafe {
-        asm!(
-            "if {value} <= {max} goto +1",
-            "{value} = {max}",
-            value = inout(reg) value,
-            max = const MAX,
-            options(pure, nomem, nostack),
-        );
-    }
-    value
 }

@@ -182,7 +182,7 @@ fn ratios(benches: &Built) -> Result<()> {
         "the same in QEMU for every back end: only ratios, since times in an emulated machine mean nothing",
     );
     let script = format!("\"$BENCH\" --bench hooks --ratios --calls {CALLS_IN_A_GUEST}\n");
-    match vm::in_one(&benches.in_a_guest(), &script)? {
+    match vm::in_one(&benches.in_a_guest(), &script, vm::ALONE)? {
         (_, true) => Ok(()),
         (_, false) => bail!("the hooks could not be measured in a guest"),
     }
@@ -194,7 +194,7 @@ fn counted(benches: &Built) -> Result<()> {
         "counted",
         "instructions a task in QEMU, without tracing, by each back end, with in-process tracing (some ten minutes)",
     );
-    match vm::in_one_that_counts(&benches.in_a_guest(), COUNT)? {
+    match vm::in_one(&benches.in_a_guest(), COUNT, vm::Clock::Instructions)? {
         (_, true) => Ok(()),
         (_, false) => bail!("the instructions could not be counted in a guest"),
     }

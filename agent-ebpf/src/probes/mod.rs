@@ -4,8 +4,8 @@
 //! `recv`, `transfer` and `lifetime` are, which it calls; `pipe`, `process` and `ssl` serve all three.
 //!
 //! What moves by other ways is not seen: for the tracepoint back end system calls made through the 32-bit entry points,
-//! io_uring, sendmmsg, recvmmsg, sendfile and splice; for kprobe all of these but the first, counted as missed; for fentry
-//! splice, counted likewise.
+//! io_uring, sendmmsg, recvmmsg, sendfile and splice; for kprobe all of these but the first, counted as missed, or told without its bytes
+//! where the call returns how many it moved, as sendfile does; for fentry splice, counted likewise.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::programs::TracePointContext;

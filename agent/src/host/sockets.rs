@@ -1,6 +1,7 @@
 //! Which processes hold connections to a broker, from /proc: descriptor → socket inode → TCP table of its network
 //! namespace. Each namespace's tables are read once.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
@@ -53,13 +54,16 @@ impl<'a> Tables<'a> {
         if sockets.is_empty() {
             return Vec::new();
         }
-        let Ok(namespace) = fs::read_link(dir.join("ns/net")) else {
+        let Some(namespace) = namespace(&dir) else {
             return Vec::new();
         };
-        let peers = self
-            .read
-            .entry(namespace.to_string_lossy().into_owned())
-            .or_insert_with(|| table(&dir, self.ports));
+        let peers = match self.read.entry(namespace) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(unread) => match table(&dir, unread.key(), self.ports) {
+                Some(peers) => unread.insert(peers),
+                None => return Vec::new(),
+            },
+        };
         sockets
             .into_iter()
             .filter_map(|(fd, inode)| {
@@ -104,18 +108,33 @@ fn socket_inode(target: &Path) -> Option<u64> {
         .ok()
 }
 
-fn table(dir: &Path, ports: &HashSet<u16>) -> HashMap<u64, Peer> {
-    ["net/tcp", "net/tcp6"]
-        .into_iter()
-        .filter_map(|name| fs::read_to_string(dir.join(name)).ok())
-        .flat_map(|text| {
-            text.lines()
-                .skip(1)
-                .take(ROW_LIMIT)
-                .filter_map(|row| parse_row(row, ports))
-                .collect::<Vec<_>>()
-        })
-        .collect()
+/// `net:[12345]`; nothing when the process is gone.
+fn namespace(dir: &Path) -> Option<String> {
+    Some(
+        fs::read_link(dir.join("ns/net"))
+            .ok()?
+            .to_string_lossy()
+            .into_owned(),
+    )
+}
+
+/// The tables of the process's namespace; nothing when the process ended meanwhile: then they would be cut short, and another of the
+/// namespace must be asked.
+fn table(dir: &Path, of: &str, ports: &HashSet<u16>) -> Option<HashMap<u64, Peer>> {
+    let v4 = fs::read_to_string(dir.join("net/tcp")).ok()?;
+    // Not there where the kernel has no IPv6.
+    let v6 = fs::read_to_string(dir.join("net/tcp6")).unwrap_or_default();
+    if namespace(dir)? != of {
+        return None;
+    }
+    let rows = [v4, v6].into_iter().flat_map(|text| {
+        text.lines()
+            .skip(1)
+            .take(ROW_LIMIT)
+            .filter_map(|row| parse_row(row, ports))
+            .collect::<Vec<_>>()
+    });
+    Some(rows.collect())
 }
 
 /// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`. A broker's own sockets have the
@@ -263,6 +282,27 @@ mod tests {
         );
         assert_eq!(tables.held_by(30), []);
         assert_eq!(tables.held_by(99), []);
+    }
+
+    /// Scenario: the first process of a namespace ends after its descriptors were read, or as its tables are.
+    /// Guarantees: the next is asked, and its connections are found.
+    #[test]
+    fn ended_meanwhile() {
+        let tree = Tree::new();
+        for pid in [10, 20, 30] {
+            tree.process(pid, 1, "python", &[]);
+            tree.link(pid, "ns/net", "net:[1]");
+            tree.link(pid, "fd/3", "socket:[100]");
+        }
+        let rows = format!("{HEAD}{}", row("0100007F:D431", "0100007F:18EB", "01", 100));
+        tree.file(30, "net/tcp", &rows);
+        let ports = HashSet::from([6379]);
+        let mut tables = Tables::new(tree.root(), &ports);
+        assert_eq!(tables.held_by(10), []);
+        // What is left of the second is no longer of that namespace.
+        tree.file(20, "net/tcp", HEAD);
+        assert!(table(&tree.root().join("20"), "net:[2]", &ports).is_none());
+        assert_eq!(tables.held_by(30).len(), 1);
     }
 
     /// Scenario: rows that are cut, or hold something else.

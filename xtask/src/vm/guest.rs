@@ -11,12 +11,13 @@ use super::qemu;
 use crate::process::Interrupt;
 use crate::{test, util};
 
-pub(super) use super::qemu::{Clock, Ended, Job};
+pub(crate) use super::qemu::Clock;
+pub(super) use super::qemu::{Ended, Job};
 
 /// By how much longer than on a usual machine the tests wait for anything.
 const PATIENCE: &str = "8";
 /// For a guest that runs alone.
-pub(super) const ALONE: Clock = Clock::Time(2);
+pub(crate) const ALONE: Clock = Clock::Time(2);
 /// The kernel that stands in for the host's where that refuses BPF, and how long it may take.
 pub(super) const IN_PLACE_OF_THE_HOST: &str = "6.12";
 pub(super) const LIMIT_OF_LIVE_TESTS: Duration = Duration::from_mins(60);

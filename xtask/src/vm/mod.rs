@@ -20,7 +20,7 @@ use crate::process::Interrupt;
 use crate::{setup, test, util};
 
 pub(crate) use apt::KEYRING;
-pub(crate) use guest::Programs;
+pub(crate) use guest::{ALONE, Clock, Programs};
 use kernels::{KERNELS, Kernel};
 
 /// What the user chose.
@@ -86,26 +86,14 @@ pub(crate) fn in_place_of_the_host(
         guest::quoted(capture),
         guest::quoted(live)
     );
-    in_one(programs, &tests)
+    in_one(programs, &tests, ALONE)
 }
 
 /// A job in the guest that stands for a kernel with every back end; gives what it printed, and whether it ended well.
 ///
 /// # Errors
 /// The guest did not come up or came to no end.
-pub(crate) fn in_one(programs: &Programs, script: &str) -> Result<(Vec<String>, bool)> {
-    by_clock(programs, script, guest::ALONE)
-}
-
-/// The same where processor time is a count of instructions.
-///
-/// # Errors
-/// As above.
-pub(crate) fn in_one_that_counts(programs: &Programs, script: &str) -> Result<(Vec<String>, bool)> {
-    by_clock(programs, script, guest::Clock::Instructions)
-}
-
-fn by_clock(programs: &Programs, script: &str, clock: guest::Clock) -> Result<(Vec<String>, bool)> {
+pub(crate) fn in_one(programs: &Programs, script: &str, clock: Clock) -> Result<(Vec<String>, bool)> {
     let kernel = kernels::parse(guest::IN_PLACE_OF_THE_HOST).map_err(anyhow::Error::msg)?;
     let mut lines = Vec::new();
     let job = guest::Job {
@@ -129,7 +117,7 @@ fn execute(
 ) -> Result<()> {
     let job = guest::Job {
         script,
-        clock: guest::ALONE,
+        clock: ALONE,
         limit,
     };
     let ended = guest::run(kernel, programs, &job, interrupt, &mut |line| println!("{line}"))?;
