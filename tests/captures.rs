@@ -25,6 +25,7 @@ const TRACED: Expect = Expect {
     timing: Some("pool"),
     events: true,
     clients_apart: false,
+    acks_unread: false,
     broker_known: true,
 };
 

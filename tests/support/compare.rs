@@ -40,6 +40,8 @@ pub struct Expect {
     pub events: bool,
     /// Whether clients are on another host than workers: no agent sees for how long a client's message waited.
     pub clients_apart: bool,
+    /// Whether the broker went away, and may not have read an ack that a worker sent.
+    pub acks_unread: bool,
     /// Whether it is known of each connection which broker it leads to. Where it is not, a span may leave that out.
     pub broker_known: bool,
 }
@@ -54,6 +56,7 @@ impl Default for Expect {
             timing: Some("pool"),
             events: true,
             clients_apart: false,
+            acks_unread: false,
             broker_known: true,
         }
     }

@@ -86,7 +86,7 @@ struct Task {
 #[raw_tracepoint(tracepoint = "sys_enter")]
 pub(crate) fn enter_any(ctx: RawTracePointContext) -> i32 {
     match ctx.arg::<u64>(1) {
-        number::WRITE | number::WRITEV | number::SENDTO | number::SENDMSG => writes(),
+        call @ (number::WRITE | number::WRITEV | number::SENDTO | number::SENDMSG) => writes(call),
         call @ (number::CLOSE | number::CLOSE_RANGE | number::EXIT_GROUP) if is_64_bit() => {
             let registers = registers();
             let (first, second, third) = (registers.di as u32, registers.si as u32, registers.dx as u32);
@@ -165,10 +165,17 @@ fn is_64_bit() -> bool {
     status & TS_COMPAT == 0
 }
 
-/// The current thread begins to write something somewhere. To know whether it is ours would cost more than to keep the time.
+/// The current thread begins to write something. When, is kept where the hints say that it may be ours: to know would cost more than to
+/// keep it, and to read the clock more than to ask them.
 #[inline(always)]
-fn writes() {
+fn writes(number: u64) {
     let thread = bpf_get_current_pid_tgid();
+    let tgid = filter::tgid(thread);
+    if !(number == number::WRITE && filter::may_be_in_pool(tgid))
+        && !filter::may_be_known(tgid, registers().di as u32)
+    {
+        return;
+    }
     if let Some(write) = WRITES.get_ptr_mut(element(thread)) {
         // SAFETY: a helper without arguments; an element's two words, of which another thread may have put one there, which only
         // makes that thread's time be given up.

@@ -83,7 +83,7 @@ impl Comparison<'_> {
     fn events(&self, check: &mut Check<'_>, publish: Option<&Publish>, task: &Task, run: &Run) {
         let after = publish.map_or(0.0, |publish| publish.before) - self.expect.publish_before.as_secs_f64();
         let before = run.start + self.expect.start_p95.as_secs_f64();
-        // A message that is put back is not acked, and what RabbitMQ has an ack of it does not deliver again. Redis does where the
+        // A message that is put back is not acked, and what RabbitMQ has read an ack of it does not deliver again. Redis does where the
         // ack came after the visibility timeout; of a run that ended it may also be that its worker was killed before it could ack.
         let put_back = |retval: &String| retval.starts_with("reject requeue=True");
         let again = |other: &Run| other.retries == run.retries && other.start > run.start;
@@ -93,7 +93,10 @@ impl Comparison<'_> {
             .any(|other| again(other) && other.redelivered == Some(true));
         let acks = if run.retval.as_ref().is_some_and(put_back) {
             0..=0
-        } else if made_again && run.state.is_some() && self.truth.broker == "redis" {
+        } else if made_again
+            && run.state.is_some()
+            && (self.truth.broker == "redis" || self.expect.acks_unread)
+        {
             0..=1
         } else {
             let acks = usize::from(!made_again);
