@@ -121,14 +121,9 @@ pub(crate) fn exit_any(ctx: RawTracePointContext) -> i32 {
         }
         number::CONNECT => {
             let fd = registers.di as u32;
-            if lifetime::is_under_way(result)
-                && let Some((addr, port)) = lifetime::peer(registers.si)
-                && filter::port(port)
-                && is_64_bit()
-            {
+            if lifetime::is_under_way(result) && is_64_bit() && connected(fd, registers.si) {
                 let tgid = filter::tgid(bpf_get_current_pid_tgid());
-                debug!(&ctx, "process {} connected {} to port {}", tgid, fd, port);
-                lifetime::connected(tgid, fd, addr, port);
+                debug!(&ctx, "process {} connected {}", tgid, fd);
             }
         }
         call @ (number::DUP | number::DUP2 | number::DUP3 | number::FCNTL) => {
@@ -227,6 +222,20 @@ fn returned(number: u64, op: u32, registers: &Registers, bytes: u64) -> Option<(
         call.enter = write.enter;
     }
     moved(call, op, bytes)
+}
+
+/// The current process has connected a descriptor to the peer at this user address. Gives whether that is a broker. A function of its own:
+/// its stack is not to be there for all calls.
+#[inline(never)]
+fn connected(fd: u32, peer: u64) -> bool {
+    let Some((addr, port)) = lifetime::peer(peer) else {
+        return false;
+    };
+    if !filter::port(port) {
+        return false;
+    }
+    lifetime::connected(filter::tgid(bpf_get_current_pid_tgid()), fd, addr, port);
+    true
 }
 
 /// `new` is `old` from here on; where it `replaces`, it was something else before.
