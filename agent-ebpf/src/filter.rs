@@ -14,29 +14,19 @@ pub(crate) fn process(tgid: u32) -> Option<u32> {
 /// May the process's pipes be those to a pool's main process?
 #[inline(always)]
 pub(crate) fn is_in_pool(tgid: u32) -> bool {
-    may_be_in_pool(tgid) && process(tgid).is_some_and(|of| of & bits::WATCH_PIPES != 0)
-}
-
-/// The same by the hint alone: where it says no, it is so.
-#[inline(always)]
-pub(crate) fn may_be_in_pool(tgid: u32) -> bool {
-    POOL_HINTS.get(pool_hint(tgid)) != Some(&0)
+    // SAFETY: one aligned word.
+    POOL_HINTS.get(pool_hint(tgid)) != Some(&0) && process(tgid).is_some_and(|of| of & bits::WATCH_PIPES != 0)
 }
 
 /// The connection behind a descriptor.
 #[inline(always)]
 pub(crate) fn descriptor(tgid: u32, fd: u32) -> Option<Fd> {
-    if !may_be_known(tgid, fd) {
+    // SAFETY: one aligned word.
+    if FD_HINTS.get(fd_hint(tgid, fd)) == Some(&0) {
         return None;
     }
     // SAFETY: a torn read could only mix two generations of the same descriptor of one process.
     unsafe { FDS.get(fd_key(tgid, fd)) }.copied()
-}
-
-/// May the descriptor be a connection's? Likewise.
-#[inline(always)]
-pub(crate) fn may_be_known(tgid: u32, fd: u32) -> bool {
-    FD_HINTS.get(fd_hint(tgid, fd)) != Some(&0)
 }
 
 /// Is the connection not Celery's, so that its bytes are not copied?

@@ -5,8 +5,8 @@
 //! which wait in `tcp_recvmsg` and `pipe_read`, would use them up, and nothing more would be seen.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
-use aya_ebpf::macros::{kprobe, raw_tracepoint};
-use aya_ebpf::programs::{ProbeContext, RawTracePointContext};
+use aya_ebpf::macros::{kprobe, tracepoint};
+use aya_ebpf::programs::{ProbeContext, TracePointContext};
 use celeryscope_common::maps::Counter;
 
 use super::tcp;
@@ -100,12 +100,11 @@ pub(crate) fn kprobe_group_exit(ctx: ProbeContext) -> u32 {
 }
 
 twice! {
-    /// `sys_exit`: regs, ret. Of whatever call: that the thread has noted one says which. Raw, because to get there takes the kernel a
-    /// fifth of what it takes to get to a single call's tracepoint.
-    #[raw_tracepoint(tracepoint = "sys_exit")]
-    fn kprobe_return, kprobe_return_2(ctx: RawTracePointContext) -> i32 {
+    /// `syscalls:sys_exit_{sendto,sendmsg,write,writev,recvfrom,recvmsg,read,readv}`
+    #[tracepoint]
+    fn kprobe_return, kprobe_return_2(ctx: TracePointContext) -> u32 {
         if let Some((call, op)) = take_call(bpf_get_current_pid_tgid()) {
-            let _ = tcp::exit(call, op, ctx.arg(1));
+            let _ = tcp::exit(call, op, super::result(&ctx));
         }
         0
     }

@@ -11,6 +11,8 @@ use crate::address::{self, AF_INET, AF_INET6, Words, v4_mapped};
 use crate::calls::{begin, call_of, op, take_call};
 use crate::{conn, filter};
 
+/// The connection is under way (EINPROGRESS), or goes on although a signal ended the wait (EINTR).
+const UNDER_WAY: [i64; 2] = [-115, -4];
 const F_DUPFD: u32 = 0;
 const F_DUPFD_CLOEXEC: u32 = 1030;
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
@@ -41,7 +43,7 @@ fn try_enter_connect(ctx: &TracePointContext) -> Option<()> {
 
 /// The address and the port of the struct sockaddr_in or sockaddr_in6 at this user address.
 #[inline(always)]
-pub(super) fn peer(at: u64) -> Option<(Words, u16)> {
+fn peer(at: u64) -> Option<(Words, u16)> {
     // SAFETY: the helper checks the address; so below.
     let [family, port] = unsafe { bpf_probe_read_user(at as *const [u16; 2]) }.ok()?;
     let addr = match family {
@@ -59,7 +61,7 @@ twice! {
         let pid_tgid = bpf_get_current_pid_tgid();
         let result = result(&ctx);
         if let Some((call, op::CONNECT)) = take_call(pid_tgid)
-            && is_under_way(result)
+            && (result == 0 || result == UNDER_WAY[0] || result == UNDER_WAY[1])
         {
             debug!(
                 &ctx,
@@ -68,24 +70,10 @@ twice! {
                 call.fd,
                 call.port
             );
-            connected(filter::tgid(pid_tgid), call.fd, call.addr, call.port as u16);
+            conn::opened(filter::tgid(pid_tgid), call.fd, address::of_words(call.addr), call.port as u16);
         }
         0
     }
-}
-
-/// Does a `connect` with this result connect? It is under way (EINPROGRESS), too, or goes on although a signal ended the wait (EINTR).
-#[inline(always)]
-pub(super) fn is_under_way(result: i64) -> bool {
-    const EINPROGRESS: i64 = -115;
-    const EINTR: i64 = -4;
-    result == 0 || result == EINPROGRESS || result == EINTR
-}
-
-/// The process has connected a descriptor to a watched port.
-#[inline(always)]
-pub(super) fn connected(tgid: u32, fd: u32, addr: Words, port: u16) {
-    conn::opened(tgid, fd, address::of_words(addr), port);
 }
 
 twice! {
@@ -103,26 +91,21 @@ twice! {
     #[tracepoint]
     fn enter_close_range, enter_close_range_2(ctx: TracePointContext) -> u32 {
         let tgid = filter::tgid(bpf_get_current_pid_tgid());
-        close_range(tgid, arg(&ctx, 0) as u32, arg(&ctx, 1) as u32, arg(&ctx, 2) as u32);
-        0
-    }
-}
-
-/// The process closes the descriptors from `first` to `last`. A function of its own: it is rare, and long.
-#[inline(never)]
-pub(super) fn close_range(tgid: u32, first: u32, last: u32, flags: u32) {
-    if filter::process(tgid).is_none() || flags & CLOSE_RANGE_CLOEXEC != 0 {
-        return;
-    }
-    let mut slot = 0;
-    while slot < SLOTS_PER_PROCESS {
-        if let Some(fd) = conn::in_slot(tgid, slot)
-            && fd >= first
-            && fd <= last
-        {
-            conn::drop_fd(tgid, fd);
+        if filter::process(tgid).is_none() || arg(&ctx, 2) as u32 & CLOSE_RANGE_CLOEXEC != 0 {
+            return 0;
         }
-        slot += 1;
+        let (first, last) = (arg(&ctx, 0) as u32, arg(&ctx, 1) as u32);
+        let mut slot = 0;
+        while slot < SLOTS_PER_PROCESS {
+            if let Some(fd) = conn::in_slot(tgid, slot)
+                && fd >= first
+                && fd <= last
+            {
+                conn::drop_fd(tgid, fd);
+            }
+            slot += 1;
+        }
+        0
     }
 }
 
@@ -139,17 +122,12 @@ twice! {
     /// `syscalls:sys_enter_fcntl`: fd, cmd, arg
     #[tracepoint]
     fn enter_fcntl, enter_fcntl_2(ctx: TracePointContext) -> u32 {
-        if copies(arg(&ctx, 1) as u32) {
+        let command = arg(&ctx, 1) as u32;
+        if command == F_DUPFD || command == F_DUPFD_CLOEXEC {
             let _ = duplicating(arg(&ctx, 0) as u32);
         }
         0
     }
-}
-
-/// Does this command of `fcntl` copy a descriptor?
-#[inline(always)]
-pub(super) fn copies(command: u32) -> bool {
-    command == F_DUPFD || command == F_DUPFD_CLOEXEC
 }
 
 twice! {

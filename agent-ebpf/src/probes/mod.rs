@@ -1,11 +1,11 @@
 //! The hooks, one family a file. Entries are thin: they read the arguments and hand over.
 //!
-//! `fentry` and `kprobe` are back ends of their own on top of `tcp`; `syscalls` is the tracepoint back end or, where it can't be, `send`,
-//! `recv`, `transfer` and `lifetime` are, which it calls; `pipe`, `process` and `ssl` serve all three.
+//! `fentry` and `kprobe` are back ends of their own on top of `tcp`; `send`, `recv` (or, where it can be, `at_return`), `transfer` and
+//! `lifetime` are the tracepoint back end; `pipe`, `process` and `ssl` serve all three.
 //!
 //! What moves by other ways is not seen: for the tracepoint back end system calls made through the 32-bit entry points,
-//! io_uring, sendmmsg, recvmmsg, sendfile and splice; for kprobe all of these but the first, counted as missed, or told without its bytes
-//! where the call returns how many it moved, as sendfile does; for fentry splice, counted likewise.
+//! io_uring, sendmmsg, recvmmsg, sendfile and splice; for kprobe all of these but the first, counted as missed; for fentry
+//! splice, counted likewise.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::programs::TracePointContext;
@@ -31,6 +31,7 @@ macro_rules! twice {
     };
 }
 
+mod at_return;
 mod fentry;
 mod kprobe;
 mod lifetime;
@@ -39,7 +40,6 @@ mod process;
 mod recv;
 mod send;
 mod ssl;
-mod syscalls;
 mod tcp;
 mod transfer;
 
@@ -56,6 +56,12 @@ const fn argument(n: usize) -> usize {
 #[inline(always)]
 fn arg(ctx: &TracePointContext, n: usize) -> u64 {
     field(ctx, argument(n))
+}
+
+/// The number of the system call entered or left.
+#[inline(always)]
+fn number(ctx: &TracePointContext) -> u32 {
+    field(ctx, 8)
 }
 
 /// The result of the system call left.

@@ -32,15 +32,10 @@ twice! {
     /// `syscalls:sys_enter_exit_group`: error_code
     #[tracepoint]
     fn enter_exit_group, enter_exit_group_2(ctx: TracePointContext) -> u32 {
-        ending(filter::tgid(bpf_get_current_pid_tgid()), arg(&ctx, 0) as u32);
+        let code = arg(&ctx, 0) as u32 & 0xff;
+        process::ending(filter::tgid(bpf_get_current_pid_tgid()), code << 8);
         0
     }
-}
-
-/// The process ends by itself, with this code.
-#[inline(always)]
-pub(super) fn ending(tgid: u32, code: u32) {
-    process::ending(tgid, (code & 0xff) << 8);
 }
 
 /// `signal:signal_deliver`: sig at 8, sa_handler at 24. Runs in the thread that the signal is delivered to.

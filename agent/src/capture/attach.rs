@@ -8,7 +8,7 @@ use aya::Ebpf;
 use aya::programs::{Program, ProgramError};
 
 use super::btf::Btf;
-use super::plan::{At, Backend, Calls, FIELDS, Hook, Need};
+use super::plan::{At, Backend, FIELDS, Hook, Need, READ_RETURNED, Reads};
 use super::{kernel_release, preemption, tracefs};
 
 /// Where a kernel says that it has kprobes.
@@ -35,7 +35,7 @@ pub(crate) enum State {
     Attached(String),
     /// This kernel does not have it, and it can be done without.
     Absent,
-    /// It belongs to the other way of seeing system calls.
+    /// It belongs to the other way of seeing reads.
     Unused,
 }
 
@@ -56,8 +56,8 @@ pub(super) fn precheck(backend: Backend) -> Result<()> {
     Ok(())
 }
 
-/// Loads the programs of a back end into the kernel and attaches them; `each_call`: system calls are seen by tracepoints of their own in
-/// any case. Gives what came of each row of its plan.
+/// Loads the programs of a back end into the kernel and attaches them; `from_entry`: not those that see reads at their return
+/// alone. Gives what came of each row of its plan.
 ///
 /// # Errors
 /// When the kernel refuses a program or lacks a required hook.
@@ -65,7 +65,7 @@ pub(super) fn attach(
     ebpf: &mut Ebpf,
     backend: Backend,
     types: Option<&Btf>,
-    each_call: bool,
+    from_entry: bool,
 ) -> Result<Vec<State>> {
     let tracefs = tracefs::ensure()?;
     check_fields(&tracefs, backend)?;
@@ -79,12 +79,12 @@ pub(super) fn attach(
     let rows = || backend.plan().iter().zip(&targets);
     let twice = preemption::is_possible(backend);
     let copies: &[&str] = if twice { &["", SECOND] } else { &[""] };
-    // What is passed over would not be missed; and the programs know the registers of one processor.
-    let raw = backend == Backend::Tracepoint && cfg!(target_arch = "x86_64") && !twice && !each_call;
-    let calls = if raw { calls(ebpf) } else { Calls::Each };
-    let unused = |hook: &Hook| hook.calls.is_some_and(|other| other != calls);
-    // Those were, or aren't wanted.
-    let mut loaded: HashSet<&str> = raw_programs().collect();
+    // A return that is passed over would not be missed; and the program knows the registers of one processor.
+    let at_return = backend == Backend::Tracepoint && cfg!(target_arch = "x86_64") && !twice && !from_entry;
+    let reads = if at_return { reads(ebpf) } else { Reads::FromEntry };
+    let unused = |hook: &Hook| hook.reads.is_some_and(|other| other != reads);
+    // That one was, or isn't wanted.
+    let mut loaded = HashSet::from([READ_RETURNED]);
     for (hook, target) in rows().filter(|(hook, _)| !unused(hook)) {
         match target {
             Some(target) if loaded.insert(hook.program) => {
@@ -123,21 +123,18 @@ pub(super) fn attach(
         .collect()
 }
 
-/// The programs of [`Calls::All`].
-fn raw_programs() -> impl Iterator<Item = &'static str> {
-    let rows = Backend::Tracepoint.plan().iter();
-    rows.filter(|hook| hook.calls == Some(Calls::All))
-        .map(|hook| hook.program)
-}
-
-/// How system calls are seen: by the tracepoints of all, if the kernel takes the programs for that.
-fn calls(ebpf: &mut Ebpf) -> Calls {
-    let mut programs = raw_programs();
-    match programs.try_for_each(|program| load(ebpf, program, &Target::RawTracepoint(program), None)) {
-        Ok(()) => Calls::All,
+/// Where calls that read are seen: at their return, if the kernel takes the program for that.
+fn reads(ebpf: &mut Ebpf) -> Reads {
+    match load(
+        ebpf,
+        READ_RETURNED,
+        &Target::Tracepoint("syscalls", "sys_exit_read"),
+        None,
+    ) {
+        Ok(()) => Reads::AtReturn,
         Err(why) => {
-            tracing::debug!("system calls are seen by tracepoints of each: {why:#}");
-            Calls::Each
+            tracing::debug!("reads are seen from their entry on: {why:#}");
+            Reads::FromEntry
         }
     }
 }
@@ -153,7 +150,6 @@ fn names(ebpf: &Ebpf, hook: &Hook, copies: &[&str]) -> Vec<String> {
 /// A hook as this kernel has it.
 enum Target {
     Tracepoint(&'static str, &'static str),
-    RawTracepoint(&'static str),
     Function(&'static str),
 }
 
@@ -161,7 +157,6 @@ impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tracepoint(category, name) => write!(f, "{category}:{name}"),
-            Self::RawTracepoint(name) => write!(f, "{name}, raw"),
             Self::Function(name) => f.write_str(name),
         }
     }
@@ -174,8 +169,6 @@ fn resolve(at: &At, types: Option<&Btf>, tracefs: &Path) -> Option<Target> {
             let event: PathBuf = tracefs.join("events").join(category).join(name);
             event.exists().then_some(Target::Tracepoint(category, name))
         }
-        // Every kernel has those that are asked for.
-        At::RawTracepoint(name) => Some(Target::RawTracepoint(name)),
         At::Function(names, count) => {
             let found = names.iter().find(|name| parameters(name).is_some())?;
             (parameters(found)?.len() == count).then_some(Target::Function(found))
@@ -187,7 +180,6 @@ fn load(ebpf: &mut Ebpf, name: &str, target: &Target, ids: Option<&aya::Btf>) ->
     let program = program(ebpf, name)?;
     let result = match (program, target, ids) {
         (Program::TracePoint(program), ..) => program.load(),
-        (Program::RawTracePoint(program), ..) => program.load(),
         (Program::KProbe(program), ..) => program.load(),
         (Program::FEntry(program), Target::Function(at), Some(ids)) => program.load(at, ids),
         (Program::FExit(program), Target::Function(at), Some(ids)) => program.load(at, ids),
@@ -201,7 +193,6 @@ fn attach_one(ebpf: &mut Ebpf, name: &str, target: &Target) -> Result<()> {
         (Program::TracePoint(program), Target::Tracepoint(category, event)) => {
             program.attach(category, event).map(drop)
         }
-        (Program::RawTracePoint(program), Target::RawTracepoint(event)) => program.attach(event).map(drop),
         (Program::KProbe(program), Target::Function(at)) => program.attach(at, 0).map(drop),
         (Program::FEntry(program), _) => program.attach().map(drop),
         (Program::FExit(program), _) => program.attach().map(drop),

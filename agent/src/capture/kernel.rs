@@ -99,7 +99,7 @@ impl Kernel {
         let (slots, procs) = (map(&mut ebpf, "SLOTS")?, map(&mut ebpf, "PROCS")?);
         let (ignored, counters) = (map(&mut ebpf, "IGNORED")?, map(&mut ebpf, "COUNTERS")?);
         let (ignored_hints, pool_hints) = (map(&mut ebpf, "IGNORED_HINTS")?, map(&mut ebpf, "POOL_HINTS")?);
-        let states = attach::attach(&mut ebpf, backend, types.as_ref(), options.each_call)?;
+        let states = attach::attach(&mut ebpf, backend, types.as_ref(), options.reads_from_entry)?;
         let multi = Multi::load(&maps)?;
         let expected = map(&mut ebpf, "EXPECTED")?;
         let ebpf = Arc::new(Mutex::new(ebpf));

@@ -20,8 +20,8 @@ pub(crate) struct LiveOptions {
     pub(crate) kernel_log: bool,
     /// Which back end.
     pub(crate) probes: Probes,
-    /// System calls are seen by tracepoints of each, as on kernels that leave no choice: for tests of that.
-    pub(crate) each_call: bool,
+    /// Calls that read are seen from their entry on, as on kernels that leave no choice: for tests of that.
+    pub(crate) reads_from_entry: bool,
     /// What is given up once that is attached.
     pub(crate) lock_down: lock_down::Mode,
     /// The caller will make files while it runs.

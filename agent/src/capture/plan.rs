@@ -21,20 +21,20 @@ pub(crate) struct Hook {
     pub(crate) at: At,
     /// What its absence means.
     pub(crate) need: Need,
-    /// Which way of seeing system calls it belongs to; nothing where it serves both.
-    pub(crate) calls: Option<Calls>,
+    /// Which way of seeing reads it belongs to; nothing where it serves both.
+    pub(crate) reads: Option<Reads>,
     /// Kernels that have it, for those who read the plan; what decides is the kernel's own word.
     pub(crate) kernels: &'static str,
 }
 
-/// How the tracepoint back end sees system calls.
+/// Where the tracepoint back end sees calls that read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Calls {
-    /// By the two tracepoints that all calls pass, at a quarter of the cost. The kernel must let a program see what a call was given (Linux
-    /// 5.15, with BTF) and not pass over programs.
-    All,
-    /// By tracepoints of each call, at its entry and at its return.
-    Each,
+pub(crate) enum Reads {
+    /// At their return alone, which costs half as much. The kernel must let a program see what the call was given (Linux 5.15, with
+    /// BTF) and not pass over programs.
+    AtReturn,
+    /// At their entry and at their return.
+    FromEntry,
 }
 
 /// What it means that a kernel does not have a hook.
@@ -53,8 +53,6 @@ pub(crate) enum Need {
 pub(crate) enum At {
     /// A tracepoint: category and name.
     Tracepoint(&'static str, &'static str),
-    /// A tracepoint of this name, as the kernel's code calls it.
-    RawTracepoint(&'static str),
     /// A function's entry (programs `fentry_…`, `kprobe_…`) or return (`fexit_…`): the first of these that the kernel has, if
     /// it takes so many parameters.
     Function(&'static [&'static str], usize),
@@ -64,7 +62,6 @@ impl std::fmt::Display for At {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tracepoint(category, name) => write!(f, "{category}:{name}"),
-            Self::RawTracepoint(name) => write!(f, "{name}, raw"),
             Self::Function(names, parameters) => write!(f, "{} of {parameters}", names.join(" or ")),
         }
     }
@@ -77,7 +74,7 @@ const fn hook(program: &'static str, at: At) -> Hook {
         program,
         at,
         need: Need::Required,
-        calls: None,
+        reads: None,
         kernels: ANY,
     }
 }
@@ -98,22 +95,25 @@ const fn optional(hook: Hook, kernels: &'static str) -> Hook {
     }
 }
 
-/// A row of [`Calls::Each`].
-const fn each(program: &'static str, name: &'static str) -> Hook {
+/// A row for calls that read.
+const fn read(program: &'static str, name: &'static str) -> Hook {
     Hook {
-        calls: Some(Calls::Each),
+        reads: Some(Reads::FromEntry),
         ..tracepoint(program, "syscalls", name)
     }
 }
 
-/// A row of [`Calls::All`].
-const fn all(program: &'static str, name: &'static str) -> Hook {
+/// Likewise.
+const fn read_returned(name: &'static str) -> Hook {
     Hook {
-        calls: Some(Calls::All),
+        reads: Some(Reads::AtReturn),
         kernels: "5.15 to 6.18, with BTF, x86-64",
-        ..hook(program, At::RawTracepoint(name))
+        ..tracepoint(READ_RETURNED, "syscalls", name)
     }
 }
+
+/// The program of [`Reads::AtReturn`].
+pub(super) const READ_RETURNED: &str = "read_returned";
 
 /// `tcp_recvmsg`, whose parameters change.
 const fn recvmsg(program: &'static str, group: &'static str, parameters: usize) -> Hook {
@@ -160,7 +160,14 @@ const KPROBE: &[Hook] = &[
     tracepoint("exec", "sched", "sched_process_exec"),
     tracepoint("exit", "sched", "sched_process_exit"),
     tracepoint("newtask", "task", "task_newtask"),
-    hook("kprobe_return", At::RawTracepoint("sys_exit")),
+    tracepoint("kprobe_return", "syscalls", "sys_exit_sendto"),
+    tracepoint("kprobe_return", "syscalls", "sys_exit_sendmsg"),
+    tracepoint("kprobe_return", "syscalls", "sys_exit_write"),
+    tracepoint("kprobe_return", "syscalls", "sys_exit_writev"),
+    tracepoint("kprobe_return", "syscalls", "sys_exit_recvfrom"),
+    tracepoint("kprobe_return", "syscalls", "sys_exit_recvmsg"),
+    tracepoint("kprobe_return", "syscalls", "sys_exit_read"),
+    tracepoint("kprobe_return", "syscalls", "sys_exit_readv"),
     function("kprobe_close", &["tcp_close"], 2),
     function("kprobe_connect", &["tcp_connect"], 1),
     function("kprobe_sendmsg", &["tcp_sendmsg"], 3),
@@ -172,44 +179,55 @@ const KPROBE: &[Hook] = &[
 ];
 
 const TRACEPOINT: &[Hook] = &[
-    optional(each("enter_exit_group", "sys_enter_exit_group"), ANY),
+    optional(
+        tracepoint("enter_exit_group", "syscalls", "sys_enter_exit_group"),
+        ANY,
+    ),
     optional(tracepoint("signal_deliver", "signal", "signal_deliver"), ANY),
     tracepoint("exec", "sched", "sched_process_exec"),
     tracepoint("exit", "sched", "sched_process_exit"),
     tracepoint("newtask", "task", "task_newtask"),
-    all("exit_any", "sys_exit"),
-    all("enter_any", "sys_enter"),
-    each("exit_transfer", "sys_exit_sendto"),
-    each("exit_transfer", "sys_exit_sendmsg"),
-    each("exit_transfer", "sys_exit_write"),
-    each("exit_transfer", "sys_exit_writev"),
-    each("exit_transfer", "sys_exit_recvfrom"),
-    each("exit_transfer", "sys_exit_recvmsg"),
-    each("exit_transfer", "sys_exit_read"),
-    each("exit_transfer", "sys_exit_readv"),
-    each("exit_connect", "sys_exit_connect"),
-    each("exit_dup", "sys_exit_dup"),
-    optional(each("exit_dup", "sys_exit_dup2"), "some architectures"),
-    each("exit_dup", "sys_exit_dup3"),
-    each("exit_dup", "sys_exit_fcntl"),
-    each("enter_close", "sys_enter_close"),
+    tracepoint("exit_transfer", "syscalls", "sys_exit_sendto"),
+    tracepoint("exit_transfer", "syscalls", "sys_exit_sendmsg"),
+    tracepoint("exit_transfer", "syscalls", "sys_exit_write"),
+    tracepoint("exit_transfer", "syscalls", "sys_exit_writev"),
+    read("exit_transfer", "sys_exit_recvfrom"),
+    read_returned("sys_exit_recvfrom"),
+    read("exit_transfer", "sys_exit_recvmsg"),
+    read_returned("sys_exit_recvmsg"),
+    read("exit_transfer", "sys_exit_read"),
+    read_returned("sys_exit_read"),
+    read("exit_transfer", "sys_exit_readv"),
+    read_returned("sys_exit_readv"),
+    tracepoint("exit_connect", "syscalls", "sys_exit_connect"),
+    tracepoint("exit_dup", "syscalls", "sys_exit_dup"),
     optional(
-        each("enter_close_range", "sys_enter_close_range"),
+        tracepoint("exit_dup", "syscalls", "sys_exit_dup2"),
+        "some architectures",
+    ),
+    tracepoint("exit_dup", "syscalls", "sys_exit_dup3"),
+    tracepoint("exit_dup", "syscalls", "sys_exit_fcntl"),
+    tracepoint("enter_close", "syscalls", "sys_enter_close"),
+    optional(
+        tracepoint("enter_close_range", "syscalls", "sys_enter_close_range"),
         "5.9 and later",
     ),
-    each("enter_dup", "sys_enter_dup"),
-    optional(each("enter_dup2", "sys_enter_dup2"), "some architectures"),
-    each("enter_dup2", "sys_enter_dup3"),
-    each("enter_fcntl", "sys_enter_fcntl"),
-    each("enter_sendto", "sys_enter_sendto"),
-    each("enter_sendmsg", "sys_enter_sendmsg"),
-    each("enter_write", "sys_enter_write"),
-    each("enter_writev", "sys_enter_writev"),
-    each("enter_recvfrom", "sys_enter_recvfrom"),
-    each("enter_recvmsg", "sys_enter_recvmsg"),
-    each("enter_read", "sys_enter_read"),
-    each("enter_readv", "sys_enter_readv"),
-    each("enter_connect", "sys_enter_connect"),
+    tracepoint("enter_dup", "syscalls", "sys_enter_dup"),
+    optional(
+        tracepoint("enter_dup2", "syscalls", "sys_enter_dup2"),
+        "some architectures",
+    ),
+    tracepoint("enter_dup2", "syscalls", "sys_enter_dup3"),
+    tracepoint("enter_fcntl", "syscalls", "sys_enter_fcntl"),
+    tracepoint("enter_sendto", "syscalls", "sys_enter_sendto"),
+    tracepoint("enter_sendmsg", "syscalls", "sys_enter_sendmsg"),
+    tracepoint("enter_write", "syscalls", "sys_enter_write"),
+    tracepoint("enter_writev", "syscalls", "sys_enter_writev"),
+    read("enter_recvfrom", "sys_enter_recvfrom"),
+    read("enter_recvmsg", "sys_enter_recvmsg"),
+    read("enter_read", "sys_enter_read"),
+    read("enter_readv", "sys_enter_readv"),
+    tracepoint("enter_connect", "syscalls", "sys_enter_connect"),
 ];
 
 impl Backend {
@@ -242,11 +260,12 @@ impl Backend {
 }
 
 /// Fields of tracepoints whose place the programs take for granted.
-pub(super) const FIELDS: [(&str, &str, usize); 6] = [
+pub(super) const FIELDS: [(&str, &str, usize); 7] = [
     ("signal/signal_deliver", "sig", 8),
     ("signal/signal_deliver", "sa_handler", 24),
     ("task/task_newtask", "pid", 8),
     ("task/task_newtask", "clone_flags", 32),
     ("syscalls/sys_enter_read", "buf", 24),
+    ("syscalls/sys_exit_read", "__syscall_nr", 8),
     ("syscalls/sys_exit_read", "ret", 16),
 ];

@@ -242,7 +242,7 @@ impl CaptureArgs {
                 Probes::Kprobe => capture::Probes::Kprobe,
                 Probes::Tracepoint => capture::Probes::Tracepoint,
             },
-            each_call: false,
+            reads_from_entry: false,
             new_files: false,
             lock_down: match self.lock_down.unwrap_or(LockDown::On) {
                 LockDown::Off => lock_down::Mode::Off,

@@ -2,13 +2,9 @@
 //!
 //! Every process of the host runs the same hooks, and would be counted with us. Batches are short, so that most have
 //! nobody else in them: only those count in which each hook ran once a call or not at all. Of these the median is taken,
-//! because interrupts and a hypervisor that takes the processor away end up in a program's time as well. Hooks that all calls pass run for
-//! the readings, too: what that comes to is measured first, and taken off.
+//! because interrupts and a hypervisor that takes the processor away end up in a program's time as well.
 
-use super::programs::{Programs, Reading};
-
-/// Readings with nothing between them, of which the median is what a reading comes to.
-const EMPTY: usize = 101;
+use super::programs::Programs;
 
 /// Calls between two readings. What they move fits into any socket's buffer and any pipe's.
 pub(super) const BATCH: usize = 32;
@@ -51,15 +47,12 @@ pub(super) struct Meter {
     programs: Programs,
     back_end: &'static str,
     batches: usize,
-    /// What a reading itself adds to each program.
-    reading: Vec<Reading>,
     measured: Vec<Measured>,
 }
 
 impl Meter {
     pub(super) fn new(programs: Programs, back_end: &'static str, calls: usize) -> Self {
         Self {
-            reading: empty(&programs),
             programs,
             back_end,
             batches: calls.div_ceil(BATCH),
@@ -88,18 +81,21 @@ impl Meter {
 
     /// The ns of a call in each program (none where it did not run), or nothing where somebody else ran one.
     fn batch(&self, call: &mut dyn FnMut()) -> Option<Vec<Option<f64>>> {
-        let between = between(&self.programs, || (0..BATCH).for_each(|_| call()));
-        let of_one = |(with, without): (&Reading, &Reading)| match usize::try_from(
-            with.runs.checked_sub(without.runs)?,
-        ) {
+        let before = self.programs.read();
+        for _ in 0..BATCH {
+            call();
+        }
+        let after = self.programs.read();
+        let of_one = |runs: u64, nanoseconds: u64| match usize::try_from(runs) {
             Ok(0) => Some(None),
-            Ok(BATCH) => {
-                let nanoseconds = with.nanoseconds.saturating_sub(without.nanoseconds);
-                Some(Some(nanoseconds as f64 / BATCH as f64))
-            }
+            Ok(BATCH) => Some(Some(nanoseconds as f64 / BATCH as f64)),
             _ => None,
         };
-        between.iter().zip(&self.reading).map(of_one).collect()
+        before
+            .iter()
+            .zip(&after)
+            .map(|(before, after)| of_one(after.runs - before.runs, after.nanoseconds - before.nanoseconds))
+            .collect()
     }
 
     fn note(&mut self, situation: &'static str, call: &'static str, batches: &[Vec<Option<f64>>]) {
@@ -122,35 +118,6 @@ impl Meter {
             sum: median(sums),
         });
     }
-}
-
-/// What each program did between two readings, the second included.
-fn between(programs: &Programs, calls: impl FnOnce()) -> Vec<Reading> {
-    let before = programs.read();
-    calls();
-    let after = programs.read();
-    let pairs = before.iter().zip(&after);
-    pairs
-        .map(|(before, after)| Reading {
-            runs: after.runs - before.runs,
-            nanoseconds: after.nanoseconds - before.nanoseconds,
-        })
-        .collect()
-}
-
-/// What a reading itself adds: the medians, each by itself.
-fn empty(programs: &Programs) -> Vec<Reading> {
-    let readings: Vec<_> = (0..EMPTY).map(|_| between(programs, || ())).collect();
-    let middle = |of: &dyn Fn(&Reading) -> u64, program: usize| {
-        let mut values: Vec<u64> = readings.iter().map(|reading| of(&reading[program])).collect();
-        values.sort_unstable();
-        values[EMPTY / 2]
-    };
-    let program = |program| Reading {
-        runs: middle(&|reading| reading.runs, program),
-        nanoseconds: middle(&|reading| reading.nanoseconds, program),
-    };
-    (0..readings[0].len()).map(program).collect()
 }
 
 fn median(values: Vec<f64>) -> f64 {

@@ -7,8 +7,8 @@ use crate::rig::report::{say, table};
 /// The situation in which bytes are copied; in all others none are.
 pub(super) const MATCHED: &str = "a watched connection";
 
-/// The hooks that return at once, of each way to see system calls: one look at an argument tells that nothing is to be done.
-const FLOOR: (&str, [&str; 2]) = ("fcntl F_GETFD", ["enter_any", "enter_fcntl"]);
+/// The hook that returns at once: one look at an argument tells that nothing is to be done.
+const FLOOR: (&str, &str) = ("fcntl F_GETFD", "enter_fcntl");
 
 /// ns that a send or a receive may cost, entry and return together.
 fn target(of: &Measured) -> Option<f64> {
@@ -25,12 +25,10 @@ fn target(of: &Measured) -> Option<f64> {
 
 /// ns of the hook that returns at once, where a back end that has it was measured.
 fn floor(measured: &[Measured]) -> Option<f64> {
-    let (call, at_once) = FLOOR;
+    let (call, hook) = FLOOR;
     let of_call = measured.iter().find(|of| of.call == call)?;
     let mut hooks = of_call.hooks.iter();
-    hooks
-        .find(|(name, _)| at_once.contains(&&**name))
-        .map(|(_, time)| *time)
+    hooks.find(|(name, _)| name == hook).map(|(_, time)| *time)
 }
 
 /// What each hook takes, and each call.
@@ -60,7 +58,7 @@ pub(super) fn times(measured: &[Measured]) {
     if let Some(floor) = floor {
         say(&format!(
             "  floor: {floor:.0} ns, what {} takes, which returns at once: nearly all of it is the measuring",
-            FLOOR.1.join(" or ")
+            FLOOR.1
         ));
     }
 }

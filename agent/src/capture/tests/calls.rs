@@ -34,13 +34,13 @@ fd = s.fileno()
 s.close()
 ";
 
-fn all_calls(connect: &str, addr: &str, each_call: bool) {
+fn all_calls(connect: &str, addr: &str, reads_from_entry: bool) {
     if !wanted() {
         return;
     }
     let server = Server::start();
     let mut capture = Capture::with(&LiveOptions {
-        each_call,
+        reads_from_entry,
         ..options(server.port)
     });
     let pid = capture.run(server.port, &format!("s = {connect}\n{ALL_CALLS}"));
@@ -109,24 +109,24 @@ fn ipv4_mapped() {
     );
 }
 
-/// Scenario: over IPv4, where each call is seen at tracepoints of its own, as on kernels that leave no choice.
+/// Scenario: over IPv4, where reads are seen from their entry on, as on kernels that leave no choice.
 /// Guarantees: as above.
 #[test]
-fn each_call() {
+fn reads_from_entry() {
     all_calls("connect()", "::ffff:127.0.0.1", true);
 }
 
-/// Scenario: a write of more than fits between client and server, while the server reads nothing for a while; by each way of seeing calls.
+/// Scenario: a write of more than fits between client and server, while the server reads nothing for a while; by each way of seeing reads.
 /// Guarantees: it is told to have begun when it did, not when it returned.
 #[test]
 fn a_write_that_waits() {
     if !wanted() {
         return;
     }
-    for each_call in [false, true] {
+    for reads_from_entry in [false, true] {
         let server = Server::start();
         let mut capture = Capture::with(&LiveOptions {
-            each_call,
+            reads_from_entry,
             ..options(server.port)
         });
         capture.run(

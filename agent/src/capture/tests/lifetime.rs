@@ -6,7 +6,7 @@ use celeryscope_common::{Kind, flags};
 
 use super::rig::{Capture, Program, Server, wanted};
 use crate::capture::attach::State;
-use crate::capture::plan::Calls;
+use crate::capture::plan::Reads;
 
 fn pids(capture: &Capture, kind: Kind) -> Vec<u32> {
     capture.of(kind).map(|kept| kept.header.pid).collect()
@@ -318,7 +318,7 @@ exactly(s, 6)
         .collect();
     let attached = capture.live.attached();
     let mut rows = attached.backend.plan().iter().zip(&attached.hooks);
-    let at_return = rows.any(|(hook, state)| hook.calls == Some(Calls::All) && *state != State::Unused);
+    let at_return = rows.any(|(hook, state)| hook.reads == Some(Reads::AtReturn) && *state != State::Unused);
     let wanted: &[u8] = if at_return { b"firstsecond" } else { b"second" };
     assert_eq!(heard, wanted);
 }

@@ -223,7 +223,7 @@ pub(super) fn options(port: u16) -> LiveOptions {
         ring_bytes: 8 << 20,
         kernel_log: false,
         probes: probes(),
-        each_call: false,
+        reads_from_entry: false,
         lock_down: Mode::Off,
         new_files: false,
     }
