@@ -136,10 +136,9 @@ pub(crate) fn unused(id: u64, addr: Addr, port: u16, tls: u8) -> Conn {
         port,
         tls,
         judged: 0,
-        unread: 0,
-        reserved: [0; 3],
         user: 0,
-        reserved_too: 0,
+        unread: 0,
+        reserved: [0; 7],
         quiet: Quiet::NONE,
     }
 }

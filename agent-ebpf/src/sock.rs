@@ -52,7 +52,7 @@ pub(crate) fn message_iter(msg: u64) -> u64 {
     msg + u64::from(layout!(msg_iter))
 }
 
-/// A `struct iov_iter`: read as a whole, since to read each of its members costs as much.
+/// A `struct iov_iter`: read as a whole, which takes about what it takes to read one of its members.
 struct Iter([u64; Layout::ITER_SIZE / 8]);
 
 impl Iter {
@@ -73,7 +73,7 @@ impl Iter {
 /// Notes where the bytes are that a call is about to move, and how many at most.
 #[inline(always)]
 pub(crate) fn note_segments(call: &mut Call, iter: u64) -> Option<()> {
-    let iter: Iter = Iter(read(iter)?);
+    let iter = Iter(read(iter)?);
     call.skip = 0;
     call.len = iter.member(layout!(iter_count));
     let done: u64 = iter.member(layout!(iter_offset));

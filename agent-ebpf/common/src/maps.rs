@@ -111,14 +111,12 @@ pub struct Conn {
     pub tls: u8,
     /// Transfers looked at so far to tell.
     pub judged: u8,
+    /// Socket back ends: the process that used it last, and is watched. 0 for none.
+    pub user: u32,
     /// 1 when data was written to a TLS connection that no probe on a TLS library saw: what passes unseen is a gap.
     pub unread: u8,
     /// Zero.
-    pub reserved: [u8; 3],
-    /// Socket back ends: the process that used it last, and is watched. 0 for none.
-    pub user: u32,
-    /// Zero.
-    pub reserved_too: u32,
+    pub reserved: [u8; 7],
     /// What is not told.
     pub quiet: Quiet,
 }
@@ -327,4 +325,5 @@ const _: () = {
     assert!(size_of::<Fd>() == 16);
     assert!(size_of::<Conn>() == 168);
     assert!(FD_HINTS.is_power_of_two());
+    assert!(POOL_HINTS.is_power_of_two());
 };

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use celeryscope_common::{Kind, Record};
 
+use crate::host::proc;
+
 /// Most processes that are remembered; beyond, all are forgotten and asked again.
 const LIMIT: usize = 65_536;
 
@@ -60,8 +62,8 @@ impl Netns {
     }
 
     fn ask(&self, pid: u32) -> Option<bool> {
-        let namespace = fs::read_link(self.proc_root.join(pid.to_string()).join("ns/net"));
-        namespace.ok().map(|namespace| namespace != self.own)
+        let namespace = proc::network_namespace(&self.proc_root, pid)?;
+        Some(namespace != self.own)
     }
 
     fn remember(&mut self, pid: u32, foreign: bool) {

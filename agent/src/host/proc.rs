@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Most bytes that are read of a command line.
 const COMMAND_LIMIT: u64 = 64 * 1024;
@@ -48,6 +48,11 @@ pub(crate) fn arguments(proc_root: &Path, pid: u32) -> Option<Vec<String>> {
 /// The process's parent.
 pub(crate) fn parent(proc_root: &Path, pid: u32) -> Option<u32> {
     u32::try_from(stat(proc_root, pid, 4)?).ok()
+}
+
+/// The network namespace it is in, as a link reads that is the same for all processes in it. Nothing when it is gone.
+pub(crate) fn network_namespace(proc_root: &Path, pid: u32) -> Option<PathBuf> {
+    fs::read_link(proc_root.join(pid.to_string()).join("ns/net")).ok()
 }
 
 /// When the process was started, in the kernel's ticks: with its id it is that process and no later one.

@@ -4,9 +4,11 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use celeryscope_common::Addr;
+
+use super::proc;
 
 /// `st` of an established connection in /proc/net/tcp.
 const ESTABLISHED: &str = "01";
@@ -34,7 +36,7 @@ pub(crate) struct Held {
 pub(crate) struct Tables<'a> {
     proc_root: &'a Path,
     ports: &'a HashSet<u16>,
-    read: HashMap<String, HashMap<u64, Peer>>,
+    read: HashMap<PathBuf, HashMap<u64, Peer>>,
 }
 
 impl<'a> Tables<'a> {
@@ -49,17 +51,16 @@ impl<'a> Tables<'a> {
     /// The descriptors of `pid` that refer to established connections to one of the ports. Nothing for processes
     /// that are gone or may not be looked at.
     pub(crate) fn held_by(&mut self, pid: u32) -> Vec<Held> {
-        let dir = self.proc_root.join(pid.to_string());
-        let sockets = sockets(&dir);
+        let sockets = sockets(&self.proc_root.join(pid.to_string()));
         if sockets.is_empty() {
             return Vec::new();
         }
-        let Some(namespace) = namespace(&dir) else {
+        let Some(namespace) = proc::network_namespace(self.proc_root, pid) else {
             return Vec::new();
         };
         let peers = match self.read.entry(namespace) {
             Entry::Occupied(read) => read.into_mut(),
-            Entry::Vacant(unread) => match table(&dir, unread.key(), self.ports) {
+            Entry::Vacant(unread) => match table(self.proc_root, pid, unread.key(), self.ports) {
                 Some(peers) => unread.insert(peers),
                 None => return Vec::new(),
             },
@@ -108,33 +109,19 @@ fn socket_inode(target: &Path) -> Option<u64> {
         .ok()
 }
 
-/// `net:[12345]`; nothing when the process is gone.
-fn namespace(dir: &Path) -> Option<String> {
-    Some(
-        fs::read_link(dir.join("ns/net"))
-            .ok()?
-            .to_string_lossy()
-            .into_owned(),
-    )
-}
-
 /// The tables of the process's namespace; nothing when the process ended meanwhile: then they would be cut short, and another of the
 /// namespace must be asked.
-fn table(dir: &Path, of: &str, ports: &HashSet<u16>) -> Option<HashMap<u64, Peer>> {
-    let v4 = fs::read_to_string(dir.join("net/tcp")).ok()?;
+fn table(proc_root: &Path, pid: u32, of: &Path, ports: &HashSet<u16>) -> Option<HashMap<u64, Peer>> {
+    let dir = proc_root.join(pid.to_string());
+    let rows = |name| -> Option<Vec<_>> {
+        let text = fs::read_to_string(dir.join(name)).ok()?;
+        let rows = text.lines().skip(1).take(ROW_LIMIT);
+        Some(rows.filter_map(|row| parse_row(row, ports)).collect())
+    };
+    let mut peers: HashMap<_, _> = rows("net/tcp")?.into_iter().collect();
     // Not there where the kernel has no IPv6.
-    let v6 = fs::read_to_string(dir.join("net/tcp6")).unwrap_or_default();
-    if namespace(dir)? != of {
-        return None;
-    }
-    let rows = [v4, v6].into_iter().flat_map(|text| {
-        text.lines()
-            .skip(1)
-            .take(ROW_LIMIT)
-            .filter_map(|row| parse_row(row, ports))
-            .collect::<Vec<_>>()
-    });
-    Some(rows.collect())
+    peers.extend(rows("net/tcp6").unwrap_or_default());
+    (proc::network_namespace(proc_root, pid)? == of).then_some(peers)
 }
 
 /// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`. A broker's own sockets have the
@@ -301,7 +288,7 @@ mod tests {
         assert_eq!(tables.held_by(10), []);
         // What is left of the second is no longer of that namespace.
         tree.file(20, "net/tcp", HEAD);
-        assert!(table(&tree.root().join("20"), "net:[2]", &ports).is_none());
+        assert!(table(tree.root(), 20, Path::new("net:[2]"), &ports).is_none());
         assert_eq!(tables.held_by(30).len(), 1);
     }
 

@@ -46,8 +46,8 @@ pub(super) struct Exchange {
 }
 
 /// A server on a free port. A client's first byte chooses: `E` echoes what follows, `S` swallows it, `B` and eight
-/// bytes of length has it send that many bytes, `C` has it say `bye` and close, `W` has it wait a while before it reads on, `*` answers each call as its last letter says:
-/// `n` that there is nothing, `o` the same as of old, `p` in two pieces, `m` by a message, `s` not at all.
+/// bytes of length has it send that many bytes, `C` has it say `bye` and close, `W` has it wait a while before it reads on,
+/// `*` answers each call as its last letter says: `n` that there is nothing, `o` the same as of old, `p` in two pieces, `m` by a message, `s` not at all.
 pub(super) struct Server {
     pub(super) port: u16,
     exchanges: Arc<Mutex<Vec<Arc<Mutex<Exchange>>>>>,
