@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user};
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
-use celeryscope_common::maps::{Conn, Counter, Flow, Quiet, tls};
+use celeryscope_common::maps::{Conn, Counter, Flow, tls};
 use celeryscope_common::{Header, Kind, flags};
 
 use super::{pipe, ssl};
@@ -129,7 +129,7 @@ pub(super) fn tell(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) {
 pub(super) fn tell_bytes(conn: &mut Conn, call: &mut Call, op: u32, moved: u64) {
     call.moved = moved;
     if filter::ignored(conn.id) {
-        conn.quiet = Quiet::NONE;
+        idle::forget(&mut conn.quiet);
         call.fate = idle::LEFT_OUT;
         count(Counter::Ignored, 1);
     } else {

@@ -28,7 +28,7 @@ pub(crate) struct Hook {
 }
 
 /// Where the tracepoint back end sees calls that read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Reads {
     /// At their return alone, which costs half as much. The kernel must let a program see what the call was given (Linux 5.15, with
     /// BTF) and not pass over programs.

@@ -1,12 +1,16 @@
 //! Every call that moves bytes, on every kind of address.
 
+use std::collections::HashSet;
 use std::net::Ipv6Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use celeryscope_common::{Endpoint, Kind};
 
 use super::rig::{Capture, PATIENCE, Server, WAITS, options, wanted};
-use crate::capture::LiveOptions;
+use crate::capture::attach::State;
+use crate::capture::plan::{Backend, Reads};
+use crate::capture::{BTF, LiveOptions, kernel_release};
 
 /// All calls of both directions, with vectors, a peek, and buffers larger than what comes.
 const ALL_CALLS: &str = "
@@ -114,6 +118,31 @@ fn ipv4_mapped() {
 #[test]
 fn reads_from_entry() {
     all_calls("connect()", "::ffff:127.0.0.1", true);
+}
+
+/// Scenario: whatever kernel this is.
+/// Guarantees: the tracepoint back end sees reads at their return from Linux 5.15 to 6.18 where the kernel tells its types, else from their
+/// entry on; the others have no such choice.
+#[test]
+fn reads_at_return() {
+    if !wanted() {
+        return;
+    }
+    let server = Server::start();
+    let capture = Capture::start(server.port);
+    let attached = capture.live.attached();
+    let rows = attached.backend.plan().iter().zip(&attached.hooks);
+    let used = rows.filter(|(_, state)| **state != State::Unused);
+    let ways: HashSet<_> = used.filter_map(|(hook, _)| hook.reads).collect();
+    let can_be = kernel_release::current().is_some_and(|release| ((5, 15)..(6, 19)).contains(&release))
+        && cfg!(target_arch = "x86_64")
+        && Path::new(BTF).exists();
+    let wanted = match attached.backend {
+        Backend::Tracepoint if can_be => HashSet::from([Reads::AtReturn]),
+        Backend::Tracepoint => HashSet::from([Reads::FromEntry]),
+        Backend::Fentry | Backend::Kprobe => HashSet::new(),
+    };
+    assert_eq!(ways, wanted);
 }
 
 /// Scenario: a write of more than fits between client and server, while the server reads nothing for a while; by each way of seeing reads.
