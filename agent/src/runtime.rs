@@ -17,7 +17,7 @@ use anyhow::{Context, bail};
 use celeryscope_common::{Kind, Record};
 use celeryscope_core::time::Mono;
 use celeryscope_core::{Config, Output, Pipeline, Span, SpanKind};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::{flag, low_level};
 
 use crate::capture::{Live, LiveOptions};
@@ -182,6 +182,14 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Was the signal ignored by whoever started this, as SIGHUP is by `nohup`? Then it stays so.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    ignored.is_some_and(|bits| bits & 1 << (signal - 1) != 0)
+}
+
 enum Asked {
     Stop,
     Counters,
@@ -200,10 +208,14 @@ impl Signals {
             let (woken, wakes) = UnixStream::pair()?;
             woken.set_nonblocking(true)?;
             let (stop, counters) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
-            for (signal, told) in [(SIGINT, &stop), (SIGTERM, &stop), (SIGUSR1, &counters)] {
+            let hangup = (!is_ignored(SIGHUP)).then_some((SIGHUP, &stop));
+            let others = [(SIGINT, &stop), (SIGTERM, &stop), (SIGUSR1, &counters)];
+            for (signal, told) in hangup.into_iter().chain(others) {
                 flag::register(signal, Arc::clone(told))?;
                 low_level::pipe::register(signal, wakes.try_clone()?)?;
             }
+            // A file that may grow no more is an error of the write.
+            flag::register(SIGXFSZ, Arc::default())?;
             Ok(Self {
                 stop,
                 counters,

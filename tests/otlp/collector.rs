@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::trace::v1::Span as OtlpSpan;
 use prost::Message;
@@ -55,6 +55,10 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<u64>,
     /// It takes that long.
     pub(crate) after: Duration,
+    /// It sends elsewhere.
+    pub(crate) location: Option<SocketAddr>,
+    /// So many spans are left out, as it says.
+    pub(crate) rejected: usize,
 }
 
 impl Answer {
@@ -63,6 +67,8 @@ impl Answer {
             status,
             retry_after: None,
             after: Duration::ZERO,
+            location: None,
+            rejected: 0,
         }
     }
 }
@@ -210,20 +216,34 @@ async fn answer(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), collector: &
     let next = collector.answers.lock().unwrap().pop_front();
     let next = next.unwrap_or_else(|| Answer::of(200));
     if next.status == 200 {
-        let request = ExportTraceServiceRequest::decode(&*body).unwrap();
+        let mut request = ExportTraceServiceRequest::decode(&*body).unwrap();
+        let spans = &mut request.resource_spans[0].scope_spans[0].spans;
+        spans.truncate(spans.len() - next.rejected);
         collector.got.lock().unwrap().push(request);
     }
     tokio::time::sleep(next.after).await;
     let wish = next
         .retry_after
         .map(|seconds| format!("retry-after: {seconds}\r\n"));
-    let answer = format!(
-        "HTTP/1.1 {} So\r\n{}content-length: 0\r\nconnection: close\r\n\r\n",
+    let elsewhere = next
+        .location
+        .map(|at| format!("location: http://{at}/v1/traces\r\n"));
+    let told = ExportTraceServiceResponse {
+        partial_success: (next.rejected > 0).then(|| ExportTracePartialSuccess {
+            rejected_spans: next.rejected.try_into().unwrap(),
+            error_message: "too many attributes".to_owned(),
+        }),
+    };
+    let told = told.encode_to_vec();
+    let head = format!(
+        "HTTP/1.1 {} So\r\n{}{}content-length: {}\r\nconnection: close\r\n\r\n",
         next.status,
-        wish.unwrap_or_default()
+        wish.unwrap_or_default(),
+        elsewhere.unwrap_or_default(),
+        told.len(),
     );
     // Who has given up waiting is not there any more.
-    let _ = socket.write_all(answer.as_bytes()).await;
+    let _ = socket.write_all(&[head.as_bytes(), &told].concat()).await;
     let _ = socket.flush().await;
 }
 

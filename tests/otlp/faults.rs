@@ -149,6 +149,53 @@ async fn errors_by_http() {
     assert_eq!(collector.asked.lock().unwrap().len(), statuses.len() + 1);
 }
 
+/// Scenario: by HTTP, a collector answers well and says that it left out two spans of a batch of five; the next batch it takes whole.
+/// Guarantees: those two are counted as failed and not sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn partly_taken() {
+    let collector = Collector::default();
+    collector.answers.lock().unwrap().push_back(Answer {
+        rejected: 2,
+        ..Answer::of(200)
+    });
+    let at = collector.serve_http(None).await;
+    let five = [("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5")];
+    let mut exporters = start_http(at, &five);
+    for n in 0..5 {
+        exporters.send(&numbered(n));
+    }
+    failed(&exporters, 2).await;
+    for n in 5..10 {
+        exporters.send(&numbered(n));
+    }
+    collector.expect(8).await;
+    let counters = close(exporters, Duration::from_secs(4));
+    adds_up(&counters, 10, &collector);
+    assert_eq!((counters["otlp_failed"], counters["otlp_exported"]), (2, 8));
+}
+
+/// Scenario: by HTTP, a collector, or somebody before it, sends the agent elsewhere, by each status that does.
+/// Guarantees: nobody is asked there; the spans are counted as failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn sent_elsewhere() {
+    let (collector, other) = (Collector::default(), Collector::default());
+    let elsewhere = other.serve_http(None).await;
+    let statuses = [301, 302, 303, 307, 308];
+    let answers = statuses.map(|status| Answer {
+        location: Some(elsewhere),
+        ..Answer::of(status)
+    });
+    collector.answers.lock().unwrap().extend(answers);
+    let at = collector.serve_http(None).await;
+    let mut exporters = start_http(at, &[("OTEL_EXPORTER_OTLP_HEADERS", "x-token=hunter2")]);
+    for n in 0..statuses.len() as u64 {
+        exporters.send(&numbered(n));
+        failed(&exporters, n + 1).await;
+    }
+    adds_up(&close(exporters, Duration::from_secs(4)), 5, &collector);
+    assert!(other.asked.lock().unwrap().is_empty());
+}
+
 /// Scenario: by gRPC, UNAVAILABLE more often than the exporter itself tries.
 /// Guarantees: the spans arrive once.
 #[tokio::test(flavor = "multi_thread")]

@@ -103,7 +103,8 @@ impl Notes {
             // A forked child that is gone already was what its parent is.
             Arc::clone(parent)
         } else {
-            let name = record.endpoint().map(|endpoint| {
+            let endpoint = (record.kind == Kind::Open).then(|| record.endpoint()).flatten();
+            let name = endpoint.map(|endpoint| {
                 let end = endpoint
                     .comm
                     .iter()
@@ -208,8 +209,8 @@ mod tests {
     }
 
     /// Scenario: a child forks from a described process and is gone before its record is read; another process is gone
-    /// before its Open is.
-    /// Guarantees: the child is what its parent was; the other has the name from its Open.
+    /// before its Open is, and one before its pool's frame is.
+    /// Guarantees: the child is what its parent was; the other has the name from its Open; the last has none made of its frame.
     #[test]
     fn those_that_are_gone() {
         let tree = Tree::new();
@@ -235,6 +236,11 @@ mod tests {
         let open = Record::new(Kind::Open, record(Kind::Open, 12, 1).header, &endpoint);
         let seen = passed(&mut notes, &tree, &open);
         assert_eq!(seen[0].2, [("service.name".to_owned(), "gone".to_owned())]);
+
+        let frame = [b'x'; Endpoint::SIZE];
+        let read = Record::new(Kind::PipeRead, record(Kind::PipeRead, 13, 1).header, &frame);
+        let seen = passed(&mut notes, &tree, &read);
+        assert_eq!(seen[0].2, [("service.name".to_owned(), "unknown".to_owned())]);
     }
 
     /// Scenario: a value longer than a record may hold, cut inside a character.

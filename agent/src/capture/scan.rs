@@ -181,6 +181,7 @@ impl Scanner {
         for pid in workers {
             if proc::parent(&self.proc_root, pid).is_some_and(|parent| self.is_worker(parent)) {
                 mark(kernel, pid, process::WATCH_PIPES);
+                self.children.push(pid);
             }
         }
     }
@@ -200,9 +201,7 @@ impl Scanner {
         }
         for pid in proc::descendants(&self.proc_root, workers) {
             mark(kernel, pid, process::WATCH_PIPES);
-            if !workers.contains(&pid) {
-                self.children.push(pid);
-            }
+            self.children.push(pid);
         }
     }
 

@@ -1,18 +1,18 @@
 //! The command line: one file for each subcommand, its arguments and its `run`.
 
 pub mod doctor;
+mod log;
 mod record;
 mod replay;
 mod run;
 mod trace_id;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::capture;
 use crate::config::{File, UsageError};
@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    init_logging();
+    log::init();
     let done = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Record(args) => record::run(args),
@@ -137,29 +137,6 @@ fn complain(text: &str) {
         .collect::<Vec<_>>()
         .join(" ");
     let _ = writeln!(std::io::stderr(), "celeryscope: {line}");
-}
-
-/// Logs go to standard error; `log` records (aya's) come along through the subscriber's bridge.
-fn init_logging() {
-    let asked = ["CELERYSCOPE_LOG", "RUST_LOG"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-    // The exporter's own complaints repeat on every retry; ours come once.
-    let quiet = "warn,celeryscope=info,opentelemetry=off,opentelemetry_sdk=off,opentelemetry_otlp=off";
-    let filter = EnvFilter::builder().parse_lossy(asked.as_deref().unwrap_or(quiet));
-    let terminal = std::io::stderr().is_terminal();
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .with_target(false);
-    // A service manager stamps the time itself; a file or a container's log does not.
-    let _ = if terminal {
-        log.without_time().try_init()
-    } else {
-        log.try_init()
-    };
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ file, and no symbolic link is followed in a folder that everybody may write to. 
 standard error. With --rotate-size FILE becomes FILE.1 when it is full, FILE.1 becomes FILE.2, and so on; each can be
 replayed alone, or several together.
 
-It ends at Ctrl-C, SIGTERM, the end of --duration, or when the file can't be written (a full disk): what was written until
+It ends at Ctrl-C, SIGTERM, SIGHUP, the end of --duration, or when the file can't be written (a full disk): what was written until
 then can be replayed. Exit codes: 0 done, 1 failed, 2 usage.
 
 Examples:

@@ -22,8 +22,8 @@ CLIENT_KEY} and their _TRACES_ forms. The protocol is grpc or http/protobuf; def
 OTEL_TRACES_SAMPLER and _ARG, OTEL_BSP_SCHEDULE_DELAY (1000 ms), OTEL_BSP_MAX_QUEUE_SIZE (16384) and
 OTEL_BSP_MAX_EXPORT_BATCH_SIZE (512) hold too. The sampler is not asked for trees.
 
-A line `ready probes=… ports=… processes=… connections=…` on standard error tells that capture has begun. Ctrl-C or
-SIGTERM flushes and ends within 5 s; SIGUSR1 prints all counters, and what is held beside its cap.
+A line `ready probes=… ports=… processes=… connections=…` on standard error tells that capture has begun. Ctrl-C,
+SIGTERM and SIGHUP flush and end within 5 s; SIGUSR1 prints all counters, and what is held beside its cap.
 
 With --output otlp the agent's own metrics go to the same collector, as OTEL_METRICS_EXPORTER (otlp, none) and
 OTEL_METRIC_EXPORT_INTERVAL (60000 ms) say.

@@ -5,6 +5,7 @@
 //! refuses for good is dropped and counted. The log says once that the collector went away, and once that it is back.
 
 mod client;
+mod complaints;
 mod encode;
 mod hints;
 mod settings;
@@ -109,12 +110,17 @@ impl<E: Export> Otlp<E> {
             let error = match self.exporter.export(spans).await {
                 Ok(()) => {
                     self.arrived();
-                    intake.counts.exported(count);
+                    let rejected = self.not_taken().min(count);
+                    intake.counts.exported(count - rejected);
+                    intake.counts.failed(rejected);
                     return Ok(());
                 }
                 Err(error) => error,
             };
-            let reason = reason(&error);
+            let mut reason = reason(&error);
+            if let Some(cause) = self.hints.cause() {
+                reason = format!("{reason}: {cause}");
+            }
             if !is_transient(&error, self.hints.tried_again()) {
                 self.refused(count, reason);
                 intake.counts.failed(count);
@@ -149,7 +155,23 @@ impl<E: Export> Otlp<E> {
                 since.elapsed().as_secs()
             );
         }
-        self.refusal = None;
+    }
+
+    /// Of an export that went well, how many spans the collector says that it left out. It says so for the same reason again and again.
+    fn not_taken(&mut self) -> usize {
+        let Some((rejected, why)) = self.hints.partly() else {
+            self.refusal = None;
+            return 0;
+        };
+        if self.refusal.as_ref() != Some(&why) {
+            tracing::warn!(
+                "collector {} did not take {rejected} of the spans it was sent ({})",
+                self.shown,
+                why.escape_debug()
+            );
+            self.refusal = Some(why);
+        }
+        rejected
     }
 
     fn refused(&mut self, count: usize, reason: String) {

@@ -7,7 +7,7 @@ use celeryscope_common::{Kind, Record};
 
 use super::attempt::{Attempt, AttemptId, State, Timing};
 use super::engine::Engine;
-use super::process::Pool;
+use super::process::{Pool, Proc};
 use crate::celery::{Rare, TaskMessage, TraceParent};
 use crate::time::Mono;
 use crate::wire::pool::{self, Outcome, PoolFrame};
@@ -242,6 +242,9 @@ impl Engine {
         // child lost will not be explained any more. What a child still runs has its end before it, and what is in a child's
         // pipe the child reads and runs all the same.
         let prefork = self.processes.pool(pid) == Some(Pool::Prefork);
+        // Where no end was ever seen, results are kept where nobody sees them, and this one may have been long ago.
+        let tells = self.processes.get(pid).is_some_and(Proc::tells_ends);
+        let is_lost = |a: &Attempt| prefork || a.acked.is_none() || (tells && !a.message.ignore_result);
         let over = |a: &Attempt| {
             let in_child = a.runner.is_some_and(|(runner, _)| runner != pid);
             a.leader == pid && (!in_child || a.end.is_some())
@@ -253,7 +256,7 @@ impl Engine {
                     self.set_deadline(id, at + self.config.limits.run_wait);
                     continue;
                 }
-                if attempt.began.is_some() && attempt.end.is_none() {
+                if attempt.began.is_some() && attempt.end.is_none() && is_lost(attempt) {
                     attempt.ends(at, Timing::Pool);
                     attempt.state = Some(State::Lost);
                 }

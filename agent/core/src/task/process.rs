@@ -55,6 +55,11 @@ impl Proc {
         full
     }
 
+    /// Of a worker without pipes: it is seen when its runs end, by results or by events.
+    pub(super) fn tells_ends(&self) -> bool {
+        self.events || !self.ends.is_empty()
+    }
+
     /// Since when this thread has run nothing; zero where it has not been heard of.
     pub(super) fn idle_since(&self, tid: u32) -> Mono {
         let found = self.ends.iter().rev().find(|(other, _)| *other == tid);

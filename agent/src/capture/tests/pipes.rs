@@ -3,7 +3,7 @@
 use celeryscope_common::Kind;
 use celeryscope_core::Output;
 
-use super::rig::{Capture, Program, Server, wanted};
+use super::rig::{Capture, Kept, Program, Server, wanted};
 
 /// A parent and its child, with two pipes between them, and the frames of a pool; in the end the parent writes what a child would. It
 /// waits before it makes the child if `early`, else after that.
@@ -121,6 +121,56 @@ fn frames_of_the_child(found: Found) {
             .iter()
             .all(|kept| kept.header.pid != parent && kept.header.start == 0)
     );
+}
+
+/// Scenario: a worker is older than the agent, and its children hold its connection as well; one of them reads a task and dies, before
+/// anybody looks at what it did.
+/// Guarantees: it is told as a child of that worker, before its frame, by what it was when the agent came.
+#[test]
+fn children_that_share_a_connection() {
+    if !wanted() {
+        return;
+    }
+    let server = Server::start();
+    let (mut capture, mut program) = Capture::joining(
+        server.port,
+        "
+if sys.argv[-1] != 'again':
+    script = open('/proc/self/cmdline').read().split('\\0')[2]
+    os.execv(sys.executable, ['celeryd: w1@h:MainProcess', '-c', script, str(port), 'again'])
+s = connect()
+s.sendall(b'E')
+task = b'\\x80\\x05\\x95' + bytes(8) + b'K\\x02(K\\x00N' + b't' * 100
+inr, inw = os.pipe()
+children = []
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        os.read(inr, 1000)
+        os._exit(3)
+    children.append(child)
+pause()
+for child in children:
+    os.write(inw, task)
+    os.wait()
+",
+    );
+    let worker = program.pid();
+    capture.drain();
+    program.go_on();
+    capture.finish(program);
+    let read: Vec<u32> = capture.of(Kind::PipeRead).map(|kept| kept.header.pid).collect();
+    assert_eq!(read.len(), 3);
+    for child in read {
+        let told = |kept: &&Kept| kept.header.pid == child && kept.kind == Kind::Process;
+        let leaders: Vec<u64> = capture
+            .records
+            .iter()
+            .filter(told)
+            .map(|kept| kept.header.conn)
+            .collect();
+        assert_eq!(leaders, [u64::from(worker)], "of {child}");
+    }
 }
 
 /// Scenario: the same program, nobody's worker.

@@ -1,4 +1,4 @@
-//! The HTTP client beneath the exporter: sends spans that are encoded already, and notes `Retry-After`.
+//! The HTTP client beneath the exporter: sends spans that are encoded already, and notes what the collector says to that.
 //!
 //! Endpoint, headers, compression, attempts and errors are the exporter's. It is asked to export no spans, and what it then hands down to be
 //! sent has its body replaced here: encoding is what a span costs, and the exporter's costs several times as much as [ours](super::encode).
@@ -64,8 +64,11 @@ impl HttpClient for Client {
         if let Some(body) = &self.body {
             *request.body_mut() = body.encoded(request.headers().get(CONTENT_ENCODING))?;
         }
-        let response = self.client.send_bytes(request).await?;
-        self.hints.note(&response);
-        Ok(response)
+        let sent = self.client.send_bytes(request).await;
+        match &sent {
+            Ok(response) => self.hints.note(response),
+            Err(error) => self.hints.note_failure(error.as_ref()),
+        }
+        sent
     }
 }

@@ -11,6 +11,7 @@ use opentelemetry_otlp::{
 };
 
 use super::client::{Body, Client};
+use super::complaints;
 use super::hints::Hints;
 use crate::config::UsageError;
 
@@ -25,7 +26,7 @@ pub(in crate::export) enum Signal {
 
 impl Signal {
     /// The variable of this name for the signal alone, then the one for all.
-    fn variables(self, what: &str) -> [String; 2] {
+    pub(super) fn variables(self, what: &str) -> [String; 2] {
         let own = match self {
             Self::Traces => "TRACES",
             Self::Metrics => "METRICS",
@@ -87,13 +88,20 @@ impl Settings {
                 )));
             }
         };
-        if let Some(url) = endpoint
+        if let Some(url) = &given
             && !url.starts_with("http://")
             && !url.starts_with("https://")
         {
-            return Err(UsageError(
-                "--otlp-endpoint takes a URL such as http://localhost:4317 (http:// or https://)".to_owned(),
-            ));
+            let named = endpoint.map_or_else(
+                || signal.variables("ENDPOINT").join(" or "),
+                |_| "--otlp-endpoint".to_owned(),
+            );
+            return Err(UsageError(format!(
+                "{named} takes a URL such as http://localhost:4317 (http:// or https://)"
+            )));
+        }
+        for complaint in complaints::of(signal, env) {
+            tracing::warn!("{complaint}");
         }
         // The flag, like the general variable, is a base; the exporter takes what it is given as the whole.
         let endpoint = endpoint.map(|url| match protocol {
@@ -214,7 +222,10 @@ impl Settings {
         hints: &Arc<Hints>,
         body: Option<&Arc<Body>>,
     ) -> anyhow::Result<B> {
-        let mut client = reqwest::Client::builder().timeout(self.timeout);
+        // A redirected export arrives without its spans, and its headers may be secrets: the answer is an error like another.
+        let mut client = reqwest::Client::builder()
+            .timeout(self.timeout)
+            .redirect(reqwest::redirect::Policy::none());
         if let Some(pem) = &self.authority {
             client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
         }
@@ -255,10 +266,8 @@ fn pem_file(
 
 /// `OTEL_EXPORTER_OTLP_TRACES_TIMEOUT`, else `OTEL_EXPORTER_OTLP_TIMEOUT`, in ms.
 fn timeout(signal: Signal, env: &dyn Fn(&str) -> Option<String>) -> Duration {
-    let millis = signal
-        .variables("TIMEOUT")
-        .iter()
-        .find_map(|name| env(name)?.parse().ok());
+    let names = signal.variables("TIMEOUT");
+    let millis = names.iter().find_map(|name| complaints::millis(&env(name)?));
     millis.map_or(OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT, Duration::from_millis)
 }
 
@@ -328,6 +337,12 @@ mod tests {
         let json = settings(None, &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]).unwrap_err();
         assert!(json.to_string().contains("use grpc or http/protobuf"));
         assert!(settings(Some("collector:4317"), &[]).is_err());
+        let variable = settings(None, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317")]).unwrap_err();
+        assert!(
+            variable
+                .to_string()
+                .contains("OTEL_EXPORTER_OTLP_ENDPOINT takes a URL")
+        );
     }
 
     /// Scenario: metrics beside traces, with the flag, with the flag's path written out, with variables of their own.

@@ -4,7 +4,7 @@
 //! punctuation and literals stay, so a masked document is a document still.
 
 use super::MASK;
-use super::names::{FIRST, HEADERS, PROPERTIES, RESYNC, TOP, TOP_CLEAR, Word};
+use super::names::{ENVELOPE_FIRST, HEADERS, PROPERTIES, RESULT_FIRST, RESYNC, TOP, TOP_CLEAR, Word};
 
 /// Deeper documents are masked whole from there on.
 const DEEPEST: usize = 48;
@@ -38,7 +38,18 @@ struct Frame {
     value: Context,
     /// Between `{` or `,` and the colon.
     key_next: bool,
-    first: bool,
+    expects: Expects,
+}
+
+/// What an object's next key must be, where that decides whether it is an envelope or a result.
+#[derive(Clone, Copy, Debug)]
+enum Expects {
+    /// One that such an object begins with.
+    First,
+    /// What follows that in a result.
+    Second(&'static str),
+    /// Nothing.
+    Any,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +113,7 @@ impl Json {
                     context: Context::Top,
                     value,
                     key_next: false,
-                    first: false,
+                    expects: Expects::Any,
                 }];
                 self.outside = Context::Clear;
                 self.state = State::Between;
@@ -120,10 +131,12 @@ impl Json {
 
     /// Bytes are missing here.
     pub(super) fn gap(&mut self) {
-        let foreign = self
-            .stack
-            .first()
-            .is_some_and(|frame| matches!(frame.context, Context::Opaque));
+        let foreign = match self.stack.as_slice() {
+            [around, inside, ..] if around.context == Context::Around => inside.context == Context::Opaque,
+            [around] if around.context == Context::Around => around.value == Context::Opaque,
+            [first, ..] => first.context == Context::Opaque,
+            [] => false,
+        };
         self.stack.clear();
         // Whether the next byte is escaped is unknown.
         self.previous = b'\\';
@@ -209,10 +222,7 @@ impl Json {
             (None, _) if object => Context::Top,
             (None, _) => Context::Around,
             (Some(_), Context::Around) if object => Context::Top,
-            (Some(_), Context::Around) => {
-                self.close_around();
-                Context::Opaque
-            }
+            (Some(_), Context::Around) => Context::Opaque,
             (Some(_), Context::Clear) if object => Context::Opaque,
             // Only what is an object may show some of its values.
             (Some(_), Context::Headers | Context::Properties | Context::Started | Context::Failed)
@@ -222,15 +232,8 @@ impl Json {
             }
             (Some(_), context) => context,
         };
-        if object
-            && let Some(frame) = self
-                .stack
-                .last_mut()
-                .filter(|frame| frame.value == Context::Around)
-        {
-            // What follows the envelope in `unacked`: exchange and routing key.
-            frame.value = Context::Clear;
-        }
+        // Whether it is the envelope is not known before its first key.
+        self.close_around();
         if self.stack.len() >= DEEPEST {
             self.state = State::Sealed;
             return;
@@ -240,19 +243,44 @@ impl Json {
             context,
             value: context,
             key_next: object,
-            first: object,
+            expects: if context == Context::Top {
+                Expects::First
+            } else {
+                Expects::Any
+            },
         });
     }
 
-    /// An array whose first element is no object is around no envelope.
+    /// An array whose first element is no envelope is around none.
     fn close_around(&mut self) {
         if let Some(frame) = self
             .stack
             .last_mut()
             .filter(|frame| frame.value == Context::Around)
         {
-            frame.context = Context::Opaque;
             frame.value = Context::Opaque;
+        }
+    }
+
+    /// A key is complete: what its object is may be known now.
+    fn key_read(&mut self) {
+        let Some((frame, around)) = self.stack.split_last_mut() else {
+            return;
+        };
+        let expects = std::mem::replace(&mut frame.expects, Expects::Any);
+        match expects {
+            Expects::First if self.key.is_in(&ENVELOPE_FIRST) => {
+                // What follows the envelope in `unacked`: exchange and routing key.
+                if let Some(around) = around.last_mut() {
+                    around.value = Context::Clear;
+                }
+            }
+            Expects::First => match RESULT_FIRST.iter().find(|(first, _)| self.key.is(first)) {
+                Some((_, second)) => frame.expects = Expects::Second(second),
+                None => frame.context = Context::Opaque,
+            },
+            Expects::Second(key) if !self.key.is(key) => frame.context = Context::Opaque,
+            Expects::Second(_) | Expects::Any => {}
         }
     }
 
@@ -265,13 +293,7 @@ impl Json {
     fn in_key(&mut self, byte: u8, escape: bool) -> u8 {
         if byte == b'"' && !escape {
             self.state = State::Between;
-            let known = self.key.is_in(&FIRST);
-            if let Some(frame) = self.stack.last_mut() {
-                if frame.first && frame.context == Context::Top && !known {
-                    frame.context = Context::Opaque;
-                }
-                frame.first = false;
-            }
+            self.key_read();
             return byte;
         }
         self.state = State::Key {
@@ -295,9 +317,12 @@ impl Json {
             clear,
             escape: byte == b'\\' && !escape,
         };
-        if self.in_top() && self.key.is("status") {
+        let status = self.in_top() && self.key.is("status");
+        if status {
             self.status.push(byte);
         }
+        // Celery's states are in capitals. What other programs call a status may be a sentence.
+        let clear = clear && (!status || byte.is_ascii_uppercase() || byte == b'_');
         // The padding tells the body's size and nothing else.
         let padding = byte == b'=' && self.in_top() && self.key.is("body");
         if clear || padding { byte } else { MASK }

@@ -22,15 +22,12 @@ pub(super) const TOP: [&str; 18] = [
     "exc_type",
 ];
 
-/// Keys that such a document begins with; anything else is another program's.
-pub(super) const FIRST: [&str; 6] = [
-    "body",
-    "status",
-    "task_id",
-    "content-encoding",
-    "headers",
-    "properties",
-];
+/// Keys that an envelope begins with (`kombu/transport/virtual/base.py: Channel.prepare_message`, in any order).
+pub(super) const ENVELOPE_FIRST: [&str; 4] = ["body", "content-encoding", "headers", "properties"];
+
+/// What a result begins with (`celery/backends/base.py: Backend._get_result_meta`, `celery/backends/rpc.py: RPCBackend._to_result`):
+/// first and second key. Anything else is another program's.
+pub(super) const RESULT_FIRST: [(&str, &str); 2] = [("status", "result"), ("task_id", "status")];
 
 /// Keys of [`TOP`] whose values are harmless.
 pub(in super::super) const TOP_CLEAR: [&str; 12] = [
@@ -159,17 +156,15 @@ pub(super) const KEY_AND_VALUE: [&str; 15] = [
     "RPUSH", "RPUSHX", "SET", "SETEX", "SETNX",
 ];
 
-/// Redis commands whose replies hold names besides messages.
-pub(super) const NAMES_IN_REPLY: [&str; 8] = [
-    "BLPOP",
-    "BRPOP",
-    "BRPOPLPUSH",
-    "CLIENT",
-    "HELLO",
-    "SMEMBERS",
-    "ZRANGE",
-    "ZREVRANGEBYSCORE",
-];
+/// Redis commands that are answered by a key and a value.
+pub(super) const KEY_AND_VALUE_IN_REPLY: [&str; 2] = ["BLPOP", "BRPOP"];
+
+/// Redis commands that are answered by the members of a set.
+pub(super) const MEMBERS_IN_REPLY: [&str; 3] = ["SMEMBERS", "ZRANGE", "ZREVRANGEBYSCORE"];
+
+/// What kombu's own keys end with, or hold (`kombu/transport/redis.py: Channel.unacked_key`, `keyprefix_queue`).
+pub(super) const UNACKED: [&str; 3] = ["unacked", "unacked_index", "unacked_mutex"];
+pub(super) const BINDING: &str = "_kombu.binding.";
 
 /// Commands after which messages come unasked; what answers them looks the same.
 pub(super) const SUBSCRIPTIONS: [&str; 4] = ["PSUBSCRIBE", "PUNSUBSCRIBE", "SUBSCRIBE", "UNSUBSCRIBE"];
@@ -252,6 +247,10 @@ impl Word {
     /// Whether one of the names could still become of it.
     pub(super) fn begins_one_of(&self, names: &[&str]) -> bool {
         self.len <= Self::ROOM && names.iter().any(|name| name.as_bytes().starts_with(self.text()))
+    }
+
+    pub(super) fn ends_with_one_of(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.text().ends_with(name.as_bytes()))
     }
 
     pub(super) fn contains(&self, part: &str) -> bool {

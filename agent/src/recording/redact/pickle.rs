@@ -274,12 +274,14 @@ impl<'a> Walk<'a> {
             .text()
             .iter()
             .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(byte));
+        // Of a header's own dictionary the keys are its value.
+        let inside = show == Show::Nothing;
         let show = match show {
             Show::Listed if NESTED.iter().any(|nested| key.is(nested)) => Show::Listed,
             Show::Listed if key.is_in(&HEADERS) || key.is_in(&PROPERTIES) || key.is_in(&REQUEST) => Show::All,
             _ => Show::Nothing,
         };
-        if show == Show::Nothing && !name {
+        if inside || (show == Show::Nothing && !name) {
             self.hide(from, to);
         }
         self.value(show, depth + 1)

@@ -6,7 +6,10 @@ use celeryscope_common::{Idle, Kind, Record};
 
 use direction::{Direction, NUMBER_LIMIT, Rule, Show, State};
 
-use super::names::{KEY_AND_VALUE, KEYS_ONLY, MEMBERS, NAMES_IN_REPLY, SUBSCRIPTIONS, Word};
+use super::names::{
+    BINDING, KEY_AND_VALUE, KEY_AND_VALUE_IN_REPLY, KEYS_ONLY, MEMBERS, MEMBERS_IN_REPLY, SUBSCRIPTIONS,
+    UNACKED, Word,
+};
 use super::{MASK, step_over};
 
 /// Longest bulk reply that is taken for a name.
@@ -22,8 +25,9 @@ pub(super) struct Conversation {
     request: Request,
     /// The client speaks RESP: it has sent a whole command.
     proven: bool,
-    /// Replies to come that hold names; none as soon as a reply may be another's.
+    /// Replies to come that hold names, all of them at the same places; none as soon as a reply may be another's.
     answers: u64,
+    names: Names,
     replied: bool,
     /// It has subscribed, and done nothing else since but ask whether the broker is there: arrays and pushes come unasked.
     subscribed: bool,
@@ -35,10 +39,19 @@ pub(super) struct Conversation {
 struct Reply {
     /// Values to come, with that being read; 0 between replies.
     left: u64,
-    /// It is what was asked for, or was subscribed to.
-    names: bool,
+    names: Names,
     /// It answers a command.
     answers: bool,
+}
+
+/// Which strings of a reply are names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Names {
+    #[default]
+    None,
+    /// All but the last: a key before a value, a channel before what was published there.
+    ButLast,
+    All,
 }
 
 /// The command being sent.
@@ -53,6 +66,8 @@ struct Request {
     argument: Word,
     /// `HELLO`: arguments to mask, name and password.
     secrets: u8,
+    /// `HELLO`: what comes is the client's name.
+    client: bool,
     /// `EVALSHA`: the number of keys.
     keys: u64,
     /// Bytes of an argument are missing: what the others mean is not to be relied on.
@@ -73,6 +88,7 @@ impl Conversation {
             request: Request::default(),
             proven: false,
             answers: 0,
+            names: Names::None,
             replied: true,
             subscribed: false,
             reply: Reply::default(),
@@ -96,6 +112,7 @@ impl Conversation {
             if gap {
                 self.answers = 0;
                 self.replied = false;
+                self.subscribed = false;
             }
         } else if at > 0 {
             direction.state = State::Lost;
@@ -111,6 +128,11 @@ impl Conversation {
             } else {
                 self.reply(byte, begins)
             });
+            // What is sent from here on is not understood, and neither is what answers it.
+            if sent && matches!(self.requests.state, State::Lost) {
+                self.answers = 0;
+                self.subscribed = false;
+            }
             if !sent && matches!(self.replies.state, State::Lost) {
                 // Replies are missed, and which is whose can't be told.
                 self.answers = 0;
@@ -213,13 +235,6 @@ impl Conversation {
                     request.command.push(byte.to_ascii_uppercase());
                 }
                 self.proven = true;
-                let names = request.command.is_in(&NAMES_IN_REPLY) && !request.torn;
-                self.answers = if names && (self.answers > 0 || self.replied) {
-                    self.answers.saturating_add(1)
-                } else {
-                    0
-                };
-                self.replied = false;
                 let subscribes = request.command.is_in(&SUBSCRIPTIONS) && !request.torn;
                 self.subscribed = subscribes || (self.subscribed && request.command.is("PING"));
             }
@@ -230,14 +245,29 @@ impl Conversation {
             }
             _ => {}
         }
-        if request.command.is("HELLO") && request.index > 0 {
-            request.secrets = match request.secrets {
-                0 if argument.text().eq_ignore_ascii_case(b"AUTH") => 2,
-                left => left.saturating_sub(1),
+        // HELLO version [AUTH name password] [SETNAME name]
+        if request.command.is("HELLO") && request.index > 1 {
+            let is = |word: &[u8]| argument.text().eq_ignore_ascii_case(word);
+            let option = request.secrets == 0 && !request.client;
+            request.client = option && is(b"SETNAME");
+            request.secrets = if option && is(b"AUTH") {
+                2
+            } else {
+                request.secrets.saturating_sub(1)
             };
         }
         request.index += 1;
         request.left -= 1;
+        if request.left == 0 {
+            let names = request.names_in_reply();
+            self.answers = match names {
+                Names::None => 0,
+                _ if self.answers > 0 && self.names == names => self.answers.saturating_add(1),
+                _ => u64::from(self.answers == 0 && self.replied),
+            };
+            self.names = names;
+            self.replied = false;
+        }
     }
 
     fn reply(&mut self, byte: u8, begins: bool) -> u8 {
@@ -271,8 +301,13 @@ impl Conversation {
                     return self.replies.lose();
                 }
                 if b"$=!".contains(&kind) && number < NUMBER_LIMIT {
-                    let name = kind == b'$' && self.reply.names && number <= NAME_LIMIT;
-                    *state = State::bulk(number, if name { Rule::All } else { Rule::Nothing });
+                    let name = match self.reply.names {
+                        Names::None => false,
+                        Names::ButLast => self.reply.left > 1,
+                        Names::All => true,
+                    };
+                    let name = name && kind == b'$' && number <= NAME_LIMIT;
+                    *state = State::bulk(number, if name { Rule::All } else { Rule::Document });
                 } else {
                     *state = State::Type;
                     self.value_read(kind, number);
@@ -304,10 +339,10 @@ impl Conversation {
         let unasked = kind == b'>' || (kind == b'*' && self.subscribed);
         self.reply = Reply {
             left: 1,
-            names: if unasked {
-                self.subscribed
-            } else {
-                self.answers > 0
+            names: match unasked {
+                true if self.subscribed => Names::ButLast,
+                false if self.answers > 0 => self.names,
+                _ => Names::None,
             },
             answers: !unasked,
         };
@@ -347,13 +382,37 @@ impl Request {
             1 if name.is_in(&KEY_AND_VALUE) || name.is_in(&MEMBERS) => Rule::All,
             2 if name.is_in(&["SETEX", "PSETEX", "EVALSHA"]) => Rule::Digits,
             index => {
-                let harmless = (name.is_in(&MEMBERS)
-                    && (self.key.contains("unacked") || self.key.contains("_kombu.")))
+                let harmless = (name.is_in(&MEMBERS) && self.is_on_kombus())
                     || (name.is_in(&["HSET", "HMSET", "HSETNX"]) && index % 2 == 0)
                     || (name.is("SET") && index > 2)
                     || (name.is("EVALSHA") && index - 3 < self.keys);
-                if harmless { Rule::All } else { Rule::Nothing }
+                if harmless {
+                    Rule::All
+                } else if name.is_in(&KEY_AND_VALUE) {
+                    Rule::Document
+                } else {
+                    Rule::Nothing
+                }
             }
+        }
+    }
+
+    /// Its key is one of kombu's sets.
+    fn is_on_kombus(&self) -> bool {
+        self.key.ends_with_one_of(&UNACKED) || self.key.contains(BINDING)
+    }
+
+    /// Where names stand in what will answer it.
+    fn names_in_reply(&self) -> Names {
+        let name = &self.command;
+        if self.torn {
+            Names::None
+        } else if name.is_in(&KEY_AND_VALUE_IN_REPLY) {
+            Names::ButLast
+        } else if name.is("HELLO") || (name.is_in(&MEMBERS_IN_REPLY) && self.is_on_kombus()) {
+            Names::All
+        } else {
+            Names::None
         }
     }
 }

@@ -5,7 +5,7 @@ use celeryscope_common::Header;
 use super::*;
 use crate::celery::{ResultMeta, ResultState, result::Exception};
 use crate::pipeline::{Config, Output};
-use crate::span::Span;
+use crate::span::{Span, Status};
 use crate::stream::Call;
 
 const MAIN: u32 = 10;
@@ -177,4 +177,56 @@ fn what_is_in_no_pipe_goes_elsewhere() {
     assert_eq!(engine.held().attempts_held, 0);
     assert_eq!(finished(&mut engine).len(), 0);
     assert_eq!(engine.stats().attempts_unstarted, 1);
+}
+
+/// Scenario: a worker without pipes acknowledges early and exits, its last task begun: no result of it was ever seen; one of another
+/// task's was; the same for a task without results; and a task that it has not acknowledged.
+/// Guarantees: the task is lost only where its end would have been seen, else its end is unknown.
+#[test]
+fn what_a_worker_leaves_open_is_lost_if_its_end_would_show() {
+    for (shows, ignored, acked, lost) in [
+        (false, false, true, false),
+        (true, false, true, true),
+        (true, true, true, false),
+        (false, false, false, true),
+    ] {
+        let mut engine = Engine::new(Arc::new(Config::default()));
+        engine.advance(ms(1));
+        engine.process(MAIN).pool = Some(Pool::Threads);
+        for (id, name) in [("id-0", "app.first"), ("id-1", "app.last")] {
+            let message = TaskMessage {
+                id: Arc::from(id),
+                name: Arc::from(name),
+                delivery_tag: Arc::from(id),
+                ignore_result: ignored && id == "id-1",
+                ..TaskMessage::default()
+            };
+            engine.delivered(None, Box::new(message), Arc::from("celery"), call(MAIN, 1));
+        }
+        let result = |engine: &mut Engine, id: &str, state, at| {
+            let meta = ResultMeta {
+                state,
+                exception: None,
+            };
+            engine.result(id, meta, ms(at), call(MAIN, at));
+        };
+        if shows {
+            engine.acked("id-0", call(MAIN, 2));
+            result(&mut engine, "id-0", ResultState::Success, 3);
+        }
+        if acked {
+            engine.acked("id-1", call(MAIN, 4));
+        } else {
+            result(&mut engine, "id-1", ResultState::Started, 4);
+        }
+        process(&mut engine, Kind::Exit, MAIN, 0, 10);
+        let spans = finished(&mut engine);
+        let of_last = spans
+            .iter()
+            .filter(|span| span.start == spans[spans.len() - 1].start);
+        let statuses: Vec<_> = of_last
+            .map(|span| matches!(span.status, Status::Error(_)))
+            .collect();
+        assert_eq!(statuses, [lost], "{spans:?}");
+    }
 }

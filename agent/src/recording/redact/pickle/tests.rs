@@ -33,6 +33,10 @@ fn task_frame() -> Vec<u8> {
     text(&mut out, "tenant");
     text(&mut out, "tenant-7");
     out.extend(b"s");
+    text(&mut out, "custom-table");
+    out.extend(b"}\x94");
+    text(&mut out, "hunter2");
+    out.extend(b"K\x01s");
     text(&mut out, "traceparent");
     text(&mut out, TRACEPARENT);
     text(&mut out, "properties");
@@ -92,6 +96,7 @@ fn task_frames_are_masked() {
         "0feca74f",
         "w1@h",
         "custom",
+        "custom-table",
         "kwargs",
     ] {
         assert!(text.contains(kept), "{kept} is not in {text}");

@@ -48,13 +48,15 @@ pub(super) enum Show {
     Document(Box<Json>),
 }
 
-/// What a bulk string shows that is no JSON document.
+/// What a bulk string may show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
     All,
     Nothing,
     Digits,
     Command,
+    /// Of a JSON document what [`Json`] shows, else nothing.
+    Document,
 }
 
 impl Direction {
@@ -173,10 +175,10 @@ impl Show {
     pub(super) fn byte(&mut self, byte: u8) -> u8 {
         if let Self::Undecided(rule) = *self {
             *self = match rule {
+                Rule::Document if byte == b'{' || byte == b'[' => Self::Document(Box::default()),
+                Rule::Nothing | Rule::Document => Self::Nothing,
                 Rule::Command => Self::Command,
-                _ if byte == b'{' || byte == b'[' => Self::Document(Box::default()),
                 Rule::All => Self::All,
-                Rule::Nothing => Self::Nothing,
                 Rule::Digits => Self::Digits,
             };
         }
