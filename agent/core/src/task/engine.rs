@@ -198,7 +198,7 @@ impl Engine {
                 }
             }
             Kind::Exec => self.processes.exec(pid),
-            Kind::Exit => self.exited(pid, Mono(record.header.exit)),
+            Kind::Exit => self.exited(pid, record.header.conn, Mono(record.header.exit)),
             _ => {}
         }
     }

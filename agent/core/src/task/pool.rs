@@ -229,21 +229,23 @@ impl Engine {
         }
     }
 
-    pub(super) fn exited(&mut self, pid: u32, at: Mono) {
+    /// `status` as `wait` gives it.
+    pub(super) fn exited(&mut self, pid: u32, status: u64, at: Mono) {
         self.child_gone(pid, at);
         if self.processes.get(pid).is_some_and(|proc| proc.consumes) {
-            self.worker_gone(pid, at);
+            self.worker_gone(pid, status, at);
         }
         self.processes.exit(pid);
     }
 
-    fn worker_gone(&mut self, pid: u32, at: Mono) {
+    fn worker_gone(&mut self, pid: u32, status: u64, at: Mono) {
         // Of a worker's main process: what it held unstarted goes to another worker, what ran in it is lost, and what a
         // child lost will not be explained any more. What a child still runs has its end before it, and what is in a child's
         // pipe the child reads and runs all the same.
         let prefork = self.processes.pool(pid) == Some(Pool::Prefork);
-        // Where no end was ever seen, results are kept where nobody sees them, and this one may have been long ago.
-        let tells = self.processes.get(pid).is_some_and(Proc::tells_ends);
+        // A worker that is told to end first ends its tasks. Where no end was ever seen, results are kept where nobody sees them, and
+        // this one may have been long ago.
+        let tells = status != 0 && self.processes.get(pid).is_some_and(Proc::tells_ends);
         let is_lost = |a: &Attempt| prefork || a.acked.is_none() || (tells && !a.message.ignore_result);
         let over = |a: &Attempt| {
             let in_child = a.runner.is_some_and(|(runner, _)| runner != pid);

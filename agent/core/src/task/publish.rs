@@ -140,7 +140,9 @@ impl Engine {
         };
         // Protocol 1 names no parent.
         let child = |sender: &Attempt| {
-            message.root_id.is_none() || message.parent_id.as_ref() == Some(&sender.message.id)
+            message.root_id.is_none()
+                || message.parent_id.as_ref() == Some(&sender.message.id)
+                || (fetched.is_some() && in_one_workflow(message, &sender.message))
         };
         if sender.is_some_and(|sender| child(sender)) {
             links.extend(self.groups.get(group).into_iter().flatten());
@@ -153,9 +155,13 @@ impl Engine {
         // Protocol 1 names no parent; in a pool child there is but one that it can be.
         let nameless = message.root_id.is_none();
         let wanted = |id: &str| nameless || *id == *message.id || message.parent_id.as_deref() == Some(id);
-        if let Some((_, id)) = self.processes.get(pid).and_then(|proc| proc.job) {
+        if let Some(proc) = self.processes.get(pid)
+            && let Some((_, id)) = proc.job
+        {
             let attempt = self.attempts.get(&id)?;
-            return (attempt.began.is_some() && wanted(&attempt.message.id)).then_some(id);
+            // Before 5.7 the callback of a chord within a chain names the chain's task before the chord.
+            let callback = proc.chord.is_some() && in_one_workflow(message, &attempt.message);
+            return (attempt.began.is_some() && (callback || wanted(&attempt.message.id))).then_some(id);
         }
         // Threads and greenlets: no job is tied to the process, but the task says who it is.
         let leader = self.processes.leader_of(pid);
@@ -220,4 +226,9 @@ impl Engine {
         }
         (parent, links)
     }
+}
+
+/// Have both come of the same first task?
+fn in_one_workflow(message: &TaskMessage, other: &TaskMessage) -> bool {
+    message.root_id.is_some() && message.root_id == other.root_id
 }

@@ -59,6 +59,10 @@ impl Command {
     /// Celery's name of this worker, where the command line gives one; `host` fills its `%h`.
     pub(super) fn worker_name(&self, host: &str) -> Option<String> {
         let node = self.node.as_deref()?;
+        // What stands alone is the host (`celery/utils/nodenames.py: default_nodename`).
+        let (name, at) = node.split_once('@').unwrap_or(("", node));
+        let name = if name.is_empty() { "celery" } else { name };
+        let node = format!("{name}@{}", if at.is_empty() { "%h" } else { at });
         let (short, domain) = host.split_once('.').unwrap_or((host, ""));
         let mut name = String::new();
         let mut chars = node.chars();
@@ -76,11 +80,7 @@ impl Command {
                 _ => name.push(c),
             }
         }
-        Some(if name.contains('@') {
-            name
-        } else {
-            format!("{name}@{host}")
-        })
+        Some(name)
     }
 
     /// `args` are those of a python interpreter.
@@ -239,9 +239,9 @@ fn pool(args: &[&str]) -> Option<&'static str> {
     Some(if known == "processes" { "prefork" } else { known })
 }
 
-/// The value of the first of these options: `-A x`, `-Ax`, `--app x`, `--app=x`.
+/// The value of the last of these options, which counts: `-A x`, `-Ax`, `--app x`, `--app=x`.
 fn option<'a>(args: &[&'a str], names: &[&str]) -> Option<&'a str> {
-    args.iter().enumerate().find_map(|(at, arg)| {
+    args.iter().enumerate().rev().find_map(|(at, arg)| {
         names.iter().find_map(|name| {
             let value = arg.strip_prefix(name)?;
             match value {
@@ -371,7 +371,10 @@ mod tests {
     fn worker_names() {
         for (node, name) in [
             ("w1@%h", "w1@a.b"),
-            ("w2", "w2@a.b"),
+            ("w2", "celery@w2"),
+            ("@h", "celery@h"),
+            ("w3@", "w3@a.b"),
+            ("w4@x -n w5@%h", "w5@a.b"),
             ("%n@%d", "a@b"),
             ("w%i@x%%", "w0@x%"),
         ] {

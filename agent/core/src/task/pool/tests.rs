@@ -179,16 +179,18 @@ fn what_is_in_no_pipe_goes_elsewhere() {
     assert_eq!(engine.stats().attempts_unstarted, 1);
 }
 
-/// Scenario: a worker without pipes acknowledges early and exits, its last task begun: no result of it was ever seen; one of another
-/// task's was; the same for a task without results; and a task that it has not acknowledged.
+/// Scenario: a worker without pipes acknowledges early and is killed, its last task begun: no result of it was ever seen; one of another
+/// task's was; the same for a task without results, and of a worker that ends by itself; and a task that it has not acknowledged.
 /// Guarantees: the task is lost only where its end would have been seen, else its end is unknown.
 #[test]
 fn what_a_worker_leaves_open_is_lost_if_its_end_would_show() {
-    for (shows, ignored, acked, lost) in [
-        (false, false, true, false),
-        (true, false, true, true),
-        (true, true, true, false),
-        (false, false, false, true),
+    const KILLED: u32 = 9;
+    for (shows, ignored, acked, status, lost) in [
+        (false, false, true, KILLED, false),
+        (true, false, true, KILLED, true),
+        (true, false, true, 0, false),
+        (true, true, true, KILLED, false),
+        (false, false, false, KILLED, true),
     ] {
         let mut engine = Engine::new(Arc::new(Config::default()));
         engine.advance(ms(1));
@@ -219,7 +221,7 @@ fn what_a_worker_leaves_open_is_lost_if_its_end_would_show() {
         } else {
             result(&mut engine, "id-1", ResultState::Started, 4);
         }
-        process(&mut engine, Kind::Exit, MAIN, 0, 10);
+        process(&mut engine, Kind::Exit, MAIN, status, 10);
         let spans = finished(&mut engine);
         let of_last = spans
             .iter()
@@ -229,4 +231,49 @@ fn what_a_worker_leaves_open_is_lost_if_its_end_would_show() {
             .collect();
         assert_eq!(statuses, [lost], "{spans:?}");
     }
+}
+
+/// Scenario: a child runs the last task of a chord's header within a chain, fetches the header's results and sends the callback, as
+/// Celery before 5.7 does: it names the chain's task before the chord as its parent. Then it sends another message that does.
+/// Guarantees: the callback is the run's that sent it, with links to the header's publishes; the other is nobody's.
+#[test]
+fn callback_of_a_chord_in_a_chain() {
+    let mut engine = delivered();
+    process(&mut engine, Kind::Fork, MAIN, CHILDREN[0], 2);
+    let id = taken(&mut engine, CHILDREN[0], 10);
+    let of_chain = |id: &str| {
+        Box::new(TaskMessage {
+            id: Arc::from(id),
+            name: Arc::from(id),
+            root_id: Some(Arc::from("first")),
+            parent_id: Some(Arc::from("first")),
+            group: (id == "header").then(|| Arc::from("group")),
+            ..TaskMessage::default()
+        })
+    };
+    engine.attempts.get_mut(&id).unwrap().message.root_id = Some(Arc::from("first"));
+    let send = |engine: &mut Engine, pid: u32, name: &str, at: u64| {
+        engine.published(
+            (at, 0),
+            None,
+            of_chain(name),
+            Arc::from("celery"),
+            ms(at),
+            call(pid, at),
+        );
+    };
+    send(&mut engine, MAIN, "header", 11);
+    engine.process(CHILDREN[0]).chord = Some("group".to_owned());
+    send(&mut engine, CHILDREN[0], "callback", 12);
+    send(&mut engine, CHILDREN[0], "other", 13);
+    engine.processes.get_mut(CHILDREN[0]).unwrap().job = None;
+    engine.ready(id, Outcome::Success, ms(20), ms(20));
+    engine.acked("tag", call(MAIN, 21));
+    let spans = finished(&mut engine);
+    let named = |name: &str| spans.iter().find(|span| *span.name == *name).unwrap();
+    let (callback, other) = (named("publish callback"), named("publish other"));
+    assert_eq!(callback.parent, Some(named("run app.add").span_id));
+    let linked: Vec<_> = callback.links.iter().map(|link| link.span_id).collect();
+    assert_eq!(linked, [named("publish header").span_id]);
+    assert_eq!((other.parent, other.links.len()), (None, 0));
 }
