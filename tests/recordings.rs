@@ -203,7 +203,7 @@ fn files_that_do_not_belong_together() {
         payload: Vec::new(),
     }];
     let files = [one.record(&record, None), other.record(&record, None)].concat();
-    let refused = |files: &[PathBuf]| Parts::open(files).unwrap_err().to_string();
+    let refused = |files: &[PathBuf]| format!("{:#}", anyhow::Error::from(Parts::open(files).unwrap_err()));
     assert!(refused(&files).contains("are of different recordings"));
     assert!(refused(&[files[0].clone(), files[0].clone()]).contains("are the same part"));
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");

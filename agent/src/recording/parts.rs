@@ -14,7 +14,7 @@ use super::reader::Report;
 #[derive(Debug, thiserror::Error)]
 pub enum PartsError {
     /// One of them can't be read at all.
-    #[error("{}: {}", .0.display(), .1)]
+    #[error("{}", .0.display())]
     Read(PathBuf, #[source] ReadError),
     /// They don't belong together.
     #[error("{} and {} are of different recordings: replay each alone", .0.display(), .1.display())]

@@ -31,7 +31,7 @@ pub enum PlaceError {
     #[error("{} is being written by another celeryscope: give another name", .0.display())]
     InUse(PathBuf),
     /// The system's.
-    #[error("{}: {}", .0.display(), .1)]
+    #[error("{}", .0.display())]
     Io(PathBuf, #[source] io::Error),
 }
 
@@ -216,9 +216,10 @@ mod tests {
         }
     }
 
+    /// As the program says it.
     fn refused(path: &Path) -> String {
         let made = Place::find(path).and_then(|place| place.create());
-        made.map(|_| ()).unwrap_err().to_string()
+        format!("{:#}", anyhow::Error::from(made.map(|_| ()).unwrap_err()))
     }
 
     /// Scenario: a place that is free, one with an earlier recording that everybody could read, one with something else.
@@ -244,7 +245,8 @@ mod tests {
         assert!(refused(&other).contains("letter.txt is there already and is not a recording"));
         assert_eq!(fs::read(&other).unwrap(), b"Dear Sir");
         assert!(refused(Path::new("/dev/null")).contains("not a recording"));
-        assert!(refused(&folder.0.join("none/x.rec")).contains("No such file"));
+        let nowhere = refused(&folder.0.join("none/x.rec"));
+        assert_eq!(nowhere.matches("No such file").count(), 1, "{nowhere}");
     }
 
     /// Scenario: symbolic links to a recording and to a folder, in a folder of one's own and in one that everybody may write to.

@@ -29,7 +29,7 @@ pub enum RecordingError {
     #[error("the disk is full: {} holds what came before and can be replayed; free some space, or keep less with --rotate-size", .0.display())]
     Full(PathBuf),
     /// Something else is wrong with the file.
-    #[error("{}: {}", .0.display(), .1)]
+    #[error("{}", .0.display())]
     Io(PathBuf, #[source] io::Error),
 }
 

@@ -104,22 +104,25 @@ impl Conversation {
         } else {
             &mut self.replies
         };
-        if let Some(missing) = direction.next.map(|next| at.checked_sub(next)) {
-            direction.skip(missing);
-            let gap = sent && missing != Some(0);
-            self.request.torn |= gap;
-            // What is missing may have asked for anything, and may not have been answered yet.
-            if gap {
-                self.answers = 0;
-                self.replied = false;
-                self.subscribed = false;
-            }
-        } else if at > 0 {
-            direction.state = State::Lost;
+        let missing = direction.next.map(|next| at.checked_sub(next));
+        let gap = missing.is_some_and(|missing| missing != Some(0));
+        match missing {
+            Some(missing) => direction.skip(missing),
+            None if at > 0 => direction.state = State::Lost,
+            None => {}
         }
         direction.next = Some(at.saturating_add(record.payload.len() as u64));
-        if !sent {
+        if sent && gap {
+            // What is missing may have asked for anything, and may not have been answered yet.
+            self.request.torn = true;
+            self.answers = 0;
+            self.replied = false;
+            self.subscribed = false;
+        } else if !sent {
             self.replied = true;
+        }
+        if gap {
+            self.forget_if_lost();
         }
         for (n, &byte) in record.payload.iter().enumerate() {
             let begins = n == 0 && record.header.at == 0;
@@ -128,16 +131,19 @@ impl Conversation {
             } else {
                 self.reply(byte, begins)
             });
-            // What is sent from here on is not understood, and neither is what answers it.
-            if sent && matches!(self.requests.state, State::Lost) {
-                self.answers = 0;
-                self.subscribed = false;
-            }
-            if !sent && matches!(self.replies.state, State::Lost) {
-                // Replies are missed, and which is whose can't be told.
-                self.answers = 0;
-                self.reply = Reply::default();
-            }
+            self.forget_if_lost();
+        }
+    }
+
+    /// What is sent is not understood, and neither is what answers it; or replies are missed, and which is whose can't be told.
+    fn forget_if_lost(&mut self) {
+        if matches!(self.requests.state, State::Lost) {
+            self.answers = 0;
+            self.subscribed = false;
+        }
+        if matches!(self.replies.state, State::Lost) {
+            self.answers = 0;
+            self.reply = Reply::default();
         }
     }
 

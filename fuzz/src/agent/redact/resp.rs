@@ -10,7 +10,7 @@ pub(super) fn speak(input: &mut Input<'_>, conversation: &mut Conversation) {
         let what = input.byte();
         let secret = SECRET.to_owned();
         let key = input.text();
-        let command = match what % 12 {
+        let command = match what % 16 {
             0 => command(&["AUTH", &key, &secret]),
             1 => command(&["HELLO", "3", "AUTH", &secret, &secret]),
             2 => command(&["LPUSH", "celery", &envelope(input)]),
@@ -40,6 +40,26 @@ pub(super) fn speak(input: &mut Input<'_>, conversation: &mut Conversation) {
                 conversation.say(Kind::Send, asked.as_bytes(), &mut Input(&[]));
                 let reply = format!("-ERR {secret}\r\n+OK\r\n{}:1\r\n", bulk(&secret));
                 conversation.say(Kind::Recv, reply.as_bytes(), input);
+                continue;
+            }
+            12 => command(&["HELLO", "3", "SETNAME", "auth", "AUTH", &key, &secret]),
+            13 => command(&[
+                "SET",
+                &key,
+                &format!(r#"[{{"user": 1}}, "{secret}", ["{secret}"]]"#),
+            ]),
+            14 => {
+                let asked = command(&["SMEMBERS", "emails"]);
+                conversation.say(Kind::Send, asked.as_bytes(), &mut Input(&[]));
+                conversation.say(Kind::Recv, format!("*1\r\n{}", bulk(&secret)).as_bytes(), input);
+                continue;
+            }
+            15 => {
+                let asked = command(&["SUBSCRIBE", "chat"]);
+                conversation.say(Kind::Send, asked.as_bytes(), input);
+                let sign = if what & 16 == 0 { '>' } else { '*' };
+                let told = format!("{sign}3\r\n{}{}{}", bulk("message"), bulk("chat"), bulk(&secret));
+                conversation.say(Kind::Recv, told.as_bytes(), input);
                 continue;
             }
             _ => command(&["BRPOP", "celery", "1"]),

@@ -51,6 +51,7 @@ pub(super) enum Show {
 /// What a bulk string may show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
+    /// All of a name, of a JSON document what [`Json`] shows.
     All,
     Nothing,
     Digits,
@@ -175,7 +176,8 @@ impl Show {
     pub(super) fn byte(&mut self, byte: u8) -> u8 {
         if let Self::Undecided(rule) = *self {
             *self = match rule {
-                Rule::Document if byte == b'{' || byte == b'[' => Self::Document(Box::default()),
+                // No name begins so, but the answer to another command may.
+                Rule::All | Rule::Document if byte == b'{' || byte == b'[' => Self::Document(Box::default()),
                 Rule::Nothing | Rule::Document => Self::Nothing,
                 Rule::Command => Self::Command,
                 Rule::All => Self::All,
