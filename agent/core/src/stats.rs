@@ -191,6 +191,8 @@ counters! {
     publishes_unanswered "{publish}",
     /// Publishes put out early to make room.
     publishes_evicted "{publish}",
+    /// Copies of a message that one publish put into further queues; in no other number.
+    publishes_copied "{message}",
     /// Publishes of a task id that many were sent of, forgotten to make room.
     publishes_forgotten "{publish}",
     /// Task messages received.

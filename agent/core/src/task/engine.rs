@@ -43,6 +43,8 @@ pub(super) struct Known {
     pub(super) trace_id: TraceId,
     pub(super) span_id: SpanId,
     pub(super) sent: Mono,
+    /// The message's tag, where the sender gives it one (Redis).
+    pub(super) tag: Arc<str>,
     /// The trace is a function of the task's own id.
     pub(super) is_root: bool,
 }

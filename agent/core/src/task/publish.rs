@@ -31,6 +31,10 @@ impl Engine {
         first: Mono,
         call: Call,
     ) {
+        if self.is_a_copy(&message) {
+            self.stats.publishes_copied += 1;
+            return;
+        }
         self.stats.publishes += 1;
         let running = self.running_for(call.pid, &message);
         if let Some(id) = running {
@@ -48,6 +52,7 @@ impl Engine {
             trace_id,
             span_id,
             sent: call.enter,
+            tag: Arc::clone(&message.delivery_tag),
             is_root: build::is_root(&message),
         };
         let task = self.task(&message.id);
@@ -88,6 +93,21 @@ impl Engine {
             self.evict_publish(old, *publish);
         }
         self.limit_messages();
+    }
+
+    /// Is it what was sent last of this task, in a further queue? A direct or topic exchange of Redis puts one message, with one tag, into all
+    /// that are bound to it (`kombu/transport/virtual/exchange.py`).
+    fn is_a_copy(&self, message: &TaskMessage) -> bool {
+        let last = self
+            .tasks
+            .get(&*message.id)
+            .and_then(|task| task.publishes.last());
+        last.is_some_and(|last| {
+            !message.delivery_tag.is_empty()
+                && last.tag == message.delivery_tag
+                && last.retries == message.retries
+                && last.name == message.name
+        })
     }
 
     /// Puts out a publish that had to make room.

@@ -277,3 +277,25 @@ fn callback_of_a_chord_in_a_chain() {
     assert_eq!(linked, [named("publish header").span_id]);
     assert_eq!((other.parent, other.links.len()), (None, 0));
 }
+
+/// Scenario: one message goes into two queues that are bound to its exchange; then it is sent again, as another with the same id.
+/// Guarantees: a publish span each time it was sent; the copy is counted.
+#[test]
+fn copies_in_further_queues_are_one_publish() {
+    let mut engine = Engine::new(Arc::new(Config::default()));
+    engine.advance(ms(1));
+    for (n, tag) in [(1, "tag-1"), (2, "tag-1"), (3, "tag-2")] {
+        let message = TaskMessage {
+            id: Arc::from("id-1"),
+            name: Arc::from("app.add"),
+            delivery_tag: Arc::from(tag),
+            ..TaskMessage::default()
+        };
+        let queue = Arc::from(format!("queue-{n}"));
+        engine.published((n, 0), None, Box::new(message), queue, ms(n), call(MAIN, n));
+        engine.publish_ended((n, 0), Some(ms(n)));
+    }
+    assert_eq!(finished(&mut engine).len(), 2);
+    let stats = engine.stats();
+    assert_eq!((stats.publishes, stats.publishes_copied), (2, 1));
+}
