@@ -159,9 +159,6 @@ pub(super) const KEY_AND_VALUE: [&str; 15] = [
 /// Redis commands that are answered by a key and a value.
 pub(super) const KEY_AND_VALUE_IN_REPLY: [&str; 2] = ["BLPOP", "BRPOP"];
 
-/// Redis commands that are answered by the members of a set.
-pub(super) const MEMBERS_IN_REPLY: [&str; 3] = ["SMEMBERS", "ZRANGE", "ZREVRANGEBYSCORE"];
-
 /// What kombu's own keys end with, or hold (`kombu/transport/redis.py: Channel.unacked_key`, `keyprefix_queue`).
 pub(super) const UNACKED: [&str; 3] = ["unacked", "unacked_index", "unacked_mutex"];
 pub(super) const BINDING: &str = "_kombu.binding.";

@@ -7,13 +7,16 @@ use celeryscope_common::{Idle, Kind, Record};
 use direction::{Direction, NUMBER_LIMIT, Rule, Show, State};
 
 use super::names::{
-    BINDING, KEY_AND_VALUE, KEY_AND_VALUE_IN_REPLY, KEYS_ONLY, MEMBERS, MEMBERS_IN_REPLY, SUBSCRIPTIONS,
-    UNACKED, Word,
+    BINDING, KEY_AND_VALUE, KEY_AND_VALUE_IN_REPLY, KEYS_ONLY, MEMBERS, SUBSCRIPTIONS, UNACKED, Word,
 };
 use super::{MASK, step_over};
 
 /// Longest bulk reply that is taken for a name.
 const NAME_LIMIT: u64 = 1024;
+/// Values of what a pop gives.
+const KEY_WITH_VALUE: u64 = 2;
+/// Values of what is told unasked, at most: `pmessage`, pattern, channel, message.
+const MESSAGE: u64 = 4;
 /// Longest command name.
 const COMMAND_LIMIT: u64 = 32;
 
@@ -25,9 +28,8 @@ pub(super) struct Conversation {
     request: Request,
     /// The client speaks RESP: it has sent a whole command.
     proven: bool,
-    /// Replies to come that hold names, all of them at the same places; none as soon as a reply may be another's.
+    /// Replies to come that are a key and a value; none as soon as a reply may be another's.
     answers: u64,
-    names: Names,
     replied: bool,
     /// It has subscribed, and done nothing else since but ask whether the broker is there: arrays and pushes come unasked.
     subscribed: bool,
@@ -39,19 +41,13 @@ pub(super) struct Conversation {
 struct Reply {
     /// Values to come, with that being read; 0 between replies.
     left: u64,
-    names: Names,
+    /// It is what was asked for, or was subscribed to: all of it but the last are names, if it is at most so many values. A key before a
+    /// value, a channel before what was published there.
+    names: u64,
+    /// An aggregate has begun.
+    inside: bool,
     /// It answers a command.
     answers: bool,
-}
-
-/// Which strings of a reply are names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Names {
-    #[default]
-    None,
-    /// All but the last: a key before a value, a channel before what was published there.
-    ButLast,
-    All,
 }
 
 /// The command being sent.
@@ -88,7 +84,6 @@ impl Conversation {
             request: Request::default(),
             proven: false,
             answers: 0,
-            names: Names::None,
             replied: true,
             subscribed: false,
             reply: Reply::default(),
@@ -265,13 +260,12 @@ impl Conversation {
         request.index += 1;
         request.left -= 1;
         if request.left == 0 {
-            let names = request.names_in_reply();
-            self.answers = match names {
-                Names::None => 0,
-                _ if self.answers > 0 && self.names == names => self.answers.saturating_add(1),
-                _ => u64::from(self.answers == 0 && self.replied),
+            let names = request.command.is_in(&KEY_AND_VALUE_IN_REPLY) && !request.torn;
+            self.answers = if names && (self.answers > 0 || self.replied) {
+                self.answers.saturating_add(1)
+            } else {
+                0
             };
-            self.names = names;
             self.replied = false;
         }
     }
@@ -307,11 +301,7 @@ impl Conversation {
                     return self.replies.lose();
                 }
                 if b"$=!".contains(&kind) && number < NUMBER_LIMIT {
-                    let name = match self.reply.names {
-                        Names::None => false,
-                        Names::ButLast => self.reply.left > 1,
-                        Names::All => true,
-                    };
+                    let name = self.reply.names > 0 && self.reply.left > 1;
                     let name = name && kind == b'$' && number <= NAME_LIMIT;
                     *state = State::bulk(number, if name { Rule::All } else { Rule::Document });
                 } else {
@@ -346,10 +336,11 @@ impl Conversation {
         self.reply = Reply {
             left: 1,
             names: match unasked {
-                true if self.subscribed => Names::ButLast,
-                false if self.answers > 0 => self.names,
-                _ => Names::None,
+                true if self.subscribed => MESSAGE,
+                false if self.answers > 0 => KEY_WITH_VALUE,
+                _ => 0,
             },
+            inside: false,
             answers: !unasked,
         };
     }
@@ -363,6 +354,12 @@ impl Conversation {
             b'|' if number < NUMBER_LIMIT => number * 2 + 1,
             _ => 0,
         };
+        // What stands deeper, is one of many, or in a map, answers something else.
+        let fits = !self.reply.inside && inside <= self.reply.names && b"*>".contains(&kind);
+        if inside > 0 && !fits {
+            self.reply.names = 0;
+        }
+        self.reply.inside |= inside > 0;
         self.reply.left = self.reply.left.saturating_sub(1).saturating_add(inside);
         if self.reply.left == 0 && self.reply.answers {
             self.answers = self.answers.saturating_sub(1);
@@ -406,19 +403,5 @@ impl Request {
     /// Its key is one of kombu's sets.
     fn is_on_kombus(&self) -> bool {
         self.key.ends_with_one_of(&UNACKED) || self.key.contains(BINDING)
-    }
-
-    /// Where names stand in what will answer it.
-    fn names_in_reply(&self) -> Names {
-        let name = &self.command;
-        if self.torn {
-            Names::None
-        } else if name.is_in(&KEY_AND_VALUE_IN_REPLY) {
-            Names::ButLast
-        } else if name.is("HELLO") || (name.is_in(&MEMBERS_IN_REPLY) && self.is_on_kombus()) {
-            Names::All
-        } else {
-            Names::None
-        }
     }
 }

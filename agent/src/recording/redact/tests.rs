@@ -300,10 +300,6 @@ fn answers_to_commands_that_were_not_seen_are_masked() {
         vec![brpop(), answer(&polled[..9]), answer(&polled[9..])],
         vec![brpop(), answer("*-1\r\n")],
         vec![brpop(), brpop(), answer(polled), answer(polled)],
-        vec![
-            ask(&["HELLO", "3"]),
-            answer("%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n"),
-        ],
         vec![ask(&["SUBSCRIBE", "chan"]), answer(message), answer(message)],
     ];
     for before in before {
