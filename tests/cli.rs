@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use celeryscope::recording::Writer;
 use celeryscope_common::{Header, Kind, Record};
@@ -181,6 +181,33 @@ fn usage_errors_are_one_line() {
         2,
         &["http://"],
     );
+}
+
+/// Scenario: a recording with damage is replayed, and whoever reads the log is not there, or the disk that it is on is full.
+/// Guarantees: it is replayed as far as it goes all the same, and ends as it would.
+#[test]
+fn a_log_that_nobody_takes() {
+    let folder = Folder::new("log");
+    let mut damaged = recording();
+    let last = damaged.len() - 30;
+    damaged[last] ^= 1;
+    let file = folder.file("damaged.rec", &damaged);
+    let replay = || {
+        let mut command = celeryscope();
+        command.arg("replay").arg(&file).env("CELERYSCOPE_LOG", "trace");
+        command
+    };
+    let (code, stdout, stderr) = run(&mut replay());
+    assert!(code == 1 && !stderr.is_empty(), "{stderr}");
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    for log in [Stdio::from(full), Stdio::from(closed)] {
+        let output = replay().stderr(log).stdout(Stdio::piped()).spawn().unwrap();
+        let output = output.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), stdout);
+    }
 }
 
 /// Scenario: configuration files with an unknown key, a bad value, bad syntax, and none.

@@ -12,6 +12,7 @@ use crate::rig::process::{wait_for, within};
 use crate::rig::way::Way;
 use crate::rig::worker::Options;
 use crate::rig::{Agent, Broker, Publisher, Scene, Worker};
+use crate::support::compare::text;
 use crate::support::truth::Run;
 
 /// What is published before the broker is killed, and after.
@@ -54,6 +55,25 @@ fn publisher(broker: Broker) {
     check::spans_equal(&scene, &told, &check::few_runs());
 }
 on_brokers!(publisher: redis, rabbitmq);
+
+/// Scenario: SIGHUP to the agent, as when its terminal is closed, right after a client has published.
+/// Guarantees: it ends, and has told what was published.
+#[test]
+fn terminal() {
+    let Some(scene) = Scene::set("terminal-closed", "celery57") else {
+        return;
+    };
+    let agent = Agent::watch(&scene, "agent");
+    let mut client = Publisher::start(&scene, "client");
+    client.publish("load 50 50");
+    agent.signal("HUP");
+    let spans = agent.ended();
+    let told: HashSet<String> = spans
+        .iter()
+        .filter_map(|span| text(span, "messaging.message.id").map(str::to_owned))
+        .collect();
+    assert_eq!(told, scene.truth().published_ids());
+}
 
 /// Scenario: SIGKILL to the agent while a client publishes 200 tasks a second and a worker runs them; another agent is started while all
 /// connections are open.

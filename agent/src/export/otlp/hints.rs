@@ -80,6 +80,7 @@ impl Hints {
         let seconds = response.headers().get("retry-after");
         let seconds = seconds.and_then(|value| value.to_str().ok()?.trim().parse().ok());
         put(&self.retry_after, seconds.map(Duration::from_secs));
+        put(&self.cause, None);
         let told = ExportTraceServiceResponse::decode(response.body().as_ref());
         put(&self.partly, told.ok().and_then(|told| told.partial_success));
     }
