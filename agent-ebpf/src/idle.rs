@@ -44,7 +44,7 @@ enum Shape {
 }
 
 /// Nothing is left out or held back any more, and no poll repeats an earlier one. Only the words that say so are written: every transfer
-/// of a connection that is ignored does it, and all of them cost more than the rest of such a transfer.
+/// of a connection that is ignored does it, and on this target the whole would be cleared byte by byte.
 #[inline(always)]
 pub(crate) fn forget(quiet: &mut Quiet) {
     (quiet.idle.sent.bytes, quiet.idle.received.bytes) = (0, 0);

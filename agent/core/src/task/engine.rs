@@ -49,6 +49,15 @@ pub(super) struct Known {
     pub(super) is_root: bool,
 }
 
+impl Known {
+    /// Is it the publish of this message of its task, or of a copy?
+    pub(super) fn is_of(&self, message: &TaskMessage) -> bool {
+        self.retries == message.retries
+            && self.name == message.name
+            && self.replacements == message.replacements
+    }
+}
+
 /// Tasks remembered of one group: what a span can link to.
 pub(super) const KEPT_PER_GROUP: usize = 128;
 

@@ -150,10 +150,8 @@ impl Engine {
 
 /// When this very message of a task was sent, if that was seen, and the span of that.
 fn published_at(task: &Task, message: &TaskMessage) -> Option<Published> {
-    let same = |p: &&Known| {
-        p.retries == message.retries && p.name == message.name && p.replacements == message.replacements
-    };
-    task.publishes.iter().rev().find(same).map(|p| {
+    let of = |p: &&Known| p.is_of(message);
+    task.publishes.iter().rev().find(of).map(|p| {
         let trace_id = (p.is_root && build::is_root(message)).then_some(p.trace_id);
         (p.sent, (p.span_id, trace_id))
     })

@@ -103,10 +103,7 @@ impl Engine {
             .get(&*message.id)
             .and_then(|task| task.publishes.last());
         last.is_some_and(|last| {
-            !message.delivery_tag.is_empty()
-                && last.tag == message.delivery_tag
-                && last.retries == message.retries
-                && last.name == message.name
+            !message.delivery_tag.is_empty() && last.tag == message.delivery_tag && last.is_of(message)
         })
     }
 
